@@ -1,0 +1,33 @@
+"""EfficientNetV2 for TensorFlow: model names in, Keras models out.
+
+``list_models`` answers without TensorFlow; it is imported when ``get_model`` is first touched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hparams.models import MODELS
+
+if TYPE_CHECKING:
+    from efficientnetv2.model.factory import get_model as get_model
+
+__all__ = ["get_model", "list_models"]
+__version__ = "0.1.0"
+
+
+def list_models() -> list[str]:
+    """Returns the names that ``get_model`` takes.
+
+    >>> list_models()[:2]
+    ['efficientnetv2-s', 'efficientnetv2-m']
+    """
+    return list(MODELS)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "get_model":
+        from efficientnetv2.model.factory import get_model
+
+        return get_model
+    raise AttributeError(f"module 'efficientnetv2' has no attribute '{name}'")

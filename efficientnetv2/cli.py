@@ -1,0 +1,138 @@
+"""The command line: flags in; a resolved configuration, then the mode's work; an exit code out.
+
+Exit codes: 0 done; 2 something that the user can mend, in one line on stderr; 128 + N stopped by
+signal N, saved. TensorFlow is imported after everything that can be checked without it.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from efficientnetv2.flags import define_flags, help_text, parse
+from efficientnetv2.image_files import find_images
+from efficientnetv2.train.run_directory import RunDirectory
+from hparams.datasets import DATASETS
+from hparams.errors import UserError
+from hparams.models import MODELS
+from hparams.overrides import Overrides
+from hparams.resolve import Config, require_trainable, resolve
+
+if TYPE_CHECKING:
+    from absl.flags import FlagValues
+
+
+def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
+    """Runs one command line.
+
+    Args:
+      argv: the program's name and its arguments.
+      defaults: flags whose default differs from ``define_flags``'s.
+
+    Returns:
+      The exit code.
+    """
+    values = define_flags(defaults or {})
+    program = pathlib.Path(argv[0]).name
+    try:
+        parse(values, argv)
+        if values.help or values.helpfull:
+            print(help_text(values, program=program))
+            return 0
+        return _MODES[values.mode](values)
+    except UserError as error:
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _quiet_tensorflow() -> None:
+    # TensorFlow greets with a page of notes about its build; errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _resolved(values: FlagValues) -> Config:
+    return resolve(values.model_name, values.dataset_cfg, *_overrides(values))
+
+
+def _overrides(values: FlagValues) -> list[Overrides]:
+    flags: dict[str, Any] = {}
+    if values.data_dir is not None:
+        flags["data.data_dir"] = values.data_dir
+    if values.use_tpu:
+        flags["runtime.strategy"] = "tpu"
+    return [flags, values.hparam_str, values.sweeps]
+
+
+def _run_directory(values: FlagValues) -> RunDirectory:
+    model = MODELS.canonical(values.model_name)
+    dataset = DATASETS.canonical(values.dataset_cfg)
+    return RunDirectory(values.model_dir or pathlib.Path("runs") / f"{model}-{dataset}")
+
+
+def _trained(values: FlagValues) -> tuple[RunDirectory, Config]:
+    """Returns the run that ``eval`` and ``infer`` read, and its configuration with overrides."""
+    run = _run_directory(values)
+    config = run.config(*_overrides(values))
+    for flag, table, is_name in (
+        ("model_name", MODELS, config.model.model_name),
+        ("dataset_cfg", DATASETS, config.data.ds_name),
+    ):
+        asked = table.canonical(values[flag].value)
+        if values[flag].present and asked != is_name:
+            raise UserError(f"--{flag}={asked}, but '{run.path}' holds a training of {is_name}")
+    return run, config
+
+
+def _train(values: FlagValues, *, validate: bool = False) -> int:
+    config = _resolved(values)
+    require_trainable(config)
+    run = _run_directory(values)
+    run.require_same(config)
+    _quiet_tensorflow()
+    from efficientnetv2 import modes
+
+    return modes.train(
+        config,
+        run,
+        validate=validate,
+        archive_best=validate and values.archive_ckpt,
+        eval_name=values.eval_name,
+    )
+
+
+def _traineval(values: FlagValues) -> int:
+    return _train(values, validate=True)
+
+
+def _eval(values: FlagValues) -> int:
+    run, config = _trained(values)
+    _quiet_tensorflow()
+    from efficientnetv2 import modes
+
+    return modes.evaluate(config, run, eval_name=values.eval_name)
+
+
+def _infer(values: FlagValues) -> int:
+    if values.image_path is None:
+        raise UserError("--mode=infer needs --image_path=FILE_OR_FOLDER")
+    images = find_images(pathlib.Path(values.image_path))
+    run, config = _trained(values)
+    _quiet_tensorflow()
+    from efficientnetv2 import modes
+
+    return modes.infer(config, run, images, top_k=values.top_k)
+
+
+_MODES: dict[str, Callable[[FlagValues], int]] = {
+    "train": _train,
+    "traineval": _traineval,
+    "eval": _eval,
+    "infer": _infer,
+}

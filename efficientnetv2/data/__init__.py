@@ -1,0 +1,1 @@
+"""Encoded images in, batches out."""

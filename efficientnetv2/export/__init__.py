@@ -1,0 +1,1 @@
+"""Trained networks in; files for servers and phones out."""

@@ -1,0 +1,124 @@
+"""The command line's flags and help: ``argv`` in; parsed, checked flags out. No TensorFlow here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from hparams.errors import UserError
+from hparams.registry import did_you_mean
+
+MODES = {
+    "train": "train, resuming what the model_dir holds; then evaluate on the test split",
+    "eval": "evaluate a trained model_dir: raw and averaged weights, top-1 and top-5",
+    "traineval": "train, and evaluate on the minival split after each epoch",
+    "infer": "name what is in --image_path, with a trained model_dir",
+}
+
+# Flags of the official code that need a Cloud TPU.
+_TPU_FLAGS = ("tpu", "gcp_project", "tpu_zone", "tpu_job_name", "export_to_tpu")
+
+HELP = """EfficientNetV2 for TensorFlow.
+
+usage: python {program} --mode=MODE [flags]
+
+modes:
+{modes}
+
+flags that matter:
+  --model_name   what to train: efficientnetv2-s (default: {model_name}); -m, -l, -xl, -b0 to -b3,
+                 efficientnet-b0 to -b8, -l2, efficientnet-lite0 to -lite4
+  --dataset_cfg  what to train on: digits, imagenet2012 (default: {dataset_cfg})
+  --model_dir    where everything is written and resumed from (default: runs/<model>-<data set>)
+  --data_dir     folder of prepared TensorFlow Datasets (default: ~/tensorflow_datasets)
+  --hparam_str   settings, for example "train.epochs=3,train.batch_size=32", or a .yaml file;
+                 docs/hparams.md lists all keys
+  --image_path   image file or folder, for --mode=infer
+  --top_k        classes to print an image, for --mode=infer (default: 5)
+
+examples:
+  python {program} --model_name=efficientnetv2-s --mode=train
+  python {program} --model_name=efficientnetv2-b0 --mode=traineval --hparam_str="train.epochs=5"
+  python {program} --model_name=efficientnetv2-b0 --mode=infer --image_path=photos/
+
+--helpfull lists every flag."""
+
+
+def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
+    """Returns the flags of the official ``cflags.py`` and ours, unparsed.
+
+    Args:
+      defaults: flag -> default, where the two entry points differ.
+    """
+    values = flags.FlagValues()
+
+    def string(name: str, default: str | None, text: str) -> None:
+        flags.DEFINE_string(name, defaults.get(name, default), text, flag_values=values)
+
+    def boolean(name: str, default: bool, text: str) -> None:
+        flags.DEFINE_bool(name, defaults.get(name, default), text, flag_values=values)
+
+    string("mode", "train", f"one of {', '.join(MODES)}")
+    string("model_name", "efficientnetv2-s", "name of the model")
+    string("dataset_cfg", "digits", "name of the data set")
+    string("model_dir", None, "run directory; default: runs/<model>-<data set>")
+    string("data_dir", None, "folder of prepared TensorFlow Datasets")
+    string("hparam_str", "", "comma-separated key=value settings, or a .yaml file")
+    string("sweeps", "", "more key=value settings, applied after --hparam_str")
+    string("image_path", None, "image file or folder, for --mode=infer")
+    flags.DEFINE_integer(
+        "top_k", 5, "classes an image, for --mode=infer", lower_bound=1, flag_values=values
+    )
+    string("eval_name", None, "evaluation is written to eval_<name>.json")
+    boolean("archive_ckpt", True, "traineval: keep the checkpoint that is best on minival in best/")
+    boolean("use_tpu", False, "train on a TPU: the same as runtime.strategy=tpu")
+    string("tpu", None, "TPU address or name")
+    string("gcp_project", None, "project of the Cloud TPU")
+    string("tpu_zone", None, "zone of the Cloud TPU")
+    string("tpu_job_name", None, "job name of the TPU workers")
+    boolean("export_to_tpu", False, "export for a TPU")
+    boolean("help", False, "show the help and stop")
+    boolean("helpfull", False, "show all flags and stop")
+    return values
+
+
+def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
+    """Parses ``argv`` (the program's name first) and checks the flags themselves.
+
+    Raises:
+      UserError: on an unknown flag, a wrong type, a stray argument, an unknown mode, or a flag that
+        this version cannot honour.
+    """
+    try:
+        rest = values(list(argv))[1:]
+    except flags.Error as error:
+        raise UserError(str(error)) from None
+    if values.help or values.helpfull:
+        return values
+    if rest:
+        raise UserError(f"unexpected argument '{rest[0]}'; flags are written --name=value")
+    if values.mode not in MODES:
+        raise UserError(f"unknown mode '{values.mode}'{did_you_mean(values.mode, MODES)}")
+    for name in _TPU_FLAGS:
+        if values[name].value:
+            raise UserError(f"--{name} needs TPU training, which is not available yet")
+    return values
+
+
+def help_text(values: flags.FlagValues, *, program: str) -> str:
+    """Returns what ``--help`` (or, with every flag, ``--helpfull``) prints."""
+    if values.helpfull:
+        rows = [
+            f"  --{name}: {values[name].help} (default: {values[name].default!r})"
+            for name in sorted(values)
+        ]
+        return "\n".join([f"flags of {program}:", *rows])
+    modes = "\n".join(f"  {name:<10} {text}" for name, text in MODES.items())
+    return HELP.format(
+        program=program,
+        modes=modes,
+        model_name=values["model_name"].default,
+        dataset_cfg=values["dataset_cfg"].default,
+    )

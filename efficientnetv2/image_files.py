@@ -1,0 +1,25 @@
+"""A file or a folder in; the image files in it out. No TensorFlow here."""
+
+from __future__ import annotations
+
+import pathlib
+
+from hparams.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+
+
+def find_images(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the file itself, or all image files below a folder, sorted.
+
+    Raises:
+      UserError: if there is nothing at ``path``, or no image in the folder.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"--image_path '{path}' does not exist; give an image file or a folder")
+    images = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not images:
+        raise UserError(f"--image_path '{path}' holds no image ({', '.join(SUFFIXES)})")
+    return images

@@ -1,0 +1,1 @@
+"""Images in, logits out: layers, blocks, networks, and weights from other projects."""

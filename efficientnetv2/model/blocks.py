@@ -1,0 +1,191 @@
+"""The two blocks of the family: ``[B, H, W, C]`` in, ``[B, H/strides, W/strides, C']`` out.
+
+Paper section 3.2 and Figure 2. Layer names are those of ``keras.applications``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+from tensorflow import keras
+
+from efficientnetv2.model.layers import LayerSet, conv_initializer
+from hparams.blocks import FUSED_MBCONV, BlockSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockStyle:
+    """What all blocks of one network share.
+
+    Attributes:
+      layer_set: normalisation and dropout layers.
+      act_fn: name of the activation.
+      bn_momentum: decay of the moving statistics a step.
+      bn_epsilon: added to the variance.
+      data_format: ``channels_last`` or ``channels_first``.
+      depthwise_name: ``dwconv`` (V1) or ``dwconv2`` (V2) in ``keras.applications``.
+    """
+
+    layer_set: LayerSet
+    act_fn: str
+    bn_momentum: float
+    bn_epsilon: float
+    data_format: str
+    depthwise_name: str
+
+    @property
+    def channel_axis(self) -> int:
+        """Index of the channels in a batch of images."""
+        return 3 if self.data_format == "channels_last" else 1
+
+
+def conv_bn(
+    x: tf.Tensor,
+    style: BlockStyle,
+    *,
+    filters: int,
+    kernel_size: int,
+    strides: int = 1,
+    names: tuple[str, str, str | None],
+) -> tf.Tensor:
+    """Convolution without bias, BatchNorm and, if named, activation.
+
+    Args:
+      x: ``[B, H, W, C]``.
+      style: what all blocks share.
+      filters: channels out.
+      kernel_size: height and width of the kernel.
+      strides: of both directions.
+      names: of the convolution, the BatchNorm, and the activation (None: no activation).
+
+    Returns:
+      ``[B, H/strides, W/strides, filters]``, sizes rounded up.
+    """
+    x = keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        data_format=style.data_format,
+        kernel_initializer=conv_initializer(),
+        name=names[0],
+    )(x)
+    return _bn_act(x, style, bn_name=names[1], act_name=names[2])
+
+
+def _bn_act(x: tf.Tensor, style: BlockStyle, *, bn_name: str, act_name: str | None) -> tf.Tensor:
+    x = style.layer_set.batch_normalization(
+        axis=style.channel_axis,
+        momentum=style.bn_momentum,
+        epsilon=style.bn_epsilon,
+        name=bn_name,
+    )(x)
+    return keras.layers.Activation(style.act_fn, name=act_name)(x) if act_name else x
+
+
+def _depthwise_bn(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str) -> tf.Tensor:
+    x = keras.layers.DepthwiseConv2D(
+        spec.kernel_size,
+        strides=spec.strides,
+        padding="same",
+        use_bias=False,
+        data_format=style.data_format,
+        depthwise_initializer=conv_initializer(),
+        name=f"{name}_{style.depthwise_name}",
+    )(x)
+    return _bn_act(x, style, bn_name=f"{name}_bn", act_name=f"{name}_activation")
+
+
+def squeeze_excite(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str) -> tf.Tensor:
+    """Scales each channel by a number in 0..1 made from all channels' means (MnasNet's form).
+
+    The inner width is a share of the BLOCK's input channels, not of the expanded ones.
+    """
+    if spec.se_ratio is None:
+        return x
+    filters = x.shape[style.channel_axis]
+    shape = (1, 1, filters) if style.data_format == "channels_last" else (filters, 1, 1)
+
+    def conv(width: int, activation: str, *, suffix: str) -> keras.layers.Layer:
+        return keras.layers.Conv2D(
+            width,
+            1,
+            padding="same",
+            activation=activation,
+            data_format=style.data_format,
+            kernel_initializer=conv_initializer(),
+            name=f"{name}_{suffix}",
+        )
+
+    squeeze = keras.layers.GlobalAveragePooling2D(
+        data_format=style.data_format, name=f"{name}_se_squeeze"
+    )(x)
+    scale = keras.layers.Reshape(shape, name=f"{name}_se_reshape")(squeeze)
+    inner = max(1, int(spec.input_filters * spec.se_ratio))
+    scale = conv(inner, style.act_fn, suffix="se_reduce")(scale)
+    scale = conv(filters, "sigmoid", suffix="se_expand")(scale)
+    return keras.layers.Multiply(name=f"{name}_se_excite")([x, scale])
+
+
+def _mbconv_path(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str) -> tf.Tensor:
+    if spec.expand_ratio != 1:
+        names = (f"{name}_expand_conv", f"{name}_expand_bn", f"{name}_expand_activation")
+        width = spec.input_filters * spec.expand_ratio
+        x = conv_bn(x, style, filters=width, kernel_size=1, names=names)
+    x = _depthwise_bn(x, style, spec=spec, name=name)
+    x = squeeze_excite(x, style, spec=spec, name=name)
+    project_names = (f"{name}_project_conv", f"{name}_project_bn", None)
+    return conv_bn(x, style, filters=spec.output_filters, kernel_size=1, names=project_names)
+
+
+def _fused_mbconv_path(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str) -> tf.Tensor:
+    kernel_size, strides, act_name = spec.kernel_size, spec.strides, None
+    if spec.expand_ratio != 1:
+        names = (f"{name}_expand_conv", f"{name}_expand_bn", f"{name}_expand_activation")
+        x = conv_bn(
+            x,
+            style,
+            filters=spec.input_filters * spec.expand_ratio,
+            kernel_size=kernel_size,
+            strides=strides,
+            names=names,
+        )
+        kernel_size, strides = 1, 1
+    else:
+        # Without an expansion the projection is the spatial convolution, and has the activation.
+        act_name = f"{name}_project_activation"
+    x = squeeze_excite(x, style, spec=spec, name=name)
+    return conv_bn(
+        x,
+        style,
+        filters=spec.output_filters,
+        kernel_size=kernel_size,
+        strides=strides,
+        names=(f"{name}_project_conv", f"{name}_project_bn", act_name),
+    )
+
+
+def block(
+    x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, survival_probability: float, name: str
+) -> tf.Tensor:
+    """One MBConv or Fused-MBConv block with its residual connection.
+
+    Args:
+      x: ``[B, H, W, input_filters]``.
+      style: what all blocks share.
+      spec: this block alone (``num_repeat`` is not looked at).
+      survival_probability: of stochastic depth, in (0, 1].
+      name: prefix of the layers' names, for example ``block1a``.
+
+    Returns:
+      ``[B, H/strides, W/strides, output_filters]``, sizes rounded up.
+    """
+    path = _fused_mbconv_path if spec.conv_type == FUSED_MBCONV else _mbconv_path
+    y = path(x, style, spec=spec, name=name)
+    if spec.strides != 1 or spec.input_filters != spec.output_filters:
+        return y
+    if survival_probability < 1:
+        y = style.layer_set.block_dropout(1 - survival_probability, f"{name}_drop")(y)
+    return keras.layers.Add(name=f"{name}_add")([y, x])

@@ -1,0 +1,1 @@
+"""One reader a checkpoint format: foreign names and values in, ours out."""

@@ -1,0 +1,159 @@
+"""Layers and initialisers of every network: float32 ``[B, H, W, C]`` in, the same kind out.
+
+The builder takes its normalisation and dropout layers from a ``LayerSet``. ``STOCK_LAYERS`` are
+plain Keras: what is saved and exported. ``training_layers`` has the same weights under the same
+names, and adds what only training wants: the fused BatchNormalization kernel, a dropout rate that
+can change without a new trace, and dropout masks that are a function of the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+from tensorflow import keras
+
+
+def conv_initializer() -> keras.initializers.Initializer:
+    """Normal with deviation ``sqrt(2 / fan_out)``, not truncated, as EfficientNets are trained.
+
+    A depthwise kernel counts as having one output channel.
+    """
+    return keras.initializers.VarianceScaling(
+        2.0, mode="fan_out", distribution="untruncated_normal"
+    )
+
+
+def dense_initializer() -> keras.initializers.Initializer:
+    """Uniform in plus or minus ``1 / sqrt(number of classes)``."""
+    return keras.initializers.VarianceScaling(1.0 / 3.0, mode="fan_out", distribution="uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSet:
+    """The layers whose training behaviour differs from what is exported.
+
+    Attributes:
+      batch_normalization: a class with the arguments of ``keras.layers.BatchNormalization``.
+      head_dropout: (rate, name) -> the dropout layer before the classifier.
+      block_dropout: (rate, name) -> stochastic depth: drops whole images of a batch.
+    """
+
+    batch_normalization: Callable[..., keras.layers.Layer]
+    head_dropout: Callable[[float, str], keras.layers.Layer]
+    block_dropout: Callable[[float, str], keras.layers.Layer]
+
+
+_PER_IMAGE = (None, 1, 1, 1)
+
+STOCK_LAYERS = LayerSet(
+    batch_normalization=keras.layers.BatchNormalization,
+    head_dropout=lambda rate, name: keras.layers.Dropout(rate, name=name),
+    block_dropout=lambda rate, name: keras.layers.Dropout(rate, noise_shape=_PER_IMAGE, name=name),
+)
+
+
+class TrainingState:
+    """What the training layers read at each step.
+
+    Attributes:
+      step: int64 scalar variable, the number of finished steps.
+      dropout_rate: float32 scalar variable, of the dropout before the classifier.
+      seed: of all dropout masks.
+    """
+
+    def __init__(self, *, step: tf.Variable, dropout_rate: float, seed: int) -> None:
+        self.step = step
+        self.dropout_rate = tf.Variable(dropout_rate, trainable=False, dtype=tf.float32)
+        self.seed = seed
+
+
+def training_layers(state: TrainingState) -> LayerSet:
+    """Returns the layers for a network that will be trained under ``state``."""
+    return LayerSet(
+        batch_normalization=FusedBatchNormalization,
+        head_dropout=lambda _, name: StepDropout(state.dropout_rate, state=state, name=name),
+        block_dropout=lambda rate, name: StepDropout(
+            rate, state=state, noise_shape=_PER_IMAGE, name=name
+        ),
+    )
+
+
+class StepDropout(keras.layers.Layer):
+    """Dropout whose mask is a function of (seed, layer name, step, replica).
+
+    A stopped and resumed training therefore drops what an uninterrupted one would have dropped;
+    the state of Keras's own ``SeedGenerator`` is not kept by ``tf.train.Checkpoint``.
+
+    Args:
+      rate: share that is dropped, in [0, 1); a number, or a variable read at each step.
+      state: where the step and the seed stand.
+      noise_shape: shape of the mask, None for the input's own size; None: as the input.
+      name: of the layer.
+    """
+
+    def __init__(
+        self,
+        rate: float | tf.Variable,
+        *,
+        state: TrainingState,
+        noise_shape: Sequence[int | None] | None = None,
+        name: str,
+    ) -> None:
+        super().__init__(name=name)
+        # Held in a closure: Keras would track the shared variables as this layer's weights.
+        self._read = lambda: (tf.convert_to_tensor(rate), tf.convert_to_tensor(state.step))
+        self._noise_shape = noise_shape
+        self._seed = tf.constant([state.seed, zlib.crc32(name.encode())], tf.int64)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Returns ``inputs`` with parts set to 0 and the rest scaled up, or as they are."""
+        if not training:
+            return inputs
+        rate, step = self._read()
+        keep = 1.0 - tf.cast(rate, tf.float32)
+        context = tf.distribute.get_replica_context()
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64) if context else 0
+        noise = tf.random.stateless_uniform(
+            self._mask_shape(inputs), seed=tf.stack([step, replica]) + self._seed * 1_000_003
+        )
+        scale = tf.where(noise < keep, 1.0 / keep, 0.0)
+        return inputs * tf.cast(scale, inputs.dtype)
+
+    def _mask_shape(self, inputs: tf.Tensor) -> tf.Tensor:
+        shape = tf.shape(inputs)
+        if self._noise_shape is None:
+            return shape
+        return tf.stack(
+            [shape[axis] if size is None else size for axis, size in enumerate(self._noise_shape)]
+        )
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
+        """Dropout keeps its input's shape."""
+        return input_shape
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """BatchNormalization that trains through TensorFlow's fused kernel.
+
+    Keras 3 computes the moments in ops of their own. The kernel also returns the UNBIASED variance,
+    so the moving variance follows that, as in Keras 2 and the official code (Keras 3: biased).
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
+        """Normalises ``[B, H, W, C]`` (or channels first) by the batch's own statistics."""
+        if not training or not self.trainable or len(inputs.shape) != 4:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            tf.convert_to_tensor(self.gamma),
+            tf.convert_to_tensor(self.beta),
+            epsilon=self.epsilon,
+            data_format="NHWC" if self.axis in (-1, 3) else "NCHW",
+            is_training=True,
+        )
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+        return outputs

@@ -1,0 +1,145 @@
+"""Whole networks: block specs in, a functional ``keras.Model`` out, images to logits.
+
+stem -> blocks -> head -> pooling -> dropout -> classifier (paper Table 4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+from tensorflow import keras
+
+from efficientnetv2.model.blocks import BlockStyle, block, conv_bn
+from efficientnetv2.model.layers import dense_initializer
+from hparams.blocks import BlockSpec
+from hparams.preprocess import Normalisation
+
+
+@dataclasses.dataclass(frozen=True)
+class Top:
+    """What stands above the last block.
+
+    Attributes:
+      head_filters: channels of the last 1x1 convolution.
+      include_top: whether there is a classifier.
+      pooling: without a classifier: ``avg``, ``max`` or None for ``[B, H, W, head_filters]``.
+      num_classes: outputs of the classifier.
+      classifier_activation: None for logits, or ``softmax``, ``sigmoid``.
+      dropout_rate: before the classifier.
+    """
+
+    head_filters: int
+    include_top: bool
+    pooling: str | None
+    num_classes: int
+    classifier_activation: str | None
+    dropout_rate: float
+
+
+def single_blocks(
+    stages: Sequence[BlockSpec], *, survival_prob: float
+) -> Iterator[tuple[str, BlockSpec, float]]:
+    """Yields (name, spec with ``num_repeat`` 1, survival probability) of each block in order.
+
+    The first block of a stage has its stride and its change of channels. The survival probability
+    falls linearly from 1 at the first block; the last block has 1/n of the way left to
+    ``survival_prob`` (as in the official code, so it is never quite reached).
+    """
+    total = sum(stage.num_repeat for stage in stages)
+    index = 0
+    for number, stage in enumerate(stages, start=1):
+        for repeat in range(stage.num_repeat):
+            spec = dataclasses.replace(stage, num_repeat=1)
+            if repeat > 0:
+                spec = dataclasses.replace(spec, strides=1, input_filters=stage.output_filters)
+            yield (
+                f"block{number}{_letters(repeat)}",
+                spec,
+                1.0 - (1.0 - survival_prob) * index / total,
+            )
+            index += 1
+
+
+def _letters(repeat: int) -> str:
+    # a..z as in keras.applications; XL, which is not there and has up to 32 repeats, goes on to aa.
+    return "" if repeat < 0 else _letters(repeat // 26 - 1) + chr(ord("a") + repeat % 26)
+
+
+def build_network(
+    stages: Sequence[BlockSpec],
+    style: BlockStyle,
+    *,
+    stem_filters: int,
+    survival_prob: float,
+    top: Top,
+    input_shape: tuple[int | None, int | None, int | None],
+    normalisation: Normalisation | None,
+    features_only: bool,
+    name: str,
+) -> keras.Model:
+    """Builds one network.
+
+    Args:
+      stages: scaled stages.
+      style: layers, activation and BatchNorm constants.
+      stem_filters: channels of the first convolution.
+      survival_prob: of stochastic depth at the end of the network.
+      top: head and classifier.
+      input_shape: of one image, in the order of ``style.data_format``; sizes may be None.
+      normalisation: applied to 0..255 pixels inside the model, or None for normalised input.
+      features_only: return the reduction endpoints as a dictionary, and no head.
+      name: of the model.
+
+    Returns:
+      A functional model from images to logits ``[B, num_classes]``, to features, or to
+      ``{"reduction_1": ..., ...}``, each half the size of the one before.
+    """
+    images = keras.Input(input_shape, name="image")
+    x = _normalise(images, normalisation, style=style)
+    names = ("stem_conv", "stem_bn", "stem_activation")
+    x = conv_bn(x, style, filters=stem_filters, kernel_size=3, strides=2, names=names)
+    blocks = list(single_blocks(stages, survival_prob=survival_prob))
+    endpoints: dict[str, tf.Tensor] = {}
+    for index, (block_name, spec, survival) in enumerate(blocks):
+        x = block(x, style, spec=spec, survival_probability=survival, name=block_name)
+        if index + 1 == len(blocks) or blocks[index + 1][1].strides > 1:
+            endpoint = f"reduction_{len(endpoints) + 1}"
+            x = endpoints[endpoint] = keras.layers.Identity(name=endpoint)(x)
+    if features_only:
+        return keras.Model(images, endpoints, name=name)
+    return keras.Model(images, _head(x, style, top=top), name=name)
+
+
+def _normalise(
+    images: tf.Tensor, normalisation: Normalisation | None, *, style: BlockStyle
+) -> tf.Tensor:
+    if normalisation is None:
+        return images
+    scale: list = [1.0 / deviation for deviation in normalisation.deviation]
+    offset: list = [-m / d for m, d in zip(normalisation.mean, normalisation.deviation)]
+    if len(set(zip(scale, offset))) == 1:
+        return keras.layers.Rescaling(scale[0], offset=offset[0], name="rescaling")(images)
+    if style.data_format == "channels_first":
+        scale, offset = ([[[value]] for value in values] for values in (scale, offset))
+    return keras.layers.Rescaling(scale, offset=offset, name="rescaling")(images)
+
+
+def _head(x: tf.Tensor, style: BlockStyle, *, top: Top) -> tf.Tensor:
+    names = ("top_conv", "top_bn", "top_activation")
+    x = conv_bn(x, style, filters=top.head_filters, kernel_size=1, names=names)
+    if top.include_top or top.pooling == "avg":
+        x = keras.layers.GlobalAveragePooling2D(data_format=style.data_format, name="avg_pool")(x)
+    elif top.pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(data_format=style.data_format, name="max_pool")(x)
+    if not top.include_top:
+        return x
+    if top.dropout_rate > 0:
+        x = style.layer_set.head_dropout(top.dropout_rate, "top_dropout")(x)
+    return keras.layers.Dense(
+        top.num_classes,
+        activation=top.classifier_activation,
+        kernel_initializer=dense_initializer(),
+        name="predictions",
+    )(x)

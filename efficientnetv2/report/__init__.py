@@ -1,0 +1,1 @@
+"""Recorded numbers in; pictures and tables for people out."""

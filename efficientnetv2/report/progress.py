@@ -1,0 +1,120 @@
+"""What a training tells in; a progress bar on stderr and one line an epoch on stdout out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tqdm
+
+from efficientnetv2.train.loop import Observer
+from efficientnetv2.train.stages import Stage
+
+_READ_SECONDS = 0.5  # reading the metrics waits for the device
+
+
+class ProgressBar(Observer):
+    """Stage, epoch, images/s, loss, accuracy and the time left, while a person looks on.
+
+    Args:
+      batch_size: images a step.
+      epochs: of the whole training.
+    """
+
+    def __init__(self, *, batch_size: int, epochs: int) -> None:
+        self._batch_size = batch_size
+        self._epochs = epochs
+        self._stream = sys.stdout  # Orbit's prints are silenced by replacing sys.stdout
+        self._plan: list[Stage] = []
+        self._stage: Stage | None = None
+        self._steps_per_epoch = 1
+        self._bar: tqdm.tqdm | None = None
+        self._start: tuple[int, float] | None = None
+        self._last_read = 0.0
+
+    def begin(self, *, step: int, steps_per_epoch: int, plan: list[Stage]) -> None:
+        """Shows the bar, at the steps that an earlier start has done."""
+        self._plan, self._steps_per_epoch = plan, steps_per_epoch
+        self._bar = tqdm.tqdm(
+            initial=step,
+            total=self._epochs * steps_per_epoch,
+            unit="step",
+            bar_format="{percentage:3.0f}%|{bar:20}| {desc}",
+            disable=not sys.stderr.isatty(),
+            leave=False,
+        )
+        if step == 0:
+            self._bar.set_description_str("building the training step, once for all stages")
+
+    def stage(self, stage: Stage) -> None:
+        """Starts the measurement of speed anew."""
+        self._stage, self._start = stage, None
+
+    def step(self, step: int, read_metrics: Callable[[], dict[str, float]]) -> None:
+        """Moves the bar."""
+        assert self._bar is not None
+        now = time.monotonic()
+        self._bar.update(step - self._bar.n)
+        if self._start is None:  # the first step of a stage includes building
+            self._start = (step, now)
+        elif not self._bar.disable and now - self._last_read > _READ_SECONDS:
+            self._last_read = now
+            self._bar.set_description_str(self._describe(step, now, metrics=read_metrics()))
+
+    def _describe(self, step: int, now: float, *, metrics: dict[str, float]) -> str:
+        assert self._start is not None and self._stage is not None
+        seconds = (now - self._start[1]) / (step - self._start[0])
+        epoch = (step - 1) // self._steps_per_epoch + 1
+        return (
+            f"stage {self._stage.index + 1}/{len(self._plan)}  {self._stage.image_size} px  "
+            f"epoch {epoch}/{self._epochs}  {self._batch_size / seconds:.0f} images/s  "
+            f"loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.3f}  "
+            f"ETA {duration(self._seconds_left(step, seconds_per_step=seconds))}"
+        )
+
+    def _seconds_left(self, step: int, *, seconds_per_step: float) -> float:
+        """Later stages cost more by the area of their images."""
+        assert self._stage is not None
+        left = 0.0
+        for stage in self._plan[self._stage.index :]:
+            first = max(stage.first_epoch * self._steps_per_epoch, step)
+            area = (stage.image_size / self._stage.image_size) ** 2
+            left += (stage.end_epoch * self._steps_per_epoch - first) * seconds_per_step * area
+        return left
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """Prints one line."""
+        assert self._bar is not None
+        self._bar.clear()
+        print(epoch_line(line, epochs=self._epochs, stages=len(self._plan)), file=self._stream)
+        self._stream.flush()
+
+    def end(self) -> None:
+        """Removes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def epoch_line(line: dict[str, Any], *, epochs: int, stages: int) -> str:
+    """Returns a record of metrics.jsonl as one line for people."""
+    text = (
+        f"epoch {line['epoch']:>{len(str(epochs))}}/{epochs}  stage {line['stage']}/{stages}  "
+        f"{line['image_size']} px  loss {line['loss']:.4f}  accuracy {line['accuracy']:.4f}  "
+        f"lr {line['learning_rate']:.2e}  {line['images_per_second']:.0f} images/s  "
+        f"{duration(line['seconds'])}"
+    )
+    for name, label in (("minival_top1", "minival"), ("minival_ema_top1", "EMA")):
+        if name in line:
+            text += f"  {label} {line[name]:.4f}"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """Writes seconds as people say them: ``9 s``, ``3 min 05 s``, ``2 h 03 min``."""
+    whole = round(seconds)
+    minutes, hours = whole // 60, whole // 3600
+    if hours:
+        return f"{hours} h {minutes % 60:02d} min"
+    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"

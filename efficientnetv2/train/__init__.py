@@ -1,0 +1,1 @@
+"""Logits to loss to update: the training recipe and everything that it keeps on disk."""

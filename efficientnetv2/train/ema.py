@@ -1,0 +1,60 @@
+"""Exponential moving average: variables in; averaged shadow copies out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import tensorflow as tf
+
+
+class MovingAverage:
+    """Averages of a network's weights AND BatchNorm statistics.
+
+    ``average <- d average + (1 - d) value`` with ``d = min(decay, (1 + n) / (10 + n))`` after n
+    finished updates, so that the first steps do not hold the average back.
+
+    Args:
+      variables: name -> variable.
+      decay: in [0, 1); 0 keeps the last value.
+    """
+
+    def __init__(self, variables: Mapping[str, tf.Variable], *, decay: float) -> None:
+        self._variables = dict(variables)
+        self._decay = decay
+        self.averages = {
+            name: tf.Variable(
+                tf.convert_to_tensor(variable),
+                trainable=False,
+                # Every replica has the same values: the first one's are as good as any.
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            for name, variable in self._variables.items()
+        }
+
+    def update(self, num_updates: tf.Tensor) -> None:
+        """Takes one step towards the variables' values.
+
+        Args:
+          num_updates: n, integer scalar: updates finished before this one.
+        """
+        count = tf.cast(num_updates, tf.float32)
+        decay = tf.minimum(self._decay, (1.0 + count) / (10.0 + count))
+        for name, average in self.averages.items():
+            average.assign_sub((1.0 - decay) * (average - self._variables[name]))
+
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Within the context, network and averages have each other's values."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, average in self.averages.items():
+            variable = self._variables[name]
+            value = tf.identity(tf.convert_to_tensor(variable))
+            variable.assign(tf.convert_to_tensor(average))
+            average.assign(value)

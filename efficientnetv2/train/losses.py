@@ -1,0 +1,34 @@
+"""Logits float32 ``[B, K]`` and targets in; float32 scalars out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+def softmax_cross_entropy(
+    logits: tf.Tensor, targets: tf.Tensor, *, label_smoothing: float, global_batch_size: int
+) -> tf.Tensor:
+    """Cross-entropy summed over this replica's images and divided by the GLOBAL batch.
+
+    Summed over all replicas it is the mean over the global batch, whatever their number.
+
+    Args:
+      logits: ``[B, K]``.
+      targets: ``[B, K]``, rows that sum to 1 (one-hot, or mixed).
+      label_smoothing: share of each target that is spread over all K classes, in [0, 1).
+      global_batch_size: images over all replicas.
+    """
+    classes = tf.cast(tf.shape(targets)[-1], tf.float32)
+    targets = targets * (1.0 - label_smoothing) + label_smoothing / classes
+    logits = tf.cast(logits, tf.float32)
+    losses = tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+    return tf.reduce_sum(losses) / global_batch_size
+
+
+def l2_term(kernels: Sequence[tf.Tensor], *, weight_decay: float) -> tf.Tensor:
+    """``weight_decay * sum(w ** 2) / 2`` over all kernels; biases and BatchNorm are left out."""
+    if not weight_decay:
+        return tf.constant(0.0)
+    return weight_decay * tf.add_n([tf.nn.l2_loss(tf.cast(k, tf.float32)) for k in kernels])

@@ -1,0 +1,122 @@
+"""The run directory: what one training writes and what resuming, evaluation and inference read.
+
+Nothing here needs TensorFlow, so that a wrong ``--model_dir`` is answered at once.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hparams.errors import UserError
+from hparams.overrides import Overrides
+from hparams.resolve import Config, load_config, save_config
+
+# Keys that may differ between the start and the continuation of one training.
+_FREE_KEYS = ("runtime.", "eval.", "data.data_dir")
+
+
+class RunError(UserError):
+    """A run directory that cannot be used; the message is one line."""
+
+
+class RunDirectory:
+    """Names and formats of everything in one ``--model_dir``.
+
+    Args:
+      path: the directory; it need not exist yet.
+
+    Raises:
+      RunError: if ``path`` is not a directory.
+    """
+
+    def __init__(self, path: str | pathlib.Path) -> None:
+        self.path = pathlib.Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"--model_dir '{self.path}' is a file; give a directory")
+        self.config_file = self.path / "config.yaml"
+        self.labels_file = self.path / "labels.txt"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best"
+        self.tensorboard = self.path / "tensorboard"
+        self.curves_file = self.path / "curves.png"
+
+    def start(self, config: Config, class_names: Sequence[str]) -> None:
+        """Creates the directory and writes the configuration and the names of the classes.
+
+        Raises:
+          RunError: if it cannot be written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            save_config(config, self.config_file)
+            self.labels_file.write_text("".join(f"{n}\n" for n in class_names), encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"cannot write to '{self.path}': {error.strerror or error}") from None
+
+    def require_same(self, config: Config) -> None:
+        """Checks that the directory is new, or holds a training of this configuration.
+
+        Devices, evaluation settings and the place of the data may change.
+
+        Raises:
+          RunError: with the differences.
+        """
+        if not self.config_file.exists():
+            return
+        before, now = _flat(load_config(self.config_file)), _flat(config)
+        changed = [
+            f"{key} {before[key]} -> {now[key]}"
+            for key in now
+            if before[key] != now[key] and not key.startswith(_FREE_KEYS)
+        ]
+        if changed:
+            raise RunError(
+                f"'{self.path}' holds a training of another configuration ({', '.join(changed)}); "
+                "give the same, or another --model_dir"
+            )
+
+    def config(self, *overrides: Overrides) -> Config:
+        """Reads the configuration of a training, with overrides as in ``resolve``.
+
+        Raises:
+          RunError: if there is no training here.
+        """
+        if not self.config_file.is_file():
+            raise RunError(
+                f"'{self.path}' holds no training (no config.yaml); train first with --mode=train, "
+                "or give another --model_dir"
+            )
+        return load_config(self.config_file, *overrides)
+
+    def class_names(self) -> list[str]:
+        """Reads the names of the classes, in the order of their labels."""
+        return self.labels_file.read_text(encoding="utf-8").splitlines()
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Adds one line to metrics.jsonl."""
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Reads all lines of metrics.jsonl."""
+        if not self.metrics_file.exists():
+            return []
+        lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drops lines of steps that will be run again, because they came after the last save."""
+        kept = [line for line in self.metrics() if line["step"] <= step]
+        self.metrics_file.write_text(
+            "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
+        )
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    return {
+        f"{section}.{key}": config[section][key] for section in config for key in config[section]
+    }

@@ -1,0 +1,10 @@
+"""What to run: model and data set names in, one locked and checked configuration out.
+
+Nothing in this package imports TensorFlow, so that a wrong flag or config key is answered at once.
+"""
+
+from hparams.errors import UserError
+from hparams.overrides import ConfigError
+from hparams.resolve import load_config, resolve, save_config
+
+__all__ = ["ConfigError", "UserError", "load_config", "resolve", "save_config"]

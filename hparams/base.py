@@ -1,0 +1,210 @@
+"""Every configuration key once: its default, type, range, unit and meaning; out: a ``ConfigDict``.
+
+A default stands here and nowhere else. ``docs/hparams.md`` is printed from this table
+(``python -m hparams.base``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ml_collections import config_dict
+
+from hparams.preprocess import NORMALISATIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One configuration key.
+
+    Attributes:
+      default: the value where no model, data set or user sets another; None means "not set".
+      kind: bool, int, float, str or list (of ``item`` values).
+      meaning: unit and meaning, one line.
+      low: smallest value allowed, if any.
+      high: largest value allowed, if any.
+      above: the value must be greater than this, if given.
+      choices: the only values allowed, if given.
+      item: type of a list's items.
+      length: exact number of a list's items, if fixed.
+    """
+
+    default: Any
+    kind: type
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    item: type = str
+    length: int | None = None
+
+
+KEYS: dict[str, Key] = {
+    # ------------------------------------------------------------------ model
+    "model.model_name": Key("", str, "registered name of the model"),
+    "model.family": Key("v2", str, "whose names the layers take", choices=("v1", "v2", "lite")),
+    "model.preprocess": Key(
+        "v2",
+        str,
+        "how images are cropped for evaluation, resized and normalised",
+        choices=tuple(NORMALISATIONS),
+    ),
+    "model.blocks_args": Key([], list, "one block string a stage, before scaling"),
+    "model.width_coefficient": Key(1.0, float, "factor on all channel counts", above=0),
+    "model.depth_coefficient": Key(1.0, float, "factor on the repeats of each stage", above=0),
+    "model.depth_divisor": Key(8, int, "scaled channel counts are multiples of this", low=1),
+    "model.min_depth": Key(8, int, "smallest scaled channel count", low=1),
+    "model.round_down_limit": Key(
+        1.0, float, "rounding may lower a channel count by at most this share", low=0, high=1
+    ),
+    "model.fix_head_stem": Key(
+        False, bool, "do not scale the stem, the head and the repeats of the end stages (Lite)"
+    ),
+    "model.feature_size": Key(1280, int, "channels of the head before scaling", low=1),
+    "model.act_fn": Key("silu", str, "activation", choices=("silu", "relu", "relu6", "gelu")),
+    "model.bn_momentum": Key(0.99, float, "decay of BatchNorm statistics a step", low=0, high=1),
+    "model.bn_epsilon": Key(1e-3, float, "BatchNorm epsilon, added to the variance", above=0),
+    "model.survival_prob": Key(
+        0.8,
+        float,
+        "stochastic depth: survival probability at the end, linear from 1",
+        above=0,
+        high=1,
+    ),
+    "model.dropout_rate": Key(
+        0.2, float, "dropout before the classifier, in the last stage", low=0, high=0.99
+    ),
+    "model.dropout_base": Key(
+        None, float, "the same in the first stage; not set: as dropout_rate", low=0, high=0.99
+    ),
+    "model.num_classes": Key(1000, int, "number of classes", low=1),
+    "model.data_format": Key(
+        "channels_last",
+        str,
+        "memory layout; channels_first needs a GPU",
+        choices=("channels_last", "channels_first"),
+    ),
+    # ------------------------------------------------------------------ train
+    "train.epochs": Key(350, int, "passes over the training split", low=1),
+    "train.batch_size": Key(4096, int, "images a step, over all devices together", low=1),
+    "train.stages": Key(4, int, "stages of progressive learning; 1: none", low=1),
+    "train.isize": Key(300, int, "pixels: image size of the last stage", low=1),
+    "train.optimizer": Key(
+        "rmsprop",
+        str,
+        "optimizer; rmsprop has TensorFlow 1's semantics, rmsprop_keras Keras's",
+        choices=("rmsprop", "rmsprop_keras", "sgd", "momentum", "adam", "adamw", "lamb"),
+    ),
+    "train.momentum": Key(0.9, float, "momentum of rmsprop and momentum", low=0, high=1),
+    "train.rmsprop_decay": Key(0.9, float, "rmsprop: decay of squared gradients", low=0, high=1),
+    "train.lr_base": Key(0.016, float, "peak learning rate for 256 images a step", above=0),
+    "train.lr_sched": Key(
+        "exponential",
+        str,
+        "how the learning rate falls after the warm-up",
+        choices=("exponential", "cosine", "linear", "constant"),
+    ),
+    "train.lr_decay_factor": Key(0.97, float, "exponential: factor a decay", above=0, high=1),
+    "train.lr_decay_epoch": Key(2.4, float, "exponential: epochs between decays", above=0),
+    "train.lr_warmup_epoch": Key(5.0, float, "epochs of linear warm-up from 0", low=0),
+    "train.lr_min": Key(0.0, float, "learning rate never falls below this", low=0),
+    "train.lr_decay_in_warmup": Key(
+        False,
+        bool,
+        "count decay steps from step 0, as the official code, not from the warm-up's end",
+    ),
+    "train.ema_decay": Key(
+        0.9999, float, "moving average of weights and BatchNorm statistics; 0: none", low=0, high=1
+    ),
+    "train.weight_decay": Key(1e-5, float, "factor of the L2 term, on kernels only", low=0),
+    "train.label_smoothing": Key(0.1, float, "share of the label spread evenly", low=0, high=0.99),
+    "train.seed": Key(0, int, "seed of initial weights, shuffling, crops and dropout", low=0),
+    # ------------------------------------------------------------------ eval
+    "eval.batch_size": Key(64, int, "images a step in evaluation and inference", low=1),
+    "eval.isize": Key(384, int, "pixels: image size of evaluation and inference", low=1),
+    # ------------------------------------------------------------------ data
+    "data.ds_name": Key("", str, "registered name of the data set"),
+    "data.tfds_name": Key("", str, "its TensorFlow Datasets name"),
+    "data.data_dir": Key(None, str, "folder of prepared TFDS data; not set: ~/tensorflow_datasets"),
+    "data.train_split": Key("train", str, "TFDS split to train on"),
+    "data.minival_split": Key("", str, "TFDS split that model selection may look at"),
+    "data.eval_split": Key("test", str, "TFDS split of the final evaluation"),
+    "data.ibase": Key(128, int, "pixels: image size of the first stage", low=1),
+    "data.crop_area": Key(
+        [0.08, 1.0],
+        list,
+        "training crops cover this share of the image",
+        low=0.0,
+        high=1.0,
+        item=float,
+        length=2,
+    ),
+    "data.crop_aspect": Key(
+        [0.75, 1.3333], list, "width by height of training crops", above=0.0, item=float, length=2
+    ),
+    "data.flip": Key(True, bool, "mirror half of the training images left to right"),
+    "data.eval_crop": Key(
+        True, bool, "evaluate on the centre as the model's family does; false: on the whole image"
+    ),
+    "data.augname": Key(
+        "none", str, "augmentation of single images", choices=("none", "randaug", "autoaug")
+    ),
+    "data.ram": Key(10.0, float, "RandAugment magnitude of the last stage", low=0),
+    "data.ram_base": Key(5.0, float, "RandAugment magnitude of the first stage", low=0),
+    "data.mixup_alpha": Key(0.0, float, "mixup's alpha in the last stage; 0 in the first", low=0),
+    "data.cutmix_alpha": Key(0.0, float, "cutmix's alpha in the last stage; 0 in the first", low=0),
+    "data.shuffle_buffer": Key(16384, int, "encoded images held to shuffle", low=1),
+    # ------------------------------------------------------------------ runtime
+    "runtime.strategy": Key(
+        "auto",
+        str,
+        "devices: auto takes all GPUs, else the CPU; none takes one device",
+        choices=("auto", "none", "cpu", "gpu", "tpu"),
+    ),
+    "runtime.keep_checkpoint_max": Key(5, int, "checkpoints kept", low=1),
+    "runtime.save_checkpoint_epochs": Key(1, int, "epochs between checkpoints", low=1),
+}
+
+
+def base_config() -> config_dict.ConfigDict:
+    """Returns a fresh config of all defaults, with sections as nested ``ConfigDict``s.
+
+    Fields are typed; a key that is not set by default holds a typed placeholder for None.
+    """
+    config = config_dict.ConfigDict()
+    for name, key in KEYS.items():
+        section, field = name.split(".")
+        if section not in config:
+            config[section] = config_dict.ConfigDict()
+        default = config_dict.placeholder(key.kind) if key.default is None else key.default
+        config[section][field] = list(default) if key.kind is list else default
+    return config
+
+
+def _markdown() -> str:
+    head = "# Configuration keys\n\nMade from `hparams/base.py` by `python -m hparams.base`.\n"
+    sections: dict[str, list[str]] = {}
+    for name, key in KEYS.items():
+        default = "not set" if key.default is None else f"`{key.default!r}`"
+        row = f"| `{name}` | {key.kind.__name__} | {default} | {key.meaning}{_limits(key)} |"
+        sections.setdefault(name.split(".")[0], []).append(row)
+    table = "| key | type | default | meaning |\n|---|---|---|---|\n"
+    body = [f"\n## {name}\n\n{table}" + "\n".join(rows) + "\n" for name, rows in sections.items()]
+    return head + "".join(body)
+
+
+def _limits(key: Key) -> str:
+    if key.choices:
+        return f" ({', '.join(f'`{choice}`' for choice in key.choices)})"
+    limits = [
+        f"{sign} {value:g}"
+        for sign, value in ((">=", key.low), (">", key.above), ("<=", key.high))
+        if value is not None
+    ]
+    return f" ({', '.join(limits)})" if limits else ""
+
+
+if __name__ == "__main__":
+    print(_markdown(), end="")

@@ -1,0 +1,108 @@
+"""Facts of each data set and the training recipe that goes with it: a name in, a row out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from hparams.registry import Registry
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One part of a data set.
+
+    Attributes:
+      tfds: the split in TensorFlow Datasets' notation, for example ``train[25000:]``.
+      num_images: images in it.
+    """
+
+    tfds: str
+    num_images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetRow:
+    """One data set.
+
+    Attributes:
+      tfds_name: its name in TensorFlow Datasets.
+      num_classes: number of classes.
+      train: images to train on.
+      minival: images for model selection while training, never trained on.
+      eval: images of the final evaluation.
+      recipe: configuration keys that this data set wants changed, whatever the model.
+    """
+
+    tfds_name: str
+    num_classes: int
+    train: Split
+    minival: Split
+    eval: Split
+    recipe: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+    def overrides(self) -> Mapping[str, object]:
+        """Returns this row as values of configuration keys."""
+        return {
+            "model.num_classes": self.num_classes,
+            "data.tfds_name": self.tfds_name,
+            "data.train_split": self.train.tfds,
+            "data.minival_split": self.minival.tfds,
+            "data.eval_split": self.eval.tfds,
+            **self.recipe,
+        }
+
+
+DATASETS: Registry[DatasetRow] = Registry("data set")
+
+# 8x8 pixels, 1,257 training images, minutes on two CPU cores: small images, few epochs, a high
+# learning rate and short memories (BatchNorm and EMA see about 400 steps in all). No flip: a
+# mirrored digit is another sign. Crops keep at least 70% of the image so that no digit is cut off.
+DATASETS.register(
+    "digits",
+    DatasetRow(
+        tfds_name="digits",
+        num_classes=10,
+        train=Split("train", 1257),
+        minival=Split("minival", 180),
+        eval=Split("test", 360),
+        recipe={
+            "model.bn_momentum": 0.9,
+            "model.survival_prob": 0.9,
+            "model.dropout_base": 0.1,
+            "model.dropout_rate": 0.2,
+            "train.epochs": 20,
+            "train.batch_size": 64,
+            "train.stages": 2,
+            "train.isize": 32,
+            "train.optimizer": "adamw",
+            "train.lr_base": 4e-3,
+            "train.lr_sched": "cosine",
+            "train.lr_warmup_epoch": 2.0,
+            "data.ibase": 24,
+            "data.crop_area": [0.7, 1.0],
+            "data.flip": False,
+            "data.eval_crop": False,
+            "data.augname": "none",
+            "data.mixup_alpha": 0.0,
+            "data.cutmix_alpha": 0.0,
+            "data.shuffle_buffer": 2048,
+            "eval.isize": 32,
+            "runtime.save_checkpoint_epochs": 5,
+            "runtime.keep_checkpoint_max": 2,
+        },
+    ),
+)
+
+# Paper section 5.1: 350 epochs, batch 4096, and 25,000 training images kept out as minival.
+DATASETS.register(
+    "imagenet2012",
+    DatasetRow(
+        tfds_name="imagenet2012",
+        num_classes=1000,
+        train=Split("train[25000:]", 1_281_167 - 25_000),
+        minival=Split("train[:25000]", 25_000),
+        eval=Split("validation", 50_000),
+    ),
+    aliases=("imagenet",),
+)

@@ -1,0 +1,85 @@
+"""Named tables: a name in, the row registered under it out.
+
+A table refuses duplicates, and a wrong name is answered with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from hparams.errors import UserError
+
+T = TypeVar("T")
+
+
+class UnknownNameError(UserError, KeyError):
+    """A name that no table row has; the message names the nearest one that exists."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns ``"; did you mean 'x'?"`` for the nearest of ``known``, else a list of all."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {', '.join(known)}"
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A table of ``kind`` rows (``kind`` is the noun that error messages use).
+
+    Names are looked up without regard to case, because the official command line writes
+    ``Imagenet`` as well as ``imagenet``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._rows: dict[str, T] = {}
+        self._aliases: dict[str, str] = {}
+
+    def register(self, name: str, row: T, *, aliases: Iterable[str] = ()) -> T:
+        """Adds a row under a lower-case name and its aliases.
+
+        Raises:
+          ValueError: if the name or an alias is taken, or is not lower case.
+        """
+        for key in (name, *aliases):
+            if key != key.lower():
+                raise ValueError(f"{self._kind} names are lower case, got '{key}'")
+            if key in self._rows or key in self._aliases:
+                raise ValueError(f"{self._kind} '{key}' is registered already")
+        self._rows[name] = row
+        self._aliases.update(dict.fromkeys(aliases, name))
+        return row
+
+    def canonical(self, name: str) -> str:
+        """Returns the registered spelling of ``name``, which may be an alias.
+
+        Raises:
+          UnknownNameError: if neither a row nor an alias has that name.
+        """
+        key = name.lower()
+        key = self._aliases.get(key, key)
+        if key not in self._rows:
+            hint = did_you_mean(key, [*self._rows, *self._aliases])
+            raise UnknownNameError(f"unknown {self._kind} '{name}'{hint}")
+        return key
+
+    def __getitem__(self, name: str) -> T:
+        return self._rows[self.canonical(name)]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (
+            name.lower() in self._rows or name.lower() in self._aliases
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)

@@ -1,0 +1,202 @@
+"""Model and data set names and overrides in; one locked, typed, checked configuration out.
+
+Order of precedence: base < model row < data set row < overrides. All problems are reported in one
+message, before TensorFlow is imported.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from ml_collections import config_dict
+
+from hparams import base, blocks
+from hparams.datasets import DATASETS
+from hparams.models import MODELS
+from hparams.overrides import ConfigError, Overrides, checked, read_overrides
+from hparams.registry import UnknownNameError
+
+Config = Any  # an immutable ml_collections.FrozenConfigDict, which has no types
+
+
+def resolve(
+    model_name: str,
+    dataset_cfg: str = "digits",
+    *overrides: Overrides,
+) -> Config:
+    """Merges base, model, data set and overrides into one configuration.
+
+    Args:
+      model_name: a row of ``hparams.models.MODELS``.
+      dataset_cfg: a row of ``hparams.datasets.DATASETS``.
+      *overrides: each ``"train.epochs=3,data.flip=false"``, the path of a ``.yaml`` file, a mapping
+        from keys (``train.epochs`` or nested) to values, or None; later ones win.
+
+    Returns:
+      An immutable ``ConfigDict`` with the sections model, train, eval, data and runtime.
+
+    Raises:
+      ConfigError: names every unknown name or key (with the nearest known one), wrong type, value
+        out of range and impossible combination.
+    """
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    for table, name, key in (
+        (MODELS, model_name, "model.model_name"),
+        (DATASETS, dataset_cfg, "data.ds_name"),
+    ):
+        try:
+            values.update(table[name].overrides())
+            values[key] = table.canonical(name)
+        except UnknownNameError as error:
+            problems.append(str(error))
+    given, given_problems = _merge(overrides)
+    problems += given_problems
+    if not problems:
+        values.update(given)
+    else:
+        values = given  # still checked, so that one message names everything
+    return _build(values, problems)
+
+
+def resolve_model(model_name: str, overrides: Overrides = None) -> Config:
+    """Returns the ``model`` section of a registered model, as published, without any data set.
+
+    Args:
+      model_name: a row of ``hparams.models.MODELS``.
+      overrides: as in ``resolve``; keys may leave out ``model.``.
+
+    Raises:
+      ConfigError: as in ``resolve``.
+    """
+    given, problems = read_overrides(overrides, section="model")
+    values: dict[str, Any] = {}
+    try:
+        values = {
+            **MODELS[model_name].overrides(),
+            "model.model_name": MODELS.canonical(model_name),
+        }
+    except UnknownNameError as error:
+        problems.append(str(error))
+    section: Config = _build({**values, **given}, problems).model
+    return section
+
+
+def save_config(config: Config, path: str | pathlib.Path) -> None:
+    """Writes a configuration as YAML; ``load_config`` reads it back equal."""
+    text = yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=None)
+    pathlib.Path(path).write_text(text, encoding="utf-8")
+
+
+def load_config(path: str | pathlib.Path, *overrides: Overrides) -> Config:
+    """Reads a file that ``save_config`` wrote, and applies overrides as ``resolve`` does.
+
+    Raises:
+      ConfigError: if the file is missing, is no YAML, or holds a bad key or value.
+    """
+    values, problems = read_overrides(str(path), is_path=True)
+    given, given_problems = _merge(overrides)
+    return _build({**values, **given}, problems + given_problems)
+
+
+def require_trainable(config: Config) -> None:
+    """Checks what training needs beyond a well-formed configuration.
+
+    Raises:
+      ConfigError: if the batch is larger than the training split, or if the configuration asks for
+        a regularisation that this version does not have, which would otherwise be lost in silence.
+    """
+    problems = []
+    images = DATASETS[config.data.ds_name].train.num_images
+    if config.train.batch_size > images:
+        problems.append(
+            f"train.batch_size is {config.train.batch_size}, more than the {images} images of "
+            f"the training split of {config.data.ds_name}; give at most {images}"
+        )
+    if config.data.augname != "none":
+        problems.append(
+            f"data.augname={config.data.augname} is not available yet; give data.augname=none"
+        )
+    for key in ("mixup_alpha", "cutmix_alpha"):
+        if config.data[key] > 0:
+            problems.append(
+                f"data.{key}={config.data[key]} is not available yet; give data.{key}=0"
+            )
+    if config.runtime.strategy == "tpu":
+        problems.append("runtime.strategy=tpu is not available yet; give auto, none, cpu or gpu")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _merge(overrides: tuple[Overrides, ...]) -> tuple[dict[str, Any], list[str]]:
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for given in overrides:
+        more, more_problems = read_overrides(given)
+        values.update(more)
+        problems += more_problems
+    return values, problems
+
+
+def _build(values: Mapping[str, Any], problems: list[str]) -> Config:
+    config = base.base_config()
+    for name, value in values.items():
+        try:
+            section, field = name.split(".")
+            config[section][field] = checked(name, value)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if not problems:
+        problems.extend(_impossible(config))
+    if problems:
+        raise ConfigError(problems)
+    return config_dict.FrozenConfigDict(config)
+
+
+def _plain(config: Config) -> dict[str, dict[str, Any]]:
+    # A frozen ConfigDict holds tuples, which plain YAML does not have.
+    return {
+        section: {
+            key: list(value) if isinstance(value, tuple) else value for key, value in keys.items()
+        }
+        for section, keys in config.to_dict().items()
+    }
+
+
+def _impossible(config: config_dict.ConfigDict) -> list[str]:
+    """Combinations of values that are each right and together wrong."""
+    problems = []
+    if config.data.ibase > config.train.isize:
+        problems.append(
+            f"data.ibase ({config.data.ibase}) must not exceed train.isize ({config.train.isize})"
+        )
+    for key in ("crop_area", "crop_aspect"):
+        low, high = config.data[key]
+        if not 0 < low <= high:
+            problems.append(f"data.{key} must rise from above 0, got {[low, high]}")
+    return problems + _impossible_blocks(config.model.blocks_args)
+
+
+def _impossible_blocks(block_strings: list[str]) -> list[str]:
+    if not block_strings:
+        return ["model.blocks_args must hold at least one block string"]
+    problems = []
+    specs = []
+    for text in block_strings:
+        try:
+            specs.append(blocks.decode_block(text))
+        except blocks.BlockStringError as error:
+            problems.append(f"model.blocks_args: {error}")
+    if problems:
+        return problems
+    for index in range(1, len(specs)):
+        made, taken = specs[index - 1].output_filters, specs[index].input_filters
+        if made != taken:
+            problems.append(
+                f"model.blocks_args: '{block_strings[index]}' takes {taken} channels, but the "
+                f"stage before it gives {made}"
+            )
+    return problems

@@ -1,0 +1,10 @@
+"""The same program as main_tf2.py with the defaults of the official main.py: ImageNet on a TPU."""
+
+import sys
+
+from efficientnetv2.cli import main
+
+DEFAULTS = {"model_name": "efficientnetv2-b0", "dataset_cfg": "imagenet2012", "use_tpu": True}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv, defaults=DEFAULTS))
