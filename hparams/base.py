@@ -1,7 +1,7 @@
 """Every configuration key once: its default, type, range, unit and meaning; out: a ``ConfigDict``.
 
 A default stands here and nowhere else. ``docs/hparams.md`` is printed from this table
-(``python -m hparams.base``).
+(``python -m hparams.document``).
 """
 
 from __future__ import annotations
@@ -181,30 +181,3 @@ def base_config() -> config_dict.ConfigDict:
         default = config_dict.placeholder(key.kind) if key.default is None else key.default
         config[section][field] = list(default) if key.kind is list else default
     return config
-
-
-def _markdown() -> str:
-    head = "# Configuration keys\n\nMade from `hparams/base.py` by `python -m hparams.base`.\n"
-    sections: dict[str, list[str]] = {}
-    for name, key in KEYS.items():
-        default = "not set" if key.default is None else f"`{key.default!r}`"
-        row = f"| `{name}` | {key.kind.__name__} | {default} | {key.meaning}{_limits(key)} |"
-        sections.setdefault(name.split(".")[0], []).append(row)
-    table = "| key | type | default | meaning |\n|---|---|---|---|\n"
-    body = [f"\n## {name}\n\n{table}" + "\n".join(rows) + "\n" for name, rows in sections.items()]
-    return head + "".join(body)
-
-
-def _limits(key: Key) -> str:
-    if key.choices:
-        return f" ({', '.join(f'`{choice}`' for choice in key.choices)})"
-    limits = [
-        f"{sign} {value:g}"
-        for sign, value in ((">=", key.low), (">", key.above), ("<=", key.high))
-        if value is not None
-    ]
-    return f" ({', '.join(limits)})" if limits else ""
-
-
-if __name__ == "__main__":
-    print(_markdown(), end="")

@@ -8,6 +8,7 @@ Fused-MBConv; ``se0.25`` adds squeeze-and-excitation with a quarter of the input
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import math
 import re
 from collections.abc import Sequence
@@ -135,7 +136,9 @@ def encode_block(block: BlockSpec) -> str:
     """
     parts = [f"{code}{getattr(block, attr)}" for code, (attr, _, must) in _FIELDS.items() if must]
     if block.se_ratio is not None:
-        parts.append(f"se{float(block.se_ratio)!r}".removesuffix(".0"))
+        # Written out, because decode_block does not read exponents such as 1e-05.
+        ratio = format(decimal.Decimal(repr(float(block.se_ratio))), "f")
+        parts.append(f"se{ratio.removesuffix('.0')}")
     if block.conv_type != MBCONV:
         parts.append(f"c{block.conv_type}")
     return "_".join(parts)

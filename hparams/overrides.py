@@ -25,6 +25,9 @@ class ConfigError(UserError):
         super().__init__("; ".join(problems))
         self.problems = tuple(problems)
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
+        return type(self), (list(self.problems),)  # copies and pickles are made from the problems
+
 
 def read_overrides(
     overrides: Overrides, *, section: str | None = None, is_path: bool = False
@@ -44,7 +47,7 @@ def read_overrides(
     problems: list[str] = []
     pairs: dict[str, Any] = {}
     if isinstance(overrides, str):
-        if is_path or overrides.endswith((".yaml", ".yml")):
+        if is_path or _is_yaml_path(overrides):
             pairs, problems = _read_yaml(overrides)
         else:
             pairs, problems = _read_text(overrides)
@@ -58,6 +61,10 @@ def read_overrides(
         else:
             problems.append(f"unknown key '{name}'{_key_hint(full)}")
     return known, problems
+
+
+def _is_yaml_path(text: str) -> bool:
+    return text.endswith((".yaml", ".yml")) and "=" not in text
 
 
 def _key_hint(name: str) -> str:
@@ -89,7 +96,7 @@ def _read_yaml(path: str) -> tuple[dict[str, Any], list[str]]:
         content = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         return {}, [f"cannot read config file '{path}': {error.strerror or error}"]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         return {}, [f"config file '{path}' is not YAML: {' '.join(str(error).split())}"]
     if content is None:
         return {}, []
@@ -130,7 +137,7 @@ def checked(name: str, value: Any) -> Any:
 def _checked_scalar(name: str, value: Any, *, kind: type, key: base.Key) -> Any:
     try:
         value = _CONVERTERS[kind](value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         article = "an" if kind is int else "a"
         raise ConfigError([f"{name} must be {article} {kind.__name__}, got {value!r}"]) from None
     if key.choices and value not in key.choices:
@@ -165,6 +172,8 @@ def _to_int(value: Any) -> int:
 
 def _to_float(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(value)
+    if isinstance(value, str) and "_" in value:
         raise ValueError(value)
     number = float(value)
     if number != number or number in (float("inf"), float("-inf")):

@@ -48,10 +48,11 @@ class Registry(Mapping[str, T], Generic[T]):
         Raises:
           ValueError: if the name or an alias is taken, or is not lower case.
         """
-        for key in (name, *aliases):
+        names = (name, *aliases)
+        for key in names:
             if key != key.lower():
                 raise ValueError(f"{self._kind} names are lower case, got '{key}'")
-            if key in self._rows or key in self._aliases:
+            if key in self._rows or key in self._aliases or names.count(key) > 1:
                 raise ValueError(f"{self._kind} '{key}' is registered already")
         self._rows[name] = row
         self._aliases.update(dict.fromkeys(aliases, name))

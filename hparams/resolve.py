@@ -56,6 +56,7 @@ def resolve(
     given, given_problems = _merge(overrides)
     problems += given_problems
     if not problems:
+        problems += _renamed(values, given)
         values.update(given)
     else:
         values = given  # still checked, so that one message names everything
@@ -99,7 +100,17 @@ def load_config(path: str | pathlib.Path, *overrides: Overrides) -> Config:
     """
     values, problems = read_overrides(str(path), is_path=True)
     given, given_problems = _merge(overrides)
-    return _build({**values, **given}, problems + given_problems)
+    problems += given_problems + _renamed(values, given)
+    return _build({**values, **given}, problems)
+
+
+def _renamed(values: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    # The names are how a row was found; another name would not bring its row along.
+    return [
+        f"{key} is {values[key]}, chosen by --{flag}; it cannot be overridden with {given[key]!r}"
+        for key, flag in (("model.model_name", "model_name"), ("data.ds_name", "dataset_cfg"))
+        if key in given and key in values and given[key] != values[key]
+    ]
 
 
 def require_trainable(config: Config) -> None:

@@ -118,7 +118,7 @@ def build_model(
         pooling=pooling,
         num_classes=config.num_classes if num_classes is None else num_classes,
         classifier_activation=classifier_activation,
-        dropout_rate=max(config.dropout_rate, config.dropout_base or 0.0),
+        dropout_rate=config.dropout_rate,
     )
     return build_network(
         stages,

@@ -37,12 +37,12 @@ class LayerSet:
 
     Attributes:
       batch_normalization: a class with the arguments of ``keras.layers.BatchNormalization``.
-      head_dropout: (rate, name) -> the dropout layer before the classifier.
+      head_dropout: (rate, name) -> the dropout layer before the classifier, or None for none.
       block_dropout: (rate, name) -> stochastic depth: drops whole images of a batch.
     """
 
     batch_normalization: Callable[..., keras.layers.Layer]
-    head_dropout: Callable[[float, str], keras.layers.Layer]
+    head_dropout: Callable[[float, str], keras.layers.Layer | None]
     block_dropout: Callable[[float, str], keras.layers.Layer]
 
 
@@ -50,7 +50,7 @@ _PER_IMAGE = (None, 1, 1, 1)
 
 STOCK_LAYERS = LayerSet(
     batch_normalization=keras.layers.BatchNormalization,
-    head_dropout=lambda rate, name: keras.layers.Dropout(rate, name=name),
+    head_dropout=lambda rate, name: keras.layers.Dropout(rate, name=name) if rate else None,
     block_dropout=lambda rate, name: keras.layers.Dropout(rate, noise_shape=_PER_IMAGE, name=name),
 )
 

@@ -5,7 +5,9 @@ stem -> blocks -> head -> pooling -> dropout -> classifier (paper Table 4).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
@@ -107,9 +109,21 @@ def build_network(
         if index + 1 == len(blocks) or blocks[index + 1][1].strides > 1:
             endpoint = f"reduction_{len(endpoints) + 1}"
             x = endpoints[endpoint] = keras.layers.Identity(name=endpoint)(x)
-    if features_only:
-        return keras.Model(images, endpoints, name=name)
-    return keras.Model(images, _head(x, style, top=top), name=name)
+    outputs = endpoints if features_only else _head(x, style, top=top)
+    with _deep_recursion():
+        return keras.Model(images, outputs, name=name)
+
+
+@contextlib.contextmanager
+def _deep_recursion() -> Iterator[None]:
+    # Keras walks a network from its output to its input by recursion, some frames a layer: XL and
+    # L2 are deeper than Python's default limit of 1000 allows.
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 20_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _normalise(
@@ -135,8 +149,8 @@ def _head(x: tf.Tensor, style: BlockStyle, *, top: Top) -> tf.Tensor:
         x = keras.layers.GlobalMaxPooling2D(data_format=style.data_format, name="max_pool")(x)
     if not top.include_top:
         return x
-    if top.dropout_rate > 0:
-        x = style.layer_set.head_dropout(top.dropout_rate, "top_dropout")(x)
+    dropout = style.layer_set.head_dropout(top.dropout_rate, "top_dropout")
+    x = x if dropout is None else dropout(x)
     return keras.layers.Dense(
         top.num_classes,
         activation=top.classifier_activation,

@@ -40,8 +40,16 @@ class MovingAverage:
         """
         count = tf.cast(num_updates, tf.float32)
         decay = tf.minimum(self._decay, (1.0 + count) / (10.0 + count))
+
+        def move(average: tf.Variable, value: tf.Variable) -> None:
+            # average -= (1 - decay) * (average - value), without a temporary for the product.
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=average.handle, alpha=1.0 - decay, delta=average - value
+            )
+
+        extended = tf.distribute.get_strategy().extended
         for name, average in self.averages.items():
-            average.assign_sub((1.0 - decay) * (average - self._variables[name]))
+            extended.update(average, move, args=(self._variables[name],), group=False)
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:

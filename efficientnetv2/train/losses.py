@@ -29,6 +29,6 @@ def softmax_cross_entropy(
 
 def l2_term(kernels: Sequence[tf.Tensor], *, weight_decay: float) -> tf.Tensor:
     """``weight_decay * sum(w ** 2) / 2`` over all kernels; biases and BatchNorm are left out."""
-    if not weight_decay:
+    if not weight_decay or not kernels:
         return tf.constant(0.0)
     return weight_decay * tf.add_n([tf.nn.l2_loss(tf.cast(k, tf.float32)) for k in kernels])

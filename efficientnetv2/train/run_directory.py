@@ -94,7 +94,7 @@ class RunDirectory:
 
     def class_names(self) -> list[str]:
         """Reads the names of the classes, in the order of their labels."""
-        return self.labels_file.read_text(encoding="utf-8").splitlines()
+        return self.labels_file.read_text(encoding="utf-8").split("\n")[:-1]
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl."""
@@ -105,8 +105,9 @@ class RunDirectory:
         """Reads all lines of metrics.jsonl."""
         if not self.metrics_file.exists():
             return []
-        lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")
+        # What follows the last line break was cut off by the end of the process that wrote it.
+        return [json.loads(line) for line in lines[:-1]]
 
     def forget_metrics_after(self, step: int) -> None:
         """Drops lines of steps that will be run again, because they came after the last save."""

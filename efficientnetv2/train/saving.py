@@ -18,7 +18,8 @@ def build_checkpoint(learner: Learner) -> tf.train.Checkpoint:
 
     ``weights/<layer>/<variable>`` and ``ema/...`` hold the network, ``optimizer/...`` the slots.
     """
-    optimizer = {variable.path: variable.value for variable in learner.optimizer.variables}
+    # A path begins with the optimizer's name, which Keras counts up within a process.
+    optimizer = {v.path.partition("/")[2]: v.value for v in learner.optimizer.variables}
     parts: dict[str, Any] = {
         "step": learner.state.step,
         "weights": named_weights(learner.model),
@@ -61,9 +62,7 @@ def load_weights(model: keras.Model, checkpoint: str, *, average: bool) -> None:
     part = "ema" if average else "weights"
     reader = tf.train.Checkpoint(**{part: named_weights(model)})
     try:
-        status = reader.restore(checkpoint)
-        status.assert_existing_objects_matched()
-        status.expect_partial()
+        reader.read(checkpoint).expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"checkpoint '{checkpoint}' does not fit the model: {reason}") from None

@@ -51,7 +51,7 @@ class LearningRate:
 
 def _exponential(rate: LearningRate, step: tf.Tensor, length: float) -> tf.Tensor:
     del length
-    return tf.pow(tf.cast(rate.decay_factor, tf.float64), tf.floor(step / rate.decay_steps))
+    return tf.pow(tf.constant(rate.decay_factor, tf.float64), tf.floor(step / rate.decay_steps))
 
 
 def _cosine(rate: LearningRate, step: tf.Tensor, length: float) -> tf.Tensor:

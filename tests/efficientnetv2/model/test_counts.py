@@ -1,0 +1,87 @@
+"""Parameters and multiply-adds of every registered model equal the official and published counts."""
+
+import json
+import math
+
+import pytest
+
+from efficientnetv2 import get_model, list_models
+from efficientnetv2.model.complexity import multiply_adds
+
+LITE_TRAINABLE = {  # EfficientNet-Lite release notes; timm counts the same
+    "efficientnet-lite0": 4_652_008,
+    "efficientnet-lite1": 5_416_680,
+    "efficientnet-lite2": 6_092_072,
+    "efficientnet-lite3": 8_197_096,
+    "efficientnet-lite4": 13_006_568,
+}
+HUGE = (
+    "efficientnet-l2",
+    "efficientnetv2-xl",
+)  # gigabytes of weights: counted, slowly, all the same
+GOLDEN_NAMES = [name for name in list_models() if name not in LITE_TRAINABLE]
+
+
+def trainable(model):
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+@pytest.fixture(scope="module")
+def official(golden):
+    return json.loads((golden / "models.json").read_text())
+
+
+def test_every_golden_model_is_registered(official):
+    assert set(official) == set(GOLDEN_NAMES)
+
+
+def parametrize_models():
+    marks = dict.fromkeys(HUGE, pytest.mark.slow)
+    return [pytest.param(name, marks=marks.get(name, ())) for name in GOLDEN_NAMES]
+
+
+@pytest.mark.parametrize("name", parametrize_models())
+def test_official_counts(name, official):
+    entry = official[name]
+    size = entry["eval_isize"]
+    model = get_model(name, input_shape=(size, size, 3))
+    assert model.count_params() == entry["include_top"]["params_total"]
+    assert trainable(model) == entry["include_top"]["params_trainable"]
+    assert multiply_adds(model) == entry["include_top"]["macs_conv_dense"]
+    classifier = model.get_layer("predictions").count_params()
+    assert model.count_params() - classifier == entry["no_top"]["params_total"]
+
+
+@pytest.mark.parametrize("name", ["efficientnetv2-b0", "efficientnetv2-s", "efficientnet-b2"])
+def test_counts_without_top(name, official):
+    size = official[name]["eval_isize"]
+    model = get_model(name, include_top=False, pooling="avg", input_shape=(size, size, 3))
+    assert model.count_params() == official[name]["no_top"]["params_total"]
+    assert multiply_adds(model) == official[name]["no_top"]["macs_conv_dense"]
+    assert model.output_shape[1:] == tuple(official[name]["no_top"]["output_shape"][1:])
+
+
+@pytest.mark.parametrize(("name", "count"), LITE_TRAINABLE.items())
+def test_lite_counts(name, count):
+    assert trainable(get_model(name)) == count
+
+
+def test_b3_of_the_released_v1_weights_needs_the_rounding_limit():
+    # Stages 1: 24 channels in the released weights, 16 in the EfficientNetV2 code.
+    released = get_model("efficientnet-b3", overrides={"round_down_limit": 0.1})
+    assert released.count_params() == 12_320_528
+
+
+@pytest.mark.parametrize("name", ["efficientnetv2-b0", "efficientnet-lite0"])
+def test_multiply_adds_wants_a_fixed_size(name):
+    with pytest.raises(ValueError, match="fixed input size"):
+        multiply_adds(get_model(name))
+
+
+def test_multiply_adds_by_hand():
+    # 8x8 image, stem stride 2: 4x4 positions. Stem 3x3x3x8, block 3x3x8x8, head 1x1x8x16, top 16x10.
+    overrides = {"blocks_args": ["r1_k3_s1_e1_i8_o8_c1"], "feature_size": 16}
+    model = get_model(
+        "efficientnetv2-s", num_classes=10, input_shape=(8, 8, 3), overrides=overrides
+    )
+    assert multiply_adds(model) == 16 * (27 * 8 + 72 * 8 + 8 * 16) + 160

@@ -1,0 +1,103 @@
+"""Ours equal ``keras.applications`` with its weights copied layer by layer, by name."""
+
+import numpy as np
+import pytest
+from tensorflow import keras
+
+from efficientnetv2 import get_model
+
+TOLERANCE = 1e-4
+V2 = {f"efficientnetv2-b{i}": f"EfficientNetV2B{i}" for i in range(4)}
+V2 |= {f"efficientnetv2-{size}": f"EfficientNetV2{size.upper()}" for size in "sml"}
+V1 = {f"efficientnet-b{i}": f"EfficientNetB{i}" for i in range(8)}
+SMALL = ("efficientnetv2-b0", "efficientnetv2-s", "efficientnet-b0", "efficientnet-b3")
+CASES = [
+    pytest.param(name, twin, marks=() if name in SMALL else pytest.mark.slow)
+    for name, twin in {**V2, **V1}.items()
+]
+SIZE = 64  # pixels: every layer has work to do, and 15 pairs of networks stay affordable
+
+
+@pytest.fixture(autouse=True)
+def _fresh_session():
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(2104)
+
+
+def build_twins(name, twin, *, v1):
+    # drop_connect_rate 0: stochastic depth off, so that training mode can be compared.
+    theirs = _without_stochastic_depth(twin, v1=v1)
+    overrides = {"survival_prob": 1.0, "dropout_rate": 0.0, "bn_momentum": 0.9}
+    if name == "efficientnet-b3":
+        overrides["round_down_limit"] = 0.1  # as the released weights; docs/parity.md
+    ours = get_model(name, overrides=overrides, include_preprocessing=v1)
+    copy_by_name(theirs, ours)
+    return ours, theirs
+
+
+def _without_stochastic_depth(twin, *, v1):
+    constructor = getattr(keras.applications, twin)
+    options = {} if v1 else {"include_preprocessing": False}
+    shape = (SIZE, SIZE, 3)
+    model = constructor(weights=None, input_shape=shape, classifier_activation=None, **options)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    return model
+
+
+def copy_by_name(source, target):
+    """Random values, not the initial ones: those leave every BatchNorm alike."""
+    rng = np.random.default_rng(2104)
+    for layer in target.layers:
+        if not layer.weights:
+            continue
+        twin = source.get_layer(layer.name)
+        assert [w.name for w in twin.weights] == [w.name for w in layer.weights]
+        values = [perturbed(rng, weight) for weight in twin.weights]
+        twin.set_weights(values)
+        layer.set_weights(values)
+
+
+def perturbed(rng, weight):
+    value = weight.numpy()
+    if weight.name in ("gamma", "moving_variance"):
+        return rng.uniform(0.8, 1.2, value.shape)
+    if weight.name in ("beta", "moving_mean", "bias"):
+        return rng.normal(0, 0.1, value.shape)
+    return value
+
+
+@pytest.mark.parametrize(("name", "twin"), CASES)
+def test_inference_and_training_mode(name, twin, seed):
+    v1 = name in V1
+    ours, theirs = build_twins(name, twin, v1=v1)
+    pixels = np.random.default_rng(seed).uniform(0, 255, (4, SIZE, SIZE, 3)).astype(np.float32)
+    images = pixels if v1 else (pixels - 128) / 128
+    if v1:
+        adapt(theirs.get_layer("normalization"))
+    for training in (False, True):
+        expected = theirs(images, training=training)
+        np.testing.assert_allclose(
+            ours(images, training=training),
+            expected,
+            atol=TOLERANCE,
+            rtol=0,
+            err_msg=f"training={training}",
+        )
+
+
+def adapt(normalization):
+    """What their ImageNet weights hold for this layer."""
+    deviation = np.array([0.229, 0.224, 0.225])
+    normalization.set_weights([np.array([0.485, 0.456, 0.406]), deviation**2, np.array(0)])
+    normalization.finalize_state()
+
+
+@pytest.mark.parametrize(("name", "twin"), [("efficientnetv2-b0", "EfficientNetV2B0")])
+def test_preprocessing_inside_the_model(name, twin, seed):
+    theirs = getattr(keras.applications, twin)(weights=None, input_shape=(SIZE, SIZE, 3))
+    ours = get_model(name, include_preprocessing=True, classifier_activation="softmax")
+    copy_by_name(theirs, ours)
+    pixels = np.random.default_rng(seed).uniform(0, 255, (2, SIZE, SIZE, 3)).astype(np.float32)
+    np.testing.assert_allclose(ours(pixels), theirs(pixels), atol=1e-5, rtol=0)

@@ -1,0 +1,183 @@
+"""The whole training: one trace for all stages, and resuming as if nothing had happened."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnetv2.data.sources import open_source
+from efficientnetv2.train.loop import Observer, Training
+from efficientnetv2.train.run_directory import RunDirectory
+from efficientnetv2.train.schedules import build_learning_rate
+from efficientnetv2.train.step import Trainer, build_learner, named_weights
+from hparams import resolve
+
+SETTINGS = {
+    "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16_se0.25"],
+    "model.feature_size": 16,
+    "train.epochs": 4,
+    "train.stages": 2,
+    "train.batch_size": 256,
+    "data.ibase": 16,
+    "train.isize": 24,
+}
+STEPS = 4 * (1257 // 256)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    return open_source("digits", data_dir=str(tmp_path_factory.mktemp("tfds")))
+
+
+class Recorder(Observer):
+    """Keeps what it is told; interrupts the process after ``stop_after`` steps."""
+
+    def __init__(self, stop_after=None):
+        self.stop_after = stop_after
+        self.sizes, self.epochs = [], []
+
+    def stage(self, stage):
+        self.sizes.append(stage.image_size)
+
+    def step(self, step, read_metrics):
+        if step == self.stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def epoch(self, line):
+        self.epochs.append(line)
+
+
+def start(folder, digits, *, observer=None, **settings):
+    config = resolve("efficientnetv2-s", "digits", {**SETTINGS, **settings})
+    run = RunDirectory(folder)
+    run.start(config, digits.class_names)
+    return Training(config, digits, run=run, observer=observer)
+
+
+def state(training):
+    learner = training.learner
+    values = {f"weights/{k}": v.numpy() for k, v in named_weights(learner.model).items()}
+    values |= {f"ema/{k}": v.numpy() for k, v in learner.average.averages.items()}
+    values |= {v.path.partition("/")[2]: v.numpy() for v in learner.optimizer.variables}
+    return values
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, digits):
+    observer = Recorder()
+    training = start(tmp_path_factory.mktemp("run"), digits, observer=observer)
+    assert training.run() is None
+    return training, observer
+
+
+def test_all_stages_share_one_trace(uninterrupted):
+    training, observer = uninterrupted
+    assert observer.sizes == [16, 24]
+    assert training.trainer.num_traces == 1
+
+
+def test_records_of_an_epoch(uninterrupted):
+    training, observer = uninterrupted
+    rate = build_learning_rate(resolve("efficientnetv2-s", "digits", SETTINGS), steps_per_epoch=4)
+    assert [line["epoch"] for line in observer.epochs] == [1, 2, 3, 4]
+    assert [line["step"] for line in observer.epochs] == [4, 8, 12, 16]
+    assert [line["dropout_rate"] for line in observer.epochs] == [0.1, 0.1, 0.2, 0.2]
+    for line in observer.epochs:
+        assert line["learning_rate"] == pytest.approx(float(rate(tf.constant(line["step"] - 1))))
+
+
+def test_the_dropout_rate_follows_the_stage(uninterrupted):
+    training, _ = uninterrupted
+    assert training.learner.state.dropout_rate.numpy() == np.float32(0.2)
+
+
+def test_the_same_seed_gives_the_same_bits(uninterrupted, digits, tmp_path):
+    again = start(tmp_path, digits)
+    again.run()
+    assert_same(state(again), state(uninterrupted[0]))
+
+
+def assert_same(values, expected):
+    assert set(values) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(values[name], value, err_msg=name)
+
+
+def test_another_seed_gives_other_weights(uninterrupted, digits, tmp_path):
+    other = start(tmp_path, digits, **{"train.seed": 1})
+    other.run()
+    name = "weights/stem_conv/kernel"
+    assert np.abs(state(other)[name] - state(uninterrupted[0])[name]).max() > 1e-3
+
+
+@pytest.mark.parametrize("stop_after", [1, 6, 8, 13])
+def test_a_stopped_and_resumed_training_has_the_same_bits(
+    stop_after, uninterrupted, digits, tmp_path
+):
+    first = start(tmp_path, digits, observer=Recorder(stop_after))
+    assert first.run() == signal.SIGINT
+    assert first.learner.step == stop_after
+    second = start(tmp_path, digits)
+    assert second.learner.step == stop_after
+    assert second.run() is None
+    assert second.learner.step == STEPS
+    assert_same(state(second), state(uninterrupted[0]))
+
+
+def test_records_of_a_resumed_training_are_those_of_an_uninterrupted_one(
+    uninterrupted, digits, tmp_path
+):
+    start(tmp_path, digits, observer=Recorder(6)).run()
+    start(tmp_path, digits).run()
+    clock = ("seconds", "images_per_second")
+    lines = [
+        {k: v for k, v in line.items() if k not in clock}
+        for line in RunDirectory(tmp_path).metrics()
+    ]
+    expected = [
+        {k: v for k, v in line.items() if k not in clock} for line in uninterrupted[1].epochs
+    ]
+    assert lines == expected
+
+
+def test_epochs_after_the_last_save_are_run_and_recorded_again(digits, tmp_path):
+    saved_seldom = {"runtime.save_checkpoint_epochs": 3}
+    training = start(tmp_path, digits, **saved_seldom)
+    training._save = lambda: None  # as if the machine had died after the first epochs
+    training.run()
+    assert len(RunDirectory(tmp_path).metrics()) == 4
+    again = start(tmp_path, digits, **saved_seldom)
+    assert again.learner.step == 0
+    again.run()
+    assert [line["epoch"] for line in RunDirectory(tmp_path).metrics()] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_changing_the_size_of_s_costs_under_4_seconds():
+    config = resolve("efficientnetv2-s", "digits")
+    learner = build_learner(config, build_learning_rate(config, steps_per_epoch=19))
+    trainer = Trainer(
+        learner,
+        tf.distribute.get_strategy(),
+        global_batch_size=8,
+        label_smoothing=0.1,
+        weight_decay=1e-5,
+        after_step=lambda step: None,
+    )
+    seconds = []
+    for size in (24, 32, 40):
+        images = tf.zeros([8, size, size, 3])
+        batch = tf.data.Dataset.from_tensors((images, tf.one_hot([0] * 8, 10)))
+        trainer.set_input(batch.map(_any_size).repeat())
+        begin = time.monotonic()
+        trainer.train(1)
+        seconds.append(time.monotonic() - begin)
+    assert trainer.num_traces == 1
+    assert seconds[1] < 4 and seconds[2] < 4
+
+
+def _any_size(images, labels):
+    return tf.compat.v1.placeholder_with_default(images, [8, None, None, 3]), labels

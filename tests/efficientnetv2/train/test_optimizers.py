@@ -1,0 +1,132 @@
+"""Updates against the official optimizers' measured ones, and against NumPy."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+from efficientnetv2.train.optimizers import OPTIMIZERS, RMSPropTF1, build_optimizer
+from efficientnetv2.train.schedules import KerasSchedule, LearningRate
+from hparams.base import KEYS
+from hparams.resolve import resolve
+
+CONSTANT = LearningRate(peak=0.1, name="constant", warmup_steps=0, total_steps=1)
+
+
+def build(
+    name: str, *, rate: LearningRate = CONSTANT, overrides: str | None = None
+) -> keras.optimizers.Optimizer:
+    config = resolve("efficientnetv2-b0", "digits", {"train.optimizer": name}, overrides)
+    return build_optimizer(config, KerasSchedule(rate))
+
+
+def updates(
+    optimizer: keras.optimizers.Optimizer, start: np.ndarray, *, gradients: np.ndarray
+) -> np.ndarray:
+    variable = keras.Variable(np.asarray(start, np.float32))
+    optimizer.build([variable])
+    apply = tf.function(lambda gradient: optimizer.apply([gradient], [variable]))
+    values = []
+    for gradient in np.asarray(gradients, np.float32):
+        apply(tf.constant(gradient))
+        values.append(variable.numpy().copy())
+    return np.stack(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "official"),
+    [
+        ("rmsprop", "tf1_main_py_rmsprop"),
+        ("rmsprop_keras", "tf2_main_tf2_rmsprop"),
+        ("momentum", "tf1_main_py_momentum"),
+        ("sgd", "tf1_main_py_sgd"),
+        ("adam", "tf2_main_tf2_adam"),
+    ],
+)
+def test_updates_are_the_official_ones(golden: pathlib.Path, name: str, official: str) -> None:
+    record = json.loads((golden / "optimizer.json").read_text())
+    assert record["lr"] == CONSTANT.peak
+    values = updates(build(name), record["w0"], gradients=record["grads"])
+    np.testing.assert_allclose(values, record[official]["w_after_each_step"], atol=1e-6)
+
+
+def test_rmsprop_of_tensorflow_1_with_the_recorded_arguments(golden: pathlib.Path) -> None:
+    record = json.loads((golden / "optimizer.json").read_text())
+    optimizer = RMSPropTF1(
+        record["lr"],
+        rho=record["decay"],
+        momentum=record["momentum"],
+        epsilon=record["epsilon"],
+    )
+    values = updates(optimizer, record["w0"], gradients=record["grads"])
+    expected = record["tf1_main_py_rmsprop"]["w_after_each_step"]
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+
+
+def numpy_rmsprop(
+    gradients: np.ndarray, *, first_square: float, lr: float, rho: float, mu: float, epsilon: float
+) -> np.ndarray:
+    """The weights after each step, from 0, in float64."""
+    weight, square, momentum = 0.0, first_square, 0.0
+    values = []
+    for gradient in np.asarray(gradients, np.float64):
+        square = rho * square + (1 - rho) * gradient**2
+        momentum = mu * momentum + lr * gradient / np.sqrt(square + epsilon)
+        weight = weight - momentum
+        values.append(weight)
+    return np.stack(values)
+
+
+@pytest.mark.parametrize(
+    ("rho", "mu", "epsilon"), [(0.9, 0.9, 1e-3), (0.99, 0.5, 1e-1), (0.5, 0.0, 1e-7)]
+)
+def test_rmsprop_of_tensorflow_1_is_numpys_over_100_steps(
+    seed: int, rho: float, mu: float, epsilon: float
+) -> None:
+    gradients = np.random.default_rng(seed).normal(size=(100, 4, 3)).astype(np.float32)
+    optimizer = RMSPropTF1(1e-3, rho=rho, momentum=mu, epsilon=epsilon)
+    values = updates(optimizer, np.zeros((4, 3)), gradients=gradients)
+    expected = numpy_rmsprop(gradients, first_square=1.0, lr=1e-3, rho=rho, mu=mu, epsilon=epsilon)
+    np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "first_square"), [("rmsprop", 1.0), ("rmsprop_keras", 0.0)])
+def test_the_configured_decay_and_momentum_reach_rmsprop(
+    seed: int, name: str, first_square: float
+) -> None:
+    gradients = np.random.default_rng(seed).normal(size=(10, 3))
+    optimizer = build(name, overrides="train.momentum=0.3,train.rmsprop_decay=0.6")
+    values = updates(optimizer, np.zeros(3), gradients=gradients)
+    expected = numpy_rmsprop(
+        gradients, first_square=first_square, lr=0.1, rho=0.6, mu=0.3, epsilon=1e-3
+    )
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_first_update_goes_against_the_gradient(name: str) -> None:
+    start, gradient = np.array([1.0, -2.0, 0.5]), np.array([0.1, -0.2, 3.0])
+    change = updates(build(name), start, gradients=gradient[None])[0] - start
+    np.testing.assert_array_equal(np.sign(change), -np.sign(gradient))
+
+
+def test_adamw_shrinks_the_weights_by_its_own_decay_and_then_is_adam() -> None:
+    start, gradients = np.array([1.0, -2.0, 0.5]), np.array([[0.1, -0.2, 3.0]])
+    adam, adamw = (updates(build(name), start, gradients=gradients) for name in ("adam", "adamw"))
+    np.testing.assert_allclose(adamw - adam, -0.1 * 0.004 * start[None], atol=1e-6)
+
+
+def test_each_update_takes_the_rate_of_the_steps_finished_before_it() -> None:
+    rate = LearningRate(peak=1.0, name="linear", warmup_steps=4, total_steps=8)
+    values = updates(build("sgd", rate=rate), np.zeros(1), gradients=np.ones((8, 1)))
+    rates = [0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25]
+    np.testing.assert_allclose(values[:, 0], -np.cumsum(rates), rtol=1e-6)
+
+
+def test_the_choices_of_the_configuration_are_the_optimizers() -> None:
+    assert set(KEYS["train.optimizer"].choices) == set(OPTIMIZERS)

@@ -1,0 +1,160 @@
+"""Run directories: what is refused, and what is read back as it was written."""
+
+import pathlib
+
+import pytest
+
+from efficientnetv2.train.run_directory import RunDirectory, RunError
+from hparams.resolve import Config, resolve
+
+LINES = [{"step": step, "loss": 1 / step, "minival_top1": 0.5} for step in (19, 38, 57)]
+
+
+@pytest.fixture
+def config() -> Config:
+    return resolve("efficientnetv2-b0", "digits")
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path, config: Config) -> RunDirectory:
+    directory = RunDirectory(tmp_path / "run")
+    directory.start(config, ["zero", "one"])
+    return directory
+
+
+def test_a_file_is_no_run_directory(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "model.h5"
+    path.write_text("")
+    with pytest.raises(RunError, match=r"--model_dir '.*model\.h5' is a file; give a directory"):
+        RunDirectory(path)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: pathlib.Path, config: Config) -> None:
+    (tmp_path / "file").write_text("")
+    run = RunDirectory(tmp_path / "file" / "run")
+    with pytest.raises(RunError, match=r"cannot write to '.*file/run': Not a directory"):
+        run.start(config, [])
+
+
+def test_an_unused_directory_is_not_created(tmp_path: pathlib.Path, config: Config) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.require_same(config)
+    assert run.metrics() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_the_configuration_of_an_empty_directory(tmp_path: pathlib.Path, made: bool) -> None:
+    if made:
+        (tmp_path / "run").mkdir()
+    with pytest.raises(RunError, match=r"'.*run' holds no training \(no config\.yaml\); train"):
+        RunDirectory(tmp_path / "run").config()
+
+
+def test_the_configuration_is_read_back_with_overrides(run: RunDirectory, config: Config) -> None:
+    assert run.config() == config
+    changed = run.config("eval.batch_size=7", {"eval.isize": 48})
+    assert (changed.eval.batch_size, changed.eval.isize) == (7, 48)
+    assert changed.train == config.train
+
+
+@pytest.mark.parametrize(
+    "names", [[], ["0", "1"], ["tench, Tinca tinca", "Übermut", " 空 ", "a'b\"c"]]
+)
+def test_class_names_are_read_back_in_order(
+    tmp_path: pathlib.Path, config: Config, names: list[str]
+) -> None:
+    run = RunDirectory(tmp_path)
+    run.start(config, names)
+    assert run.class_names() == names
+
+
+def test_the_same_configuration_may_continue(run: RunDirectory, config: Config) -> None:
+    run.require_same(config)
+    run.start(config, ["zero", "one"])
+    run.require_same(config)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"runtime.strategy": "cpu", "runtime.keep_checkpoint_max": 1},
+        {"eval.batch_size": 3, "eval.isize": 8},
+        {"data.data_dir": "/elsewhere"},
+    ],
+)
+def test_devices_evaluation_and_place_of_the_data_may_change(
+    run: RunDirectory, overrides: dict
+) -> None:
+    run.require_same(resolve("efficientnetv2-b0", "digits", overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "differences"),
+    [
+        ({"train.epochs": 3}, r"\(train\.epochs 20 -> 3\)"),
+        ({"model.dropout_base": None}, r"\(model\.dropout_base 0\.1 -> None\)"),
+        ({"data.crop_area": [0.5, 1.0]}, r"\(data\.crop_area \(0\.7, 1\.0\) -> \(0\.5, 1\.0\)\)"),
+        ({"data.train_split": "train[:9]"}, r"\(data\.train_split train -> train\[:9\]\)"),
+        (
+            {"train.seed": 1, "eval.isize": 8, "model.act_fn": "relu"},
+            r"\(model\.act_fn silu -> relu, train\.seed 0 -> 1\)",
+        ),
+    ],
+)
+def test_other_changes_are_refused_by_name(
+    run: RunDirectory, overrides: dict, differences: str
+) -> None:
+    changed = resolve("efficientnetv2-b0", "digits", overrides)
+    with pytest.raises(RunError, match=f"another configuration {differences}; give the same"):
+        run.require_same(changed)
+
+
+def test_metrics_are_read_back_in_order(run: RunDirectory) -> None:
+    assert run.metrics() == []
+    for number, line in enumerate(LINES, start=1):
+        run.append_metrics(line)
+        assert run.metrics() == LINES[:number]
+
+
+def test_each_record_is_one_line_of_json(run: RunDirectory) -> None:
+    run.append_metrics({"step": 1, "note": "two\nlines"})
+    assert run.metrics_file.read_text() == '{"step": 1, "note": "two\\nlines"}\n'
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, 0), (18, 0), (19, 1), (40, 2), (57, 3), (99, 3)])
+def test_records_after_a_step_are_forgotten(run: RunDirectory, step: int, kept: int) -> None:
+    for line in LINES:
+        run.append_metrics(line)
+    run.forget_metrics_after(step)
+    assert run.metrics() == LINES[:kept]
+    run.append_metrics({"step": 100})
+    assert run.metrics() == [*LINES[:kept], {"step": 100}]
+
+
+def test_a_directory_without_records_has_none_to_forget(run: RunDirectory) -> None:
+    run.forget_metrics_after(10)
+    assert run.metrics() == []
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_the_places_in_a_run_directory(tmp_path: pathlib.Path, kind: type) -> None:
+    run = RunDirectory(kind(tmp_path))
+    places = (
+        run.config_file,
+        run.labels_file,
+        run.metrics_file,
+        run.checkpoints,
+        run.best,
+        run.tensorboard,
+        run.curves_file,
+    )
+    assert [place.relative_to(tmp_path).as_posix() for place in places] == [
+        "config.yaml",
+        "labels.txt",
+        "metrics.jsonl",
+        "checkpoints",
+        "best",
+        "tensorboard",
+        "curves.png",
+    ]

@@ -1,0 +1,273 @@
+"""The table of keys: defaults, limits, a non-default value for each, and docs/hparams.md."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from hparams import ConfigError, load_config, resolve, save_config
+from hparams.base import KEYS, base_config
+from hparams.overrides import checked
+
+ROOT = pathlib.Path(__file__).parents[2]
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "models.json").read_text(encoding="utf-8"))
+
+# The first two are arguments of resolve, and a network needs at least one block string.
+NOT_GIVEN_AS_DEFAULT = ("model.model_name", "data.ds_name", "model.blocks_args")
+
+# Every key but the two names, each with a value that neither base, model nor data set gives it.
+NON_DEFAULT = {
+    "model.family": "lite",
+    "model.preprocess": "lite",
+    "model.blocks_args": ["r1_k3_s1_e1_i16_o24_c1", "r2_k5_s2_e3_i24_o40_se0.125"],
+    "model.width_coefficient": 1.3,
+    "model.depth_coefficient": 1.7,
+    "model.depth_divisor": 4,
+    "model.min_depth": 12,
+    "model.round_down_limit": 0.25,
+    "model.fix_head_stem": True,
+    "model.feature_size": 640,
+    "model.act_fn": "gelu",
+    "model.bn_momentum": 0.95,
+    "model.bn_epsilon": 2e-5,
+    "model.survival_prob": 0.7,
+    "model.dropout_rate": 0.45,
+    "model.dropout_base": 0.15,
+    "model.num_classes": 37,
+    "model.data_format": "channels_first",
+    "train.epochs": 11,
+    "train.batch_size": 48,
+    "train.stages": 3,
+    "train.isize": 160,
+    "train.optimizer": "lamb",
+    "train.momentum": 0.85,
+    "train.rmsprop_decay": 0.8,
+    "train.lr_base": 3e-5,
+    "train.lr_sched": "linear",
+    "train.lr_decay_factor": 0.5,
+    "train.lr_decay_epoch": 1.5,
+    "train.lr_warmup_epoch": 0.5,
+    "train.lr_min": 1e-7,
+    "train.lr_decay_in_warmup": True,
+    "train.ema_decay": 0.5,
+    "train.weight_decay": 4e-5,
+    "train.label_smoothing": 0.05,
+    "train.seed": 2104,
+    "eval.batch_size": 24,
+    "eval.isize": 176,
+    "data.tfds_name": "flowers",
+    "data.data_dir": "/data: 'räksmörgås', # 1e3",
+    "data.train_split": "train[10%:]",
+    "data.minival_split": "train[:10%]",
+    "data.eval_split": "null",
+    "data.ibase": 96,
+    "data.crop_area": [0.3, 0.9],
+    "data.crop_aspect": [0.5, 2.0],
+    "data.flip": False,
+    "data.eval_crop": False,
+    "data.augname": "autoaug",
+    "data.ram": 7.5,
+    "data.ram_base": 2.5,
+    "data.mixup_alpha": 0.4,
+    "data.cutmix_alpha": 0.6,
+    "data.shuffle_buffer": 99,
+    "runtime.strategy": "cpu",
+    "runtime.keep_checkpoint_max": 7,
+    "runtime.save_checkpoint_epochs": 3,
+}
+
+
+def spelled(default):
+    """Returns a default as a user would type it."""
+    if isinstance(default, list):
+        return f"[{','.join(str(item) for item in default)}]"
+    return "none" if default is None else str(default)
+
+
+def flat(config):
+    return {
+        f"{section}.{field}": list(value) if isinstance(value, tuple) else value
+        for section, fields in config.to_dict().items()
+        for field, value in fields.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def printed():
+    command = [sys.executable, "-m", "hparams.document"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode("utf-8")
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_the_default_passes_its_own_check(name):
+    assert checked(name, spelled(KEYS[name].default)) == KEYS[name].default
+    assert checked(name, KEYS[name].default) == KEYS[name].default
+
+
+@pytest.mark.parametrize("name", [name for name in KEYS if name not in NOT_GIVEN_AS_DEFAULT])
+def test_the_default_can_be_given(name):
+    default = KEYS[name].default
+    config = resolve("efficientnetv2-s", "imagenet2012", f"{name}={spelled(default)}")
+    section, field = name.split(".")
+    assert config[section][field] == (tuple(default) if isinstance(default, list) else default)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_the_base_configuration_holds_the_default(name):
+    section, field = name.split(".")
+    found = base_config()[section][field]
+    assert found == KEYS[name].default
+    assert KEYS[name].default is None or type(found) is KEYS[name].kind
+
+
+def test_the_base_configuration_holds_nothing_else():
+    assert set(flat(base_config())) == set(KEYS)
+
+
+def test_each_base_configuration_is_fresh():
+    base_config().data.crop_area.append(2.0)
+    assert base_config().data.crop_area == [0.08, 1.0]
+
+
+LIMITS = [
+    (name, words, limit, limit + step)
+    for name, key in KEYS.items()
+    for words, limit, step in (
+        ("at least", key.low, -1),
+        ("above", key.above, 0),
+        ("at most", key.high, 1),
+    )
+    if limit is not None
+]
+
+
+@pytest.mark.parametrize(("name", "words", "limit", "value"), LIMITS)
+def test_values_beyond_a_limit_are_refused(name, words, limit, value):
+    key = KEYS[name]
+    given = [value] * key.length if key.kind is list else value
+    message = f"^{re.escape(f'{name} must be {words} {limit:g}, got {value:g}')}(\\.0)?$"
+    with pytest.raises(ConfigError, match=message):
+        checked(name, given)
+
+
+def test_every_key_can_be_overridden():
+    plain = flat(resolve("efficientnetv2-m", "imagenet2012"))
+    names = {key: plain[key] for key in ("model.model_name", "data.ds_name")}
+    assert flat(resolve("efficientnetv2-m", "imagenet2012", NON_DEFAULT)) == {
+        **NON_DEFAULT,
+        **names,
+    }
+    assert set(NON_DEFAULT) | set(names) == set(KEYS)
+    assert not [key for key, v in NON_DEFAULT.items() if v in (plain[key], KEYS[key].default)]
+
+
+def test_every_key_is_saved_and_read_back(tmp_path):
+    config = resolve("efficientnetv2-m", "imagenet2012", NON_DEFAULT)
+    save_config(config, tmp_path / "config")
+    loaded = load_config(tmp_path / "config")
+    assert loaded == config
+    assert flat(loaded) == flat(config)
+
+
+@pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.low is not None])
+def test_the_lowest_value_is_allowed(name):
+    key = KEYS[name]
+    given = [key.low] * key.length if key.kind is list else key.kind(key.low)
+    assert checked(name, given) == given
+
+
+@pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.high is not None])
+def test_the_highest_value_is_allowed(name):
+    key = KEYS[name]
+    given = [key.high] * key.length if key.kind is list else key.kind(key.high)
+    assert checked(name, given) == given
+
+
+@pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.choices])
+def test_every_choice_is_allowed_and_no_other(name):
+    choices = KEYS[name].choices
+    assert [checked(name, choice) for choice in choices] == list(choices)
+    with pytest.raises(ConfigError, match=f"^{name} must be one of {', '.join(choices)}, got 'x'"):
+        checked(name, "x")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train.epochs",
+        "train.batch_size",
+        "train.stages",
+        "train.isize",
+        "train.optimizer",
+        "train.lr_base",
+        "train.lr_sched",
+        "train.lr_decay_factor",
+        "train.lr_decay_epoch",
+        "train.lr_warmup_epoch",
+        "train.lr_min",
+        "train.ema_decay",
+        "train.weight_decay",
+        "train.label_smoothing",
+        "data.ibase",
+        "eval.isize",
+        "model.survival_prob",
+        "model.bn_epsilon",
+        "model.feature_size",
+        "model.num_classes",
+    ],
+)
+def test_defaults_are_the_official_ones_for_v2_s(name):
+    section, field = name.split(".")
+    assert KEYS[name].default == GOLDEN["efficientnetv2-s"]["hparams"][section][field]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model.bn_momentum", 0.99),
+        ("train.momentum", 0.9),
+        ("train.rmsprop_decay", 0.9),
+        ("train.lr_decay_in_warmup", False),
+    ],
+)
+def test_defaults_are_the_papers_where_the_official_code_differs_or_has_no_key(name, value):
+    assert KEYS[name].default == value
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_the_print_has_one_row_for_every_key(printed, name):
+    rows = [line for line in printed.splitlines() if line.startswith(f"| `{name}` |")]
+    assert len(rows) == 1
+    _, _, kind, _, meaning, _ = rows[0].split("|")
+    assert kind.strip() == KEYS[name].kind.__name__
+    assert meaning.strip().startswith(KEYS[name].meaning)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| `train.epochs` | int | `350` | passes over the training split (>= 1) |",
+        "| `train.lr_base` | float | `0.016` | peak learning rate for 256 images a step (> 0) |",
+        "| `model.bn_momentum` | float | `0.99` | decay of BatchNorm statistics a step "
+        "(>= 0, <= 1) |",
+        "| `data.data_dir` | str | not set | folder of prepared TFDS data; not set: "
+        "~/tensorflow_datasets |",
+        "| `data.augname` | str | `'none'` | augmentation of single images "
+        "(`none`, `randaug`, `autoaug`) |",
+    ],
+)
+def test_rows_tell_type_default_meaning_and_limits(printed, row):
+    assert row in printed.splitlines()
+
+
+def test_the_print_has_one_table_a_section(printed):
+    titles = [line for line in printed.splitlines() if line.startswith("## ")]
+    assert titles == ["## model", "## train", "## eval", "## data", "## runtime"]
+    assert printed.count("| key | type | default | meaning |\n|---|---|---|---|\n") == 5
+
+
+def test_the_documentation_is_the_print(printed):
+    assert (ROOT / "docs" / "hparams.md").read_text(encoding="utf-8") == printed

@@ -1,0 +1,264 @@
+"""Overrides as text, YAML and mappings: what they mean, and what is said of each wrong one."""
+
+import re
+
+import pytest
+
+from hparams import ConfigError, resolve
+from hparams.overrides import checked, read_overrides
+
+
+def resolved(overrides, key):
+    section, field = key.split(".")
+    return resolve("efficientnetv2-s", "digits", overrides)[section][field]
+
+
+def refused(message, overrides):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        resolve("efficientnetv2-s", "digits", overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("train.epochs=7", "train.epochs", 7),
+        (" train.epochs = 7 ,", "train.epochs", 7),
+        ("train.epochs=+7", "train.epochs", 7),
+        ("train.lr_base=1e-3", "train.lr_base", 0.001),
+        ("train.lr_base=2", "train.lr_base", 2.0),
+        ("data.flip=true", "data.flip", True),
+        ("data.flip=TRUE", "data.flip", True),
+        ("data.eval_crop=False", "data.eval_crop", False),
+        ("train.optimizer=lamb", "train.optimizer", "lamb"),
+        ("data.crop_area=[0.25,0.5]", "data.crop_area", (0.25, 0.5)),
+        ("data.crop_area=[ 0.25 , 1 ]", "data.crop_area", (0.25, 1.0)),
+        ("data.crop_area=0.25|0.5", "data.crop_area", (0.25, 0.5)),
+        ("model.blocks_args=r1_k3_s1_e1_i8_o8", "model.blocks_args", ("r1_k3_s1_e1_i8_o8",)),
+        ("data.data_dir=/a=b", "data.data_dir", "/a=b"),
+    ],
+)
+def test_text_grammar(text, key, value):
+    found = resolved(text, key)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_list_in_brackets_does_not_end_the_items():
+    text = "train.epochs=3,data.crop_area=[0.5,0.75],data.crop_aspect=0.5|2,train.seed=4"
+    assert read_overrides(text) == (
+        {
+            "train.epochs": "3",
+            "data.crop_area": "[0.5,0.75]",
+            "data.crop_aspect": "0.5|2",
+            "train.seed": "4",
+        },
+        [],
+    )
+
+
+@pytest.mark.parametrize("nothing", [None, "", " , ,", {}])
+def test_nothing_overrides_nothing(nothing):
+    assert read_overrides(nothing) == ({}, [])
+
+
+@pytest.mark.parametrize("word", ["none", "None", "null", ""])
+@pytest.mark.parametrize("key", ["model.dropout_base", "data.data_dir"])
+def test_a_key_that_is_not_set_by_default_can_be_unset(word, key):
+    section, field = key.split(".")
+    first = "model.dropout_base=0.05,data.data_dir=/data"
+    config = resolve("efficientnetv2-s", "digits", first, f"{key}={word}")
+    assert config[section][field] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train.epoch=3", "unknown key 'train.epoch'; did you mean 'train.epochs'?"),
+        ("epochs=3", "unknown key 'epochs'; did you mean 'train.epochs'?"),
+        ("data.epochs=3", "unknown key 'data.epochs'; did you mean 'train.epochs'?"),
+        ("zzz.qqq=1", "unknown key 'zzz.qqq'; docs/hparams.md lists all keys"),
+        ("train.epochs", "'train.epochs' is not of the form key=value"),
+        ("=3", "'=3' is not of the form key=value"),
+        ("train.seed=1,train.seed=2", "key 'train.seed' is given twice"),
+    ],
+)
+def test_unknown_and_malformed_text(text, message):
+    refused(message, text)
+
+
+@pytest.mark.parametrize("overrides", ["train=3", {"train": 3}])
+def test_a_section_is_no_key(overrides):
+    with pytest.raises(ConfigError, match=r"^unknown key 'train'; did you mean 'train\.\w+'\?$"):
+        resolve("efficientnetv2-s", "digits", overrides)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("train.epochs", "abc", "an int"),
+        ("train.epochs", "3.5", "an int"),
+        ("train.epochs", "True", "an int"),
+        ("train.epochs", True, "an int"),
+        ("train.epochs", 3.0, "an int"),
+        ("train.epochs", "1_0", "an int"),
+        ("train.epochs", "", "an int"),
+        ("train.epochs", None, "an int"),
+        ("train.epochs", [3], "an int"),
+        ("train.lr_base", "fast", "a float"),
+        ("train.lr_base", "nan", "a float"),
+        ("train.lr_base", "inf", "a float"),
+        ("train.lr_base", float("-inf"), "a float"),
+        ("train.lr_base", True, "a float"),
+        ("data.flip", "1", "a bool"),
+        ("data.flip", 1, "a bool"),
+        ("data.flip", "yes", "a bool"),
+        ("data.data_dir", 7, "a str"),
+        ("train.optimizer", False, "a str"),
+        ("data.crop_area", 0.5, "a list"),
+    ],
+)
+def test_wrong_types(key, value, expected):
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'{key} must be {expected}, got')} ") as e:
+        checked(key, value)
+    assert str(e.value).endswith(f"got {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data.crop_area=[a,1]", "data.crop_area must be a float, got 'a'"),
+        ("data.crop_area=[0.5]", "data.crop_area must have 2 items, got ['0.5']"),
+        ("data.crop_area=0|0.5|1", "data.crop_area must have 2 items, got ['0', '0.5', '1']"),
+        ("data.crop_area=0.5|2", "data.crop_area must be at most 1, got 2.0"),
+        ("data.crop_aspect=0|2", "data.crop_aspect must be above 0, got 0.0"),
+    ],
+)
+def test_wrong_lists(text, message):
+    refused(message, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train.epochs=0", "train.epochs must be at least 1, got 0"),
+        ("train.epochs=-3", "train.epochs must be at least 1, got -3"),
+        ("train.lr_base=0", "train.lr_base must be above 0, got 0.0"),
+        ("model.dropout_rate=1", "model.dropout_rate must be at most 0.99, got 1.0"),
+        ("model.dropout_base=-0.1", "model.dropout_base must be at least 0, got -0.1"),
+        ("model.survival_prob=1.01", "model.survival_prob must be at most 1, got 1.01"),
+    ],
+)
+def test_out_of_range(text, message):
+    refused(message, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "data.augname=randaugg",
+            "data.augname must be one of none, randaug, autoaug, got 'randaugg'; "
+            "did you mean 'randaug'?",
+        ),
+        (
+            "runtime.strategy=zzz",
+            "runtime.strategy must be one of auto, none, cpu, gpu, tpu, got 'zzz'; "
+            "known: auto, none, cpu, gpu, tpu",
+        ),
+    ],
+)
+def test_unknown_choices(text, message):
+    refused(message, text)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"train.epochs": 7, "data.crop_area": [0.5, 1.0]},
+        {"train": {"epochs": 7}, "data": {"crop_area": (0.5, 1)}},
+        {"train": {"epochs": "7"}, "data.crop_area": "0.5|1"},
+    ],
+)
+def test_mappings_are_flat_or_nested(mapping):
+    config = resolve("efficientnetv2-s", "digits", mapping)
+    assert (config.train.epochs, config.data.crop_area) == (7, (0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "train.epochs: 7\ndata.crop_area: [0.5, 1]\ntrain.lr_base: 1e-3\n",
+        "train:\n  epochs: 7\n  lr_base: 0.001\ndata: {crop_area: [0.5, 1.0]}\n",
+        "train: {epochs: 7}\ntrain.lr_base: 1.0e-3\ndata.crop_area: 0.5|1\n",
+    ],
+)
+@pytest.mark.parametrize("ending", ["yaml", "yml"])
+def test_yaml_files_are_flat_or_nested(tmp_path, content, ending):
+    path = tmp_path / f"more.{ending}"
+    path.write_text(content, encoding="utf-8")
+    config = resolve("efficientnetv2-s", "digits", str(path))
+    assert (config.train.epochs, config.train.lr_base) == (7, 0.001)
+    assert config.data.crop_area == (0.5, 1.0)
+
+
+def test_yaml_null_unsets(tmp_path):
+    path = tmp_path / "more.yaml"
+    path.write_text("model.dropout_base: null\n", encoding="utf-8")
+    assert resolved(str(path), "model.dropout_base") is None
+
+
+@pytest.mark.parametrize("content", ["", "# a comment only\n", "{}\n"])
+def test_an_empty_yaml_file_overrides_nothing(tmp_path, content):
+    path = tmp_path / "more.yaml"
+    path.write_text(content, encoding="utf-8")
+    assert read_overrides(str(path)) == ({}, [])
+
+
+def test_a_missing_yaml_file(tmp_path):
+    path = tmp_path / "more.yaml"
+    refused(f"cannot read config file '{path}': No such file or directory", str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"train: [1, 2\n", "is not YAML: while parsing a flow sequence "),
+        (b"\xff\xfe\x00", "is not YAML: 'utf-8' codec can't decode byte 0xff "),
+        (b"- train.epochs\n", "must hold keys and values, got ['train.epochs']"),
+        (b"train.epochs=3\n", "must hold keys and values, got 'train.epochs=3'"),
+    ],
+)
+def test_yaml_files_that_hold_something_else(tmp_path, content, message):
+    path = tmp_path / "more.yaml"
+    path.write_bytes(content)
+    start = re.escape(f"config file '{path}' {message}")
+    with pytest.raises(ConfigError, match=f"^{start}[^\n]*$"):
+        resolve("efficientnetv2-s", "digits", str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("train: {epoch: 3}\n", "unknown key 'train.epoch'; did you mean 'train.epochs'?"),
+        ("train: {epochs: {a: 3}}\n", "unknown key 'train.epochs.a'; did you mean 'train.epochs'?"),
+        ("train: {epochs: true}\n", "train.epochs must be an int, got True"),
+        ("data: {flip: 1}\n", "data.flip must be a bool, got 1"),
+    ],
+)
+def test_keys_and_values_of_yaml_files_are_checked(tmp_path, content, message):
+    path = tmp_path / "more.yaml"
+    path.write_text(content, encoding="utf-8")
+    refused(message, str(path))
+
+
+def test_keys_may_leave_out_a_section_that_is_given():
+    assert read_overrides("epochs=3,data.flip=true", section="train") == (
+        {"train.epochs": "3", "data.flip": "true"},
+        [],
+    )
+
+
+def test_a_path_needs_no_ending_where_a_path_is_meant(tmp_path):
+    path = tmp_path / "config"
+    path.write_text("train.epochs: 3\n", encoding="utf-8")
+    assert read_overrides(str(path), is_path=True) == ({"train.epochs": 3}, [])

@@ -1,0 +1,81 @@
+"""Every file imports only from files that stand above it in ORDER; none is missing there."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+ORDER = ["hparams.errors", "hparams.registry", "hparams.preprocess", "hparams.blocks", "hparams.base", "hparams.document", "hparams.overrides", "hparams.models", "hparams.datasets", "hparams.resolve", "hparams", "efficientnetv2.data.digits", "efficientnetv2.data.sources", "efficientnetv2.data.decode", "efficientnetv2.data.preprocess", "efficientnetv2.data.pipeline", "efficientnetv2.data", "efficientnetv2.model.layers", "efficientnetv2.model.blocks", "efficientnetv2.model.network", "efficientnetv2.model.factory", "efficientnetv2.model.complexity", "efficientnetv2.model.checkpoints.official", "efficientnetv2.model.checkpoints", "efficientnetv2.model", "efficientnetv2", "efficientnetv2.train.losses", "efficientnetv2.train.metrics", "efficientnetv2.train.schedules", "efficientnetv2.train.optimizers", "efficientnetv2.train.ema", "efficientnetv2.train.stages", "efficientnetv2.train.strategy", "efficientnetv2.train.step", "efficientnetv2.train.run_directory", "efficientnetv2.train.saving", "efficientnetv2.train.loop", "efficientnetv2.train", "efficientnetv2.evaluate", "efficientnetv2.infer", "efficientnetv2.export", "efficientnetv2.search", "efficientnetv2.report.plots", "efficientnetv2.report.tables", "efficientnetv2.report.progress", "efficientnetv2.report", "efficientnetv2.flags", "efficientnetv2.image_files", "efficientnetv2.modes", "efficientnetv2.cli", "main_tf2", "main"]
+
+# Folders that must not know each other, whatever their order.
+STRANGERS = {
+    "efficientnetv2.data": ("efficientnetv2.model", "efficientnetv2.train"),
+    "efficientnetv2.model": ("efficientnetv2.data", "efficientnetv2.train"),
+    "hparams": ("efficientnetv2",),
+}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {
+    module_name(path): path
+    for path in [*ROOT.glob("hparams/**/*.py"), *ROOT.glob("efficientnetv2/**/*.py")]
+    + [ROOT / "main.py", ROOT / "main_tf2.py"]
+}
+
+
+def imported(path):
+    """Own modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            children = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = children & set(FILES)
+            names.update(modules or {node.module})
+    return {name for name in names if name in FILES}
+
+
+def test_every_file_has_its_place():
+    assert sorted(FILES) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_only_from_above(module):
+    above = set(ORDER[: ORDER.index(module)])
+    assert imported(FILES[module]) <= above
+
+
+@pytest.mark.parametrize("folder", STRANGERS)
+def test_strangers(folder):
+    for module, path in FILES.items():
+        if module == folder or module.startswith(f"{folder}."):
+            assert not [n for n in imported(path) if n.startswith(STRANGERS[folder])], module
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import hparams", "from efficientnetv2 import list_models", "import efficientnetv2.cli"],
+)
+def test_tensorflow_stays_away(statement):
+    code = f"{statement}; import sys; assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_files_and_functions_stay_small():
+    for path in [*FILES.values(), *ROOT.glob("tests/**/*.py")]:
+        text = path.read_text()
+        assert len(text.splitlines()) < 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = node.end_lineno - body[0].lineno + 1 if body else 0
+                assert lines <= 45, f"{path}: {node.name} has {lines} lines"
