@@ -1,7 +1,7 @@
 # For those who like make; every target is a line of README.md. PYTHON chooses the interpreter.
 PYTHON ?= python
 
-.PHONY: train test test-fast lint
+.PHONY: train test test-fast lint bench
 
 train:
 	$(PYTHON) main_tf2.py --model_name=efficientnetv2-s --mode=train
@@ -11,6 +11,9 @@ test:
 
 test-fast:
 	$(PYTHON) -m pytest -m "not slow"
+
+bench:
+	$(PYTHON) -m benchmarks.train_step
 
 lint:
 	ruff format --check .

@@ -9,7 +9,60 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-ORDER = ["hparams.errors", "hparams.registry", "hparams.preprocess", "hparams.blocks", "hparams.base", "hparams.document", "hparams.overrides", "hparams.models", "hparams.datasets", "hparams.resolve", "hparams", "efficientnetv2.data.digits", "efficientnetv2.data.sources", "efficientnetv2.data.decode", "efficientnetv2.data.preprocess", "efficientnetv2.data.pipeline", "efficientnetv2.data", "efficientnetv2.model.layers", "efficientnetv2.model.blocks", "efficientnetv2.model.network", "efficientnetv2.model.factory", "efficientnetv2.model.complexity", "efficientnetv2.model.checkpoints.official", "efficientnetv2.model.checkpoints", "efficientnetv2.model", "efficientnetv2", "efficientnetv2.train.losses", "efficientnetv2.train.metrics", "efficientnetv2.train.schedules", "efficientnetv2.train.optimizers", "efficientnetv2.train.ema", "efficientnetv2.train.stages", "efficientnetv2.train.strategy", "efficientnetv2.train.step", "efficientnetv2.train.run_directory", "efficientnetv2.train.saving", "efficientnetv2.train.loop", "efficientnetv2.train", "efficientnetv2.evaluate", "efficientnetv2.infer", "efficientnetv2.export", "efficientnetv2.search", "efficientnetv2.report.plots", "efficientnetv2.report.tables", "efficientnetv2.report.progress", "efficientnetv2.report", "efficientnetv2.flags", "efficientnetv2.image_files", "efficientnetv2.modes", "efficientnetv2.cli", "main_tf2", "main"]
+ORDER = [
+    "hparams.errors",
+    "hparams.registry",
+    "hparams.preprocess",
+    "hparams.blocks",
+    "hparams.base",
+    "hparams.document",
+    "hparams.overrides",
+    "hparams.models",
+    "hparams.datasets",
+    "hparams.resolve",
+    "hparams",
+    "efficientnetv2.data.digits",
+    "efficientnetv2.data.sources",
+    "efficientnetv2.data.decode",
+    "efficientnetv2.data.preprocess",
+    "efficientnetv2.data.pipeline",
+    "efficientnetv2.data",
+    "efficientnetv2.model.layers",
+    "efficientnetv2.model.blocks",
+    "efficientnetv2.model.network",
+    "efficientnetv2.model.factory",
+    "efficientnetv2.model.complexity",
+    "efficientnetv2.model.checkpoints.official",
+    "efficientnetv2.model.checkpoints",
+    "efficientnetv2.model",
+    "efficientnetv2",
+    "efficientnetv2.train.losses",
+    "efficientnetv2.train.metrics",
+    "efficientnetv2.train.schedules",
+    "efficientnetv2.train.optimizers",
+    "efficientnetv2.train.ema",
+    "efficientnetv2.train.stages",
+    "efficientnetv2.train.strategy",
+    "efficientnetv2.train.step",
+    "efficientnetv2.train.run_directory",
+    "efficientnetv2.train.saving",
+    "efficientnetv2.train.loop",
+    "efficientnetv2.train",
+    "efficientnetv2.evaluate",
+    "efficientnetv2.infer",
+    "efficientnetv2.export",
+    "efficientnetv2.search",
+    "efficientnetv2.report.plots",
+    "efficientnetv2.report.tables",
+    "efficientnetv2.report.progress",
+    "efficientnetv2.report",
+    "efficientnetv2.flags",
+    "efficientnetv2.image_files",
+    "efficientnetv2.modes",
+    "efficientnetv2.cli",
+    "main_tf2",
+    "main",
+]
 
 # Folders that must not know each other, whatever their order.
 STRANGERS = {
@@ -24,11 +77,8 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {
-    module_name(path): path
-    for path in [*ROOT.glob("hparams/**/*.py"), *ROOT.glob("efficientnetv2/**/*.py")]
-    + [ROOT / "main.py", ROOT / "main_tf2.py"]
-}
+PATTERNS = ("hparams/**/*.py", "efficientnetv2/**/*.py", "main*.py")
+FILES = {module_name(path): path for pattern in PATTERNS for path in ROOT.glob(pattern)}
 
 
 def imported(path):

@@ -47,8 +47,8 @@ class RMSPropTF1(keras.optimizers.RMSprop):
         )
 
 
-class _AdamKernel:
-    """Adam's update in one kernel a variable; the formula, epsilon's place included, is Keras's."""
+class Adam(keras.optimizers.Adam):
+    """Keras's Adam in one kernel a variable; the formula, epsilon's place included, is the same."""
 
     def _backend_update_step(
         self, grads: list[tf.Tensor], trainable_variables: list, learning_rate: tf.Tensor
@@ -69,7 +69,9 @@ class _AdamKernel:
         index = self._get_variable_index(variable)
         power_1, power_2 = self._powers
         if self.weight_decay is not None and self._use_weight_decay(variable):
-            variable.assign_sub(variable * tf.cast(self.weight_decay * learning_rate, variable.dtype))
+            variable.assign_sub(
+                variable * tf.cast(self.weight_decay * learning_rate, variable.dtype)
+            )
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
@@ -84,12 +86,8 @@ class _AdamKernel:
         )
 
 
-class Adam(_AdamKernel, keras.optimizers.Adam):
-    """``keras.optimizers.Adam``, faster."""
-
-
-class AdamW(_AdamKernel, keras.optimizers.AdamW):
-    """``keras.optimizers.AdamW``, faster."""
+class AdamW(Adam, keras.optimizers.AdamW):
+    """Keras's AdamW, with ``Adam``'s kernel."""
 
 
 _RMSPROP_EPSILON = 1e-3  # of the EfficientNet papers' code

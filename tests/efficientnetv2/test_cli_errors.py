@@ -29,7 +29,7 @@ def fastest(*arguments, **options):
 
 
 WRONG = {
-    "--model_name=efficientnetv2-z": "unknown model 'efficientnetv2-z'; did you mean 'efficientnetv2",
+    "--model_name=efficientnetv2-z": "unknown model 'efficientnetv2-z'; did you mean",
     "--dataset_cfg=digit": "unknown data set 'digit'; did you mean 'digits'?",
     "--hparam_str=train.epoch=3": "unknown key 'train.epoch'; did you mean 'train.epochs'?",
     "--hparam_str=epochs=3": "unknown key 'epochs'; did you mean 'train.epochs'?",
@@ -112,7 +112,23 @@ def test_help():
     assert seconds < LIMIT_SECONDS
 
 
-OFFICIAL_FLAGS = ["model_name", "dataset_cfg", "hparam_str", "sweeps", "use_tpu", "tpu_job_name", "tpu", "gcp_project", "tpu_zone", "data_dir", "eval_name", "archive_ckpt", "model_dir", "mode", "export_to_tpu"]
+OFFICIAL_FLAGS = [
+    "model_name",
+    "dataset_cfg",
+    "hparam_str",
+    "sweeps",
+    "use_tpu",
+    "tpu_job_name",
+    "tpu",
+    "gcp_project",
+    "tpu_zone",
+    "data_dir",
+    "eval_name",
+    "archive_ckpt",
+    "model_dir",
+    "mode",
+    "export_to_tpu",
+]
 
 
 def test_helpfull_lists_every_official_flag():

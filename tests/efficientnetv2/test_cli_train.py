@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 BLOCKS = "[r1_k3_s1_e1_i8_o8_c1,r2_k3_s2_e4_i8_o16_c1,r2_k3_s2_e4_i16_o32_se0.25]"
 SETTINGS = (
     f"model.blocks_args={BLOCKS},model.feature_size=64,train.epochs=4,train.lr_base=0.02,"
-    "train.lr_warmup_epoch=1,train.optimizer=adam,runtime.save_checkpoint_epochs=1"
+    "train.lr_warmup_epoch=1,train.stages=2,data.ibase=24,train.optimizer=adam,runtime.save_checkpoint_epochs=1"
 )
 
 

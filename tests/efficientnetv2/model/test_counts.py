@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of every registered model equal the official and published counts."""
+"""Parameters and multiply-adds of every model equal the official and published counts."""
 
 import json
 import math
@@ -79,7 +79,7 @@ def test_multiply_adds_wants_a_fixed_size(name):
 
 
 def test_multiply_adds_by_hand():
-    # 8x8 image, stem stride 2: 4x4 positions. Stem 3x3x3x8, block 3x3x8x8, head 1x1x8x16, top 16x10.
+    # 8x8 image, stem stride 2: 4x4 positions. Stem 3x3x3x8, block 3x3x8x8, head 8x16, top 16x10.
     overrides = {"blocks_args": ["r1_k3_s1_e1_i8_o8_c1"], "feature_size": 16}
     model = get_model(
         "efficientnetv2-s", num_classes=10, input_shape=(8, 8, 3), overrides=overrides

@@ -23,6 +23,10 @@ SETTINGS = {
     "train.batch_size": 256,
     "data.ibase": 16,
     "train.isize": 24,
+    "train.optimizer": "rmsprop",
+    "model.dropout_base": 0.1,
+    "model.dropout_rate": 0.2,
+    "model.survival_prob": 0.8,
 }
 STEPS = 4 * (1257 // 256)
 
@@ -80,7 +84,7 @@ def test_all_stages_share_one_trace(uninterrupted):
 
 
 def test_records_of_an_epoch(uninterrupted):
-    training, observer = uninterrupted
+    _, observer = uninterrupted
     rate = build_learning_rate(resolve("efficientnetv2-s", "digits", SETTINGS), steps_per_epoch=4)
     assert [line["epoch"] for line in observer.epochs] == [1, 2, 3, 4]
     assert [line["step"] for line in observer.epochs] == [4, 8, 12, 16]
