@@ -42,25 +42,30 @@ def resolve(
       ConfigError: names every unknown name or key (with the nearest known one), wrong type, value
         out of range and impossible combination.
     """
-    problems: list[str] = []
-    values: dict[str, Any] = {}
-    for table, name, key in (
-        (MODELS, model_name, "model.model_name"),
-        (DATASETS, dataset_cfg, "data.ds_name"),
-    ):
+    values, problems = _rows(model_name, dataset_cfg)
+    given, given_problems = _merge(overrides)
+    problems += given_problems + _renamed(values, given)
+    # After a problem the overrides are still checked, so that one message names everything.
+    return _build(given if problems else {**values, **given}, problems)
+
+
+def _rows(model_name: str, dataset_cfg: str) -> tuple[dict[str, Any], list[str]]:
+    """Values of the model's and the data set's rows; unknown names are problems."""
+    names, problems = [], []
+    for table, name in ((MODELS, model_name), (DATASETS, dataset_cfg)):
         try:
-            values.update(table[name].overrides())
-            values[key] = table.canonical(name)
+            names.append(table.canonical(name))
         except UnknownNameError as error:
             problems.append(str(error))
-    given, given_problems = _merge(overrides)
-    problems += given_problems
-    if not problems:
-        problems += _renamed(values, given)
-        values.update(given)
-    else:
-        values = given  # still checked, so that one message names everything
-    return _build(values, problems)
+    if problems:
+        return {}, problems
+    model, dataset = names
+    return {
+        **MODELS[model].overrides(),
+        **DATASETS[dataset].overrides(model),
+        "model.model_name": model,
+        "data.ds_name": dataset,
+    }, []
 
 
 def resolve_model(model_name: str, overrides: Overrides = None) -> Config:

@@ -5,6 +5,7 @@ JPEG files are decoded only inside the window that is used.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -82,10 +83,26 @@ def decode_training(
     """Returns a random crop, resized to float32 ``[image_size, image_size, 3]``.
 
     It is resized as ``decode_evaluation`` resizes, so that a network is evaluated on what it was
-    trained on. ``seed``, ``area`` and ``aspect`` as in ``random_window``.
+    trained on. An image smaller than ``image_size`` is enlarged before it is cropped: its own
+    pixels would allow few windows (an 8x8 digit has nine of 75% or more), and all of them coarse.
+    ``seed``, ``area`` and ``aspect`` as in ``random_window``.
     """
-    window = random_window(image_shape(encoded), seed, area=area, aspect=aspect)
-    return _resize(decode_window(encoded, window), image_size, preprocess=preprocess)
+    shape = image_shape(encoded)
+    draw = functools.partial(random_window, seed=seed, area=area, aspect=aspect)
+
+    def crop_enlarged() -> tf.Tensor:
+        shorter = tf.reduce_min(shape)
+        enlarged = -(-shape * image_size // shorter)  # rounded up
+        image = _resize(decode_image(encoded), enlarged, preprocess=preprocess)
+        y, x, height, width = tf.unstack(draw(enlarged))
+        return tf.image.resize(image[y : y + height, x : x + width], [image_size, image_size])
+
+    def crop() -> tf.Tensor:
+        image = decode_window(encoded, draw(shape))
+        return _resize(image, [image_size, image_size], preprocess=preprocess)
+
+    image = tf.cond(tf.reduce_max(shape) < image_size, crop_enlarged, crop)
+    return tf.ensure_shape(image, [image_size, image_size, 3])
 
 
 def decode_evaluation(
@@ -112,7 +129,8 @@ def decode_evaluation(
     else:
         window = central_window(image_shape(encoded), image_size=image_size, round_up=True)
         image = decode_window(encoded, window)
-    return _resize(image, image_size, preprocess=preprocess)
+    image = _resize(image, [image_size, image_size], preprocess=preprocess)
+    return tf.ensure_shape(image, [image_size, image_size, 3])
 
 
 def central_window(shape: tf.Tensor, *, image_size: int, round_up: bool) -> tf.Tensor:
@@ -129,12 +147,10 @@ def central_window(shape: tf.Tensor, *, image_size: int, round_up: bool) -> tf.T
     return tf.concat([offset, [side, side]], 0)
 
 
-def _resize(image: tf.Tensor, image_size: int, *, preprocess: str) -> tf.Tensor:
-    if preprocess == "v1":
-        # TensorFlow 1's kernel, corners aligned to pixel 0: the V1 weights were trained with it.
-        resized = tf.raw_ops.ResizeBicubic(
-            images=image[tf.newaxis], size=[image_size, image_size], half_pixel_centers=False
-        )[0]
-    else:
-        resized = tf.image.resize(image, [image_size, image_size])
-    return tf.ensure_shape(resized, [image_size, image_size, 3])
+def _resize(image: tf.Tensor, size: tf.Tensor | list[int], *, preprocess: str) -> tf.Tensor:
+    if preprocess != "v1":
+        return tf.image.resize(image, size)
+    # TensorFlow 1's kernel, corners aligned to pixel 0: the V1 weights were trained with it.
+    return tf.raw_ops.ResizeBicubic(images=image[tf.newaxis], size=size, half_pixel_centers=False)[
+        0
+    ]

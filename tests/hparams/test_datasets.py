@@ -115,11 +115,22 @@ def test_recipes_hold_known_keys_and_no_facts(name):
     assert not {"model.num_classes", "model.model_name"} & set(recipe)
 
 
-def test_the_digits_recipe_wins_over_any_model():
-    config = resolve("efficientnetv2-m", "digits")
-    recipe = DATASETS["digits"].recipe
+@pytest.mark.parametrize("model", ["efficientnetv2-m", "efficientnetv2-b0"])
+def test_the_digits_recipe_wins_over_any_model(model):
+    config = resolve(model, "digits")
+    row = DATASETS["digits"]
+    recipe = {**row.recipe, **row.model_recipes.get(model, {})}
     plain = {f"{s}.{k}": v for s, keys in config.to_dict().items() for k, v in keys.items()}
-    assert {key: plain[key] for key in recipe} == {**recipe, "data.crop_area": (0.7, 1.0)}
+    listed = {key: tuple(v) if isinstance(v, list) else v for key, v in recipe.items()}
+    assert {key: plain[key] for key in recipe} == listed
+
+
+def test_a_models_own_recipe_is_for_that_model_alone():
+    batch_sizes = {
+        name: resolve(name, "digits").train.batch_size
+        for name in ("efficientnetv2-b0", "efficientnetv2-b1")
+    }
+    assert batch_sizes == {"efficientnetv2-b0": 32, "efficientnetv2-b1": 64}
 
 
 def test_imagenet_takes_the_papers_training():

@@ -93,7 +93,7 @@ def test_a_config_error_is_a_user_error():
     ("overrides", "message"),
     [
         ("data.ibase=33", "data.ibase (33) must not exceed train.isize (32)"),
-        ("train.isize=23", "data.ibase (24) must not exceed train.isize (23)"),
+        ("train.isize=23", "data.ibase (28) must not exceed train.isize (23)"),
         ("data.crop_area=0.9|0.5", "data.crop_area must rise from above 0, got [0.9, 0.5]"),
         ("data.crop_area=0|1", "data.crop_area must rise from above 0, got [0.0, 1.0]"),
         ("data.crop_aspect=2|1", "data.crop_aspect must rise from above 0, got [2.0, 1.0]"),

@@ -118,6 +118,39 @@ def test_area_of_1_is_the_whole_image():
     assert windows((8, 8), count=5, area=(1.0, 1.0)).tolist() == [[0, 0, 8, 8]] * 5
 
 
+def test_small_images_are_enlarged_before_they_are_cropped():
+    # 8x8 to 32x32: a window of 80% to 100% has many places, not nine.
+    encoded = tf.io.encode_png(gradient_image(8, 8) * 16)
+    draw = tf.function(
+        lambda index: decode.decode_training(
+            encoded,
+            tf.stack([3, index]),
+            image_size=32,
+            preprocess="v2",
+            area=(0.8, 1.0),
+            aspect=(0.9, 1.1),
+        )
+    )
+    images = np.array([draw(tf.constant(index, tf.int64)) for index in range(50)])
+    assert len(np.unique(images.reshape(50, -1), axis=0)) > 20
+    corner = images[:, 0, 0, :2].max(0)  # the first row and column still seen, times 16
+    assert 0 < corner.max() <= 16 * 8 * (1 - np.sqrt(0.8 / 1.1)) + 1
+
+
+def test_a_small_wide_image_keeps_its_proportions():
+    encoded = tf.io.encode_png(gradient_image(8, 16))
+    image = decode.decode_training(
+        encoded,
+        tf.constant([1, 1], tf.int64),
+        image_size=32,
+        preprocess="v2",
+        area=(0.5, 0.5),
+        aspect=(1.0, 1.0),
+    ).numpy()
+    rows, columns = image[:, 0, 0], image[0, :, 1]
+    assert np.ptp(rows) == pytest.approx(np.ptp(columns), abs=1.0)
+
+
 @pytest.mark.parametrize("chain", ["v1", "v2", "lite"])
 def test_training_resizes_as_evaluation_does(chain, photo):
     options = {"image_size": 48, "preprocess": chain}
