@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from absl import logging
+
 from efficientnetv2.flags import define_flags, help_text, parse
 from efficientnetv2.image_files import find_images
 from efficientnetv2.train.run_directory import RunDirectory
@@ -53,8 +55,11 @@ def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
 
 
 def _quiet_tensorflow() -> None:
-    # TensorFlow greets with a page of notes about its build; errors still show.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow greets with notes about its build and, on a machine without a GPU, with errors about
+    # the GPU that is not there; TensorFlow Datasets warns of each folder before it fills it.
+    has_gpu = pathlib.Path("/proc/driver/nvidia").exists()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_gpu else "3")
+    logging.set_verbosity(logging.ERROR)
 
 
 def _resolved(values: FlagValues) -> Config:
