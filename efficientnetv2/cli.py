@@ -55,8 +55,8 @@ def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
 
 
 def _quiet_tensorflow() -> None:
-    # TensorFlow greets with notes about its build and, on a machine without a GPU, with errors about
-    # the GPU that is not there; TensorFlow Datasets warns of each folder before it fills it.
+    # TensorFlow greets with notes about its build and, on a machine without a GPU, with errors
+    # about the GPU that is not there; TensorFlow Datasets warns of each folder before it fills it.
     has_gpu = pathlib.Path("/proc/driver/nvidia").exists()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_gpu else "3")
     logging.set_verbosity(logging.ERROR)

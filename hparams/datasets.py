@@ -59,9 +59,9 @@ class DatasetRow:
 DATASETS: Registry[DatasetRow] = Registry("data set")
 
 # 8x8 pixels, 1,257 training images, minutes on two CPU cores. No flip: a mirrored digit is another
-# sign. BatchNorm has a short memory, and stochastic depth and crops are off, because a training has
-# a few hundred steps in all. 28 and 32 pixels cost the same here, and a greater change of size takes
-# longer to recover from; four stages put it after a quarter of the epochs (28, 32, 32, 32).
+# sign. BatchNorm has a short memory, and stochastic depth and crops are off, because a training
+# has a few hundred steps in all. 28 and 32 pixels cost the same here, and a greater change of size
+# takes longer to recover from; four stages put it after a quarter of the epochs (28, 32, 32, 32).
 # B0's steps are cheap: it can afford more of them, with smaller batches and crops.
 DATASETS.register(
     "digits",
