@@ -18,8 +18,7 @@ def _one_device() -> tf.distribute.Strategy:
 
 
 def _cpu() -> tf.distribute.Strategy:
-    tf.config.set_visible_devices([], "GPU")
-    return tf.distribute.get_strategy()
+    return tf.distribute.OneDeviceStrategy("/cpu:0")
 
 
 def _gpu() -> tf.distribute.Strategy:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from hparams import ConfigError, UserError, load_config, resolve, save_config
+from hparams.datasets import DATASETS
 from hparams.models import MODELS
 from hparams.resolve import require_trainable
 
@@ -36,7 +37,12 @@ def exactly(message):
         ("imagenet2012", (), "eval.isize", 480),  # base 384 < model
         ("digits", (), "eval.isize", 32),  # model 480 < data set
         ("digits", (), "data.mixup_alpha", 0.0),  # model 0.2 < data set
-        ("digits", (), "train.epochs", 20),  # base 350 < data set
+        (
+            "digits",
+            (),
+            "train.epochs",
+            DATASETS["digits"].recipe["train.epochs"],
+        ),  # base 350 < data set
         ("digits", ("eval.isize=48",), "eval.isize", 48),
         ("digits", ("eval.isize=48", "eval.isize=64"), "eval.isize", 64),
         ("digits", ("eval.isize=48", None, {"eval": {"isize": 40}}), "eval.isize", 40),

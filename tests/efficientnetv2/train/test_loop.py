@@ -110,6 +110,12 @@ def assert_same(values, expected):
         np.testing.assert_array_equal(values[name], value, err_msg=name)
 
 
+def test_asking_for_the_cpu_trains_there(uninterrupted, digits, tmp_path):
+    training = start(tmp_path, digits, **{"runtime.strategy": "cpu"})
+    training.run()
+    assert_same(state(training), state(uninterrupted[0]))
+
+
 def test_another_seed_gives_other_weights(uninterrupted, digits, tmp_path):
     other = start(tmp_path, digits, **{"train.seed": 1})
     other.run()
