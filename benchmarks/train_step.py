@@ -50,7 +50,10 @@ def ours(images: tf.Tensor, targets: tf.Tensor) -> Callable[[], None]:
 def keras_applications(images: tf.Tensor, targets: tf.Tensor) -> Callable[[], None]:
     """Returns a function that runs one step of Keras's own training of the same network."""
     model = keras.applications.EfficientNetV2B0(
-        weights=None, include_preprocessing=False, classifier_activation=None
+        weights=None,
+        include_preprocessing=False,
+        classifier_activation=None,
+        input_shape=tuple(images.shape[1:]),
     )
     model.compile(
         keras.optimizers.RMSprop(0.001, rho=0.9, momentum=0.9, epsilon=1e-3),
