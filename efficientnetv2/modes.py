@@ -74,7 +74,8 @@ def train(
     batches = build_evaluation_batches(config, source, split=config.data.eval_split)
     _report(config, run, _evaluate_learner(training.learner, evaluator, batches), eval_name)
     print(
-        f"\nwritten to {run.path}: checkpoints/, config.yaml, labels.txt, metrics.jsonl, "
+        f"\nwritten to {run.path}: checkpoints/, {'best/, ' if archive_best else ''}config.yaml, "
+        "labels.txt, metrics.jsonl, "
         f"{run.curves_file.name}, tensorboard/, {_eval_file(run, eval_name).name}"
     )
     return 0
