@@ -8,6 +8,7 @@ average and the L2 term.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import pathlib
 import platform
@@ -21,6 +22,8 @@ from tensorflow import keras
 
 from efficientnetv2.report.tables import table
 from efficientnetv2.train.schedules import build_learning_rate
+from efficientnetv2.train.sizes import staged
+from efficientnetv2.train.stages import build_stages
 from efficientnetv2.train.step import Trainer, build_learner
 from hparams import resolve
 
@@ -34,11 +37,14 @@ def ours(images: tf.Tensor, targets: tf.Tensor) -> Callable[[], None]:
     """Returns a function that runs one step of our training."""
     overrides = {"train.optimizer": "rmsprop", "model.bn_momentum": 0.9}
     config = resolve("efficientnetv2-b0", "imagenet2012", overrides)
-    learner = build_learner(config, build_learning_rate(config, steps_per_epoch=1000))
+    plan = build_stages(config, num_images=1_256_167)
+    learner = build_learner(config, build_learning_rate(config, plan))
+    settings = staged([dataclasses.replace(plan[-1], first_step=0, batch_size=len(images))])
     trainer = Trainer(
         learner,
         tf.distribute.get_strategy(),
-        global_batch_size=len(images),
+        settings=settings,
+        loss_type=config.train.loss_type,
         label_smoothing=config.train.label_smoothing,
         weight_decay=config.train.weight_decay,
         after_step=lambda _: None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
+from efficientnetv2.data.sources.listing import scan_folder
 from efficientnetv2.flags import define_flags, help_text, parse
 from efficientnetv2.image_files import find_images
 from efficientnetv2.train.run_directory import RunDirectory
-from hparams.datasets import DATASETS
+from hparams.datasets import find_dataset
 from hparams.errors import UserError
 from hparams.models import MODELS
 from hparams.overrides import Overrides
@@ -62,8 +64,17 @@ def _quiet_tensorflow() -> None:
     logging.set_verbosity(logging.ERROR)
 
 
+def _dataset(values: FlagValues) -> str:
+    # A folder with nothing else said is a folder of the user's own images.
+    default = "folder" if values.data_dir is not None else "digits"
+    return str(values.dataset_cfg or default)
+
+
 def _resolved(values: FlagValues) -> Config:
-    return resolve(values.model_name, values.dataset_cfg, *_overrides(values))
+    config = resolve(values.model_name, _dataset(values), *_overrides(values))
+    if config.data.source == "folder":
+        scan_folder(pathlib.Path(config.data.data_dir))  # answers a wrong folder at once
+    return config
 
 
 def _overrides(values: FlagValues) -> list[Overrides]:
@@ -77,19 +88,21 @@ def _overrides(values: FlagValues) -> list[Overrides]:
 
 def _run_directory(values: FlagValues) -> RunDirectory:
     model = MODELS.canonical(values.model_name)
-    dataset = DATASETS.canonical(values.dataset_cfg)
-    return RunDirectory(values.model_dir or pathlib.Path("runs") / f"{model}-{dataset}")
+    dataset = find_dataset(_dataset(values))[0]
+    if dataset == "folder" and values.data_dir is not None:
+        dataset = pathlib.Path(values.data_dir).resolve().name
+    name = f"{model}-{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset)}"
+    return RunDirectory(values.model_dir or pathlib.Path("runs") / name)
 
 
 def _trained(values: FlagValues) -> tuple[RunDirectory, Config]:
     """Returns the run that ``eval`` and ``infer`` read, and its configuration with overrides."""
     run = _run_directory(values)
     config = run.config(*_overrides(values))
-    for flag, table, is_name in (
-        ("model_name", MODELS, config.model.model_name),
-        ("dataset_cfg", DATASETS, config.data.ds_name),
+    for flag, asked, is_name in (
+        ("model_name", MODELS.canonical(values.model_name), config.model.model_name),
+        ("dataset_cfg", find_dataset(_dataset(values))[0], config.data.ds_name),
     ):
-        asked = table.canonical(values[flag].value)
         if values[flag].present and asked != is_name:
             raise UserError(f"--{flag}={asked}, but '{run.path}' holds a training of {is_name}")
     return run, config
@@ -135,9 +148,19 @@ def _infer(values: FlagValues) -> int:
     return modes.infer(config, run, images, top_k=values.top_k)
 
 
+def _preview(values: FlagValues) -> int:
+    config = _resolved(values)
+    run = _run_directory(values)
+    _quiet_tensorflow()
+    from efficientnetv2 import modes
+
+    return modes.preview(config, run)
+
+
 _MODES: dict[str, Callable[[FlagValues], int]] = {
     "train": _train,
     "traineval": _traineval,
     "eval": _eval,
     "infer": _infer,
+    "preview": _preview,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
+from hparams.datasets import DATASETS
 from hparams.errors import UserError
 from hparams.registry import did_you_mean
 
@@ -15,6 +17,7 @@ MODES = {
     "eval": "evaluate a trained model_dir: raw and averaged weights, top-1 and top-5",
     "traineval": "train, and evaluate on the minival split after each epoch",
     "infer": "name what is in --image_path, with a trained model_dir",
+    "preview": "draw what the network will see in each stage, and the schedule",
 }
 
 # Flags of the official code that need a Cloud TPU.
@@ -30,9 +33,12 @@ modes:
 flags that matter:
   --model_name   what to train: efficientnetv2-s (default: {model_name}); -m, -l, -xl, -b0 to -b3,
                  efficientnet-b0 to -b8, -l2, efficientnet-lite0 to -lite4
-  --dataset_cfg  what to train on: digits, imagenet2012 (default: {dataset_cfg})
+  --dataset_cfg  what to train on: {datasets};
+                 tfds:NAME for any other set of TensorFlow Datasets
+                 (default: {dataset_cfg})
   --model_dir    where everything is written and resumed from (default: runs/<model>-<data set>)
-  --data_dir     folder of prepared TensorFlow Datasets (default: ~/tensorflow_datasets)
+  --data_dir     your own images: photos/<class>/*.jpg or photos/{{train,val,test}}/<class>/*.jpg;
+                 with --dataset_cfg the folder of that data set (default: ~/tensorflow_datasets)
   --hparam_str   settings, for example "train.epochs=3,train.batch_size=32", or a .yaml file;
                  docs/hparams.md lists all keys
   --image_path   image file or folder, for --mode=infer
@@ -41,7 +47,8 @@ flags that matter:
 examples:
   python {program} --model_name=efficientnetv2-s --mode=train
   python {program} --model_name=efficientnetv2-b0 --mode=traineval --hparam_str="train.epochs=5"
-  python {program} --model_name=efficientnetv2-b0 --mode=infer --image_path=photos/
+  python {program} --model_name=efficientnetv2-b0 --mode=train --data_dir=photos/
+  python {program} --model_name=efficientnetv2-b0 --mode=infer --data_dir=photos/ --image_path=new/
 
 --helpfull lists every flag."""
 
@@ -62,9 +69,9 @@ def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
 
     string("mode", "train", f"one of {', '.join(MODES)}")
     string("model_name", "efficientnetv2-s", "name of the model")
-    string("dataset_cfg", "digits", "name of the data set")
+    string("dataset_cfg", None, "name of the data set")
     string("model_dir", None, "run directory; default: runs/<model>-<data set>")
-    string("data_dir", None, "folder of prepared TensorFlow Datasets")
+    string("data_dir", None, "folder of your own images, or of the data set that is named")
     string("hparam_str", "", "comma-separated key=value settings, or a .yaml file")
     string("sweeps", "", "more key=value settings, applied after --hparam_str")
     string("image_path", None, "image file or folder, for --mode=infer")
@@ -120,5 +127,10 @@ def help_text(values: flags.FlagValues, *, program: str) -> str:
         program=program,
         modes=modes,
         model_name=values["model_name"].default,
-        dataset_cfg=values["dataset_cfg"].default,
+        dataset_cfg=values["dataset_cfg"].default or "digits, or the images in --data_dir",
+        datasets=textwrap.fill(
+            ", ".join(name for name in DATASETS if name != "folder"),
+            width=78,
+            subsequent_indent=" " * 17,
+        ),
     )

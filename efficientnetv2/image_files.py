@@ -6,7 +6,7 @@ import pathlib
 
 from hparams.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 def find_images(path: pathlib.Path) -> list[pathlib.Path]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.data.pipeline import evaluation_image
+from efficientnetv2.data.evaluation import evaluation_image
 from hparams.errors import UserError
 from hparams.resolve import Config
 

@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from efficientnetv2.data.pipeline import build_evaluation_batches
-from efficientnetv2.data.sources import Source, open_source
-from efficientnetv2.evaluate import build_evaluator
+from efficientnetv2.data.broken import SkippedLog
+from efficientnetv2.data.evaluation import EvaluationInput
+from efficientnetv2.data.sources import Source, build_source
+from efficientnetv2.evaluate import Evaluator, build_evaluator
 from efficientnetv2.infer import predict
 from efficientnetv2.model.factory import build_model
+from efficientnetv2.preview import preview_rows
+from efficientnetv2.report.pictures import draw_preview, draw_schedule
 from efficientnetv2.report.plots import plot_curves
 from efficientnetv2.report.progress import ProgressBar
 from efficientnetv2.report.tables import table
@@ -24,10 +27,12 @@ from efficientnetv2.train.saving import (
     latest_checkpoint,
     load_weights,
 )
+from efficientnetv2.train.stages import build_stages
 from efficientnetv2.train.step import Learner
 from hparams.errors import UserError
-from hparams.resolve import Config
+from hparams.resolve import Config, require_full_batch, with_facts
 
+_PREVIEW_COLUMNS = 8
 Metrics = dict[str, dict[str, float]]  # "raw" and "ema" -> images, loss, top1, top5
 
 
@@ -51,28 +56,33 @@ def train(
     Returns:
       0, or 128 + N when signal N stopped it.
     """
-    source = _open(config)
+    run.create()
+    config, source = _open(config, run)
+    run.require_same(config)
+    require_full_batch(config, num_images=source.num_images(config.data.train_split))
     run.start(config, source.class_names)
-    bar = ProgressBar(batch_size=config.train.batch_size, epochs=config.train.epochs)
+    bar = ProgressBar(epochs=config.train.epochs)
     training = Training(config, source, run=run, observer=bar)
     _announce(config, run, source, training=training)
-    evaluator = build_evaluator(training.learner.model)
+    evaluator = build_evaluator(
+        training.learner.model, loss_type=config.train.loss_type, strategy=training.strategy
+    )
     after_epoch = None
     if validate:
         best = BestCheckpoint(training.learner, run.best) if archive_best else None
-        minival = build_evaluation_batches(config, source, split=config.data.minival_split)
+        minival = _input(config, source, run, split=config.data.minival_split)
         after_epoch = _validator(training.learner, evaluator, minival, best=best)
     stopped_by = training.run(after_epoch=after_epoch)
     _draw(config, run)
     if stopped_by is not None:
-        total = config.train.epochs * training.steps_per_epoch
+        total = training.plan[-1].end_step
         print(
             f"stopped after step {training.learner.step} of {total}; saved in {run.path}; "
             "the same command goes on from there"
         )
         return 128 + stopped_by
-    batches = build_evaluation_batches(config, source, split=config.data.eval_split)
-    _report(config, run, _evaluate_learner(training.learner, evaluator, batches), eval_name)
+    images = _input(config, source, run, split=config.data.eval_split)
+    _report(config, run, _evaluate_learner(training.learner, evaluator, images), eval_name)
     print(
         f"\nwritten to {run.path}: checkpoints/, {'best/, ' if archive_best else ''}config.yaml, "
         "labels.txt, metrics.jsonl, "
@@ -90,14 +100,14 @@ def evaluate(config: Config, run: RunDirectory, *, eval_name: str | None) -> int
       eval_name: results go to ``eval_<eval_name>.json``; None: ``eval.json``.
     """
     checkpoint = latest_checkpoint(run)
-    source = _open(config)
-    batches = build_evaluation_batches(config, source, split=config.data.eval_split)
+    config, source = _open(config, run)
+    images = _input(config, source, run, split=config.data.eval_split)
     model = build_model(config.model)
-    evaluator = build_evaluator(model)
+    evaluator = build_evaluator(model, loss_type=config.train.loss_type)
     metrics: Metrics = {}
     for name in ("raw", "ema") if has_average(checkpoint) else ("raw",):
         load_weights(model, checkpoint, average=name == "ema")
-        metrics[name] = evaluator(batches)
+        metrics[name] = _measure(evaluator, images)
     _report(config, run, metrics, eval_name)
     print(f"\nwritten to {_eval_file(run, eval_name)}")
     return 0
@@ -117,52 +127,102 @@ def infer(config: Config, run: RunDirectory, images: Sequence[pathlib.Path], *, 
     return 0
 
 
-def _open(config: Config) -> Source:
-    source = open_source(config.data.tfds_name, data_dir=config.data.data_dir)
-    if len(source.class_names) != config.model.num_classes:
+def preview(config: Config, run: RunDirectory) -> int:
+    """Draws ``preview.png`` and ``schedule.png``: what the network will see, and when."""
+    run.create()
+    config, source = _open(config, run)
+    num_images = source.num_images(config.data.train_split)
+    require_full_batch(config, num_images=num_images)
+    plan = build_stages(config, num_images=num_images)
+    title = f"{config.model.model_name} on {_data_name(config)}"
+    rows = preview_rows(config, source, plan, columns=min(_PREVIEW_COLUMNS, num_images))
+    draw_preview(rows, run.path / "preview.png", title=f"{title}: what the network sees")
+    written = ["preview.png"]
+    if config.train.size_schedule != "random":  # the other schedules are one line over the epochs
+        draw_schedule(plan, run.path / "schedule.png", title=f"{title}: schedule")
+        written.append("schedule.png")
+    for row in rows:
+        print(f"{row.title}: {', '.join(row.strengths)}")
+    print(f"\nwritten to {run.path}: {', '.join(written)}")
+    return 0
+
+
+def _open(config: Config, run: RunDirectory) -> tuple[Config, Source]:
+    """Opens the data set, and completes the configuration with what only the data set tells."""
+    source = build_source(config, listing_file=run.split_file)
+    train_split, minival_split, eval_split = source.default_splits
+    config = with_facts(
+        config,
+        {
+            "model.num_classes": source.num_classes,
+            "data.train_split": train_split,
+            "data.minival_split": minival_split,
+            "data.eval_split": eval_split,
+        },
+    )
+    if source.num_classes != config.model.num_classes:
         raise UserError(
             f"model.num_classes is {config.model.num_classes}, but {config.data.ds_name} has "
-            f"{len(source.class_names)} classes"
+            f"{source.num_classes} classes"
         )
-    return source
+    return config, source
+
+
+def _input(config: Config, source: Source, run: RunDirectory, *, split: str) -> EvaluationInput:
+    return EvaluationInput(config, source, split=split, skipped=SkippedLog(run.bad_images_file))
+
+
+def _measure(evaluator: Evaluator, images: EvaluationInput) -> dict[str, float]:
+    try:
+        return evaluator(images.batches())
+    except tf.errors.OpError as error:
+        images.raise_bad_image(error)
+        raise
 
 
 def _announce(config: Config, run: RunDirectory, source: Source, *, training: Training) -> None:
     parameters = training.learner.model.count_params()
+    last = training.plan[-1]
     sizes = " -> ".join(f"{stage.image_size}" for stage in training.plan)
+    if config.train.size_schedule == "random":
+        sizes = f"{config.data.ibase} to {last.image_size}, at random"
     images = source.num_images(config.data.train_split)
     print(
-        f"{config.model.model_name} ({parameters:,} parameters) on {config.data.ds_name}: "
-        f"{images:,} images, {config.train.epochs} epochs of {training.steps_per_epoch} steps, "
-        f"batch {config.train.batch_size}, image size {sizes} px\nwriting to {run.path}",
+        f"{config.model.model_name} ({parameters:,} parameters) on {_data_name(config)}: "
+        f"{images:,} images of {source.num_classes} classes, {config.train.epochs} epochs of "
+        f"{last.steps_per_epoch} steps, batch {config.train.batch_size}, image size {sizes} px\n"
+        f"writing to {run.path}",
         flush=True,
     )
     if training.learner.step:
-        total = config.train.epochs * training.steps_per_epoch
-        print(f"going on after step {training.learner.step} of {total}", flush=True)
+        print(f"going on after step {training.learner.step} of {last.end_step}", flush=True)
+
+
+def _data_name(config: Config) -> str:
+    return config.data.data_dir if config.data.source == "folder" else config.data.ds_name
 
 
 def _evaluate_learner(
     learner: Learner,
-    evaluator: Callable[[tf.data.Dataset], dict[str, float]],
-    batches: tf.data.Dataset,
+    evaluator: Evaluator,
+    images: EvaluationInput,
 ) -> Metrics:
-    metrics = {"raw": evaluator(batches)}
+    metrics = {"raw": _measure(evaluator, images)}
     if learner.average is not None:
         with learner.average.swapped():
-            metrics["ema"] = evaluator(batches)
+            metrics["ema"] = _measure(evaluator, images)
     return metrics
 
 
 def _validator(
     learner: Learner,
-    evaluator: Callable[[tf.data.Dataset], dict[str, float]],
-    batches: tf.data.Dataset,
+    evaluator: Evaluator,
+    images: EvaluationInput,
     *,
     best: BestCheckpoint | None,
 ) -> Callable[[], dict[str, float]]:
     def after_epoch() -> dict[str, float]:
-        metrics = _evaluate_learner(learner, evaluator, batches)
+        metrics = _evaluate_learner(learner, evaluator, images)
         line = {
             f"minival{'_ema' if name == 'ema' else ''}_{key}": values[key]
             for name, values in metrics.items()
@@ -176,7 +236,7 @@ def _validator(
 
 
 def _draw(config: Config, run: RunDirectory) -> None:
-    title = f"{config.model.model_name} on {config.data.ds_name}"
+    title = f"{config.model.model_name} on {_data_name(config)}"
     plot_curves(run.metrics(), run.curves_file, title=title)
 
 
@@ -194,5 +254,5 @@ def _report(config: Config, run: RunDirectory, metrics: Metrics, eval_name: str 
         [names[name], f"{m['top1']:.4f}", f"{m['top5']:.4f}", f"{m['loss']:.4f}"]
         for name, m in metrics.items()
     ]
-    print(f"\n{config.data.ds_name}, split {split}, {metrics['raw']['images']:,} images")
+    print(f"\n{_data_name(config)}, split {split}, {metrics['raw']['images']:,} images")
     print(table(["weights", "top-1", "top-5", "loss"], rows))

@@ -44,7 +44,7 @@ class Key:
 KEYS: dict[str, Key] = {
     # ------------------------------------------------------------------ model
     "model.model_name": Key("", str, "registered name of the model"),
-    "model.family": Key("v2", str, "whose names the layers take", choices=("v1", "v2", "lite")),
+    "model.family": Key("v2", str, "whose layers", choices=("v1", "v2", "lite", "resnet")),
     "model.preprocess": Key(
         "v2",
         str,
@@ -79,7 +79,9 @@ KEYS: dict[str, Key] = {
     "model.dropout_base": Key(
         None, float, "the same in the first stage; not set: as dropout_rate", low=0, high=0.99
     ),
-    "model.num_classes": Key(1000, int, "number of classes", low=1),
+    "model.num_classes": Key(
+        None, int, "number of classes; not set: as many as the data set has", low=1
+    ),
     "model.data_format": Key(
         "channels_last",
         str,
@@ -91,6 +93,31 @@ KEYS: dict[str, Key] = {
     "train.batch_size": Key(4096, int, "images a step, over all devices together", low=1),
     "train.stages": Key(4, int, "stages of progressive learning; 1: none", low=1),
     "train.isize": Key(300, int, "pixels: image size of the last stage", low=1),
+    "train.size_schedule": Key(
+        "progressive",
+        str,
+        "image size in training: grows by stage, is drawn anew, or is train.isize throughout",
+        choices=("progressive", "random", "fixed"),
+    ),
+    "train.size_steps": Key(1, int, "random sizes: steps between draws; 0: an epoch", low=0),
+    "train.stage_rule": Key(
+        "paper",
+        str,
+        "first stage at data.ibase (paper), or one increment above it (official)",
+        choices=("paper", "official"),
+    ),
+    "train.adaptive_regularisation": Key(
+        True, bool, "regularise small images less; false: as the last stage from the start"
+    ),
+    "train.scale_batch_with_size": Key(
+        False, bool, "larger batches for smaller images: as many pixels a step in all stages"
+    ),
+    "train.loss_type": Key(
+        "softmax",
+        str,
+        "softmax: one class an image; sigmoid: any number",
+        choices=("softmax", "sigmoid"),
+    ),
     "train.optimizer": Key(
         "rmsprop",
         str,
@@ -126,11 +153,33 @@ KEYS: dict[str, Key] = {
     "eval.isize": Key(384, int, "pixels: image size of evaluation and inference", low=1),
     # ------------------------------------------------------------------ data
     "data.ds_name": Key("", str, "registered name of the data set"),
+    "data.source": Key(
+        "tfds",
+        str,
+        "TensorFlow Datasets, a folder of images, or ImageNet's TFRecord files",
+        choices=("tfds", "folder", "tfrecord"),
+    ),
     "data.tfds_name": Key("", str, "its TensorFlow Datasets name"),
-    "data.data_dir": Key(None, str, "folder of prepared TFDS data; not set: ~/tensorflow_datasets"),
-    "data.train_split": Key("train", str, "TFDS split to train on"),
-    "data.minival_split": Key("", str, "TFDS split that model selection may look at"),
-    "data.eval_split": Key("test", str, "TFDS split of the final evaluation"),
+    "data.data_dir": Key(
+        None, str, "folder of the data; not set: ~/tensorflow_datasets, for TFDS only"
+    ),
+    "data.multi_label": Key(False, bool, "images have any number of labels (ImageNet-21k)"),
+    "data.train_split": Key(None, str, "split to train on; not set: chosen from those there are"),
+    "data.minival_split": Key(None, str, "split for model selection; not set: as train_split"),
+    "data.eval_split": Key(None, str, "split of the final evaluation; not set: as train_split"),
+    "data.on_bad_image": Key(
+        "error",
+        str,
+        "end at an image that cannot be read, or leave it out and count it",
+        choices=("error", "skip"),
+    ),
+    "data.cache_mib": Key(
+        256, int, "keep the encoded images of splits up to this size in memory, MiB", low=0
+    ),
+    "data.service": Key(None, str, "tf.data service that prepares the images: grpc://host:port"),
+    "data.service_streams": Key(
+        4, int, "parts that the service's workers share out; at least their number", low=1
+    ),
     "data.ibase": Key(128, int, "pixels: image size of the first stage", low=1),
     "data.crop_area": Key(
         [0.08, 1.0],
@@ -151,10 +200,22 @@ KEYS: dict[str, Key] = {
     "data.augname": Key(
         "none", str, "augmentation of single images", choices=("none", "randaug", "autoaug")
     ),
+    "data.augment_ops": Key(
+        "default",
+        str,
+        "strength relative to the image size, or as the official code with its quirks",
+        choices=("default", "official"),
+    ),
+    "data.randaug_layers": Key(2, int, "RandAugment operations an image", low=0),
+    "data.cutout": Key(
+        0.0, float, "side of the erased square, as a share of the image's side", low=0, high=1
+    ),
     "data.ram": Key(10.0, float, "RandAugment magnitude of the last stage", low=0),
     "data.ram_base": Key(5.0, float, "RandAugment magnitude of the first stage", low=0),
-    "data.mixup_alpha": Key(0.0, float, "mixup's alpha in the last stage; 0 in the first", low=0),
-    "data.cutmix_alpha": Key(0.0, float, "cutmix's alpha in the last stage; 0 in the first", low=0),
+    "data.mixup_base": Key(0.0, float, "mixup's alpha in the first stage", low=0),
+    "data.mixup_alpha": Key(0.0, float, "mixup's alpha in the last stage", low=0),
+    "data.cutmix_base": Key(0.0, float, "CutMix's alpha in the first stage", low=0),
+    "data.cutmix_alpha": Key(0.0, float, "CutMix's alpha in the last stage", low=0),
     "data.shuffle_buffer": Key(16384, int, "encoded images held to shuffle", low=1),
     # ------------------------------------------------------------------ runtime
     "runtime.strategy": Key(

@@ -55,8 +55,8 @@ class ModelRow:
     """One network.
 
     Attributes:
-      family: whose layer names the network takes.
-      blocks: one block string a stage, unscaled.
+      family: whose layer names the network takes; ``resnet``: a body from ``keras.applications``.
+      blocks: one block string a stage, unscaled; none for a body from elsewhere.
       width: factor on channels.
       depth: factor on repeats.
       dropout: dropout before the classifier (last stage).
@@ -68,7 +68,7 @@ class ModelRow:
       augname: augmentation of the published training.
     """
 
-    family: Literal["v1", "v2", "lite"]
+    family: Literal["v1", "v2", "lite", "resnet"]
     blocks: tuple[str, ...]
     width: float
     depth: float
@@ -86,6 +86,7 @@ class ModelRow:
         values: dict[str, object] = {
             "model.family": self.family,
             "model.preprocess": self.preprocess,
+            "model.num_classes": 1000,
             "model.blocks_args": list(self.blocks),
             "model.width_coefficient": self.width,
             "model.depth_coefficient": self.depth,
@@ -99,9 +100,15 @@ class ModelRow:
             "data.augname": self.augname,
             "data.ibase": self.train_size,
         }
+        if self.family == "resnet":
+            values.update(_KERAS_RESNET)
         if self.progressive is not None:
             values.update(_progressive_overrides(self.progressive))
         return values
+
+
+# As these bodies are built in keras.applications.
+_KERAS_RESNET = {"model.act_fn": "relu", "model.bn_epsilon": 1.001e-5, "model.survival_prob": 1.0}
 
 
 def _progressive_overrides(progressive: Progressive) -> Mapping[str, object]:
@@ -261,6 +268,26 @@ def _register_scaled() -> None:
                 progressive=_base_progressive(int(train), dropout) if family == "v2" else None,
             )
             MODELS.register(prefix + name, row)
+
+
+# name -> published parameters, FLOPs at 224 pixels, top-1 (paper Table 12) and the size that it is
+# of. The paper does not give their regularisation, which is S's here.
+_RESNET_ROWS = {"resnet50": (25.6, 3.9, 78.1, 224), "resnet152": (60.4, 11.3, 82.4, 380)}
+for _name, (_params, _flops, _top1, _size) in _RESNET_ROWS.items():
+    _source = f"EfficientNetV2 paper, Table 12, at {_size} pixels; FLOPs as counted here, at 224"
+    MODELS.register(
+        _name,
+        dataclasses.replace(
+            MODELS["efficientnetv2-s"],
+            family="resnet",
+            blocks=(),
+            train_size=224,
+            eval_size=224,
+            published=Published(_params, _flops, _top1, _source),
+            preprocess="v1",
+            progressive=dataclasses.replace(_TABLE_6["s"], image_size=(128, 224)),
+        ),
+    )
 
 
 def _base_progressive(train_size: int, dropout: float) -> Progressive:

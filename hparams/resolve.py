@@ -14,7 +14,7 @@ import yaml
 from ml_collections import config_dict
 
 from hparams import base, blocks
-from hparams.datasets import DATASETS
+from hparams.datasets import find_dataset
 from hparams.models import MODELS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 from hparams.registry import UnknownNameError
@@ -51,18 +51,20 @@ def resolve(
 
 def _rows(model_name: str, dataset_cfg: str) -> tuple[dict[str, Any], list[str]]:
     """Values of the model's and the data set's rows; unknown names are problems."""
-    names, problems = [], []
-    for table, name in ((MODELS, model_name), (DATASETS, dataset_cfg)):
-        try:
-            names.append(table.canonical(name))
-        except UnknownNameError as error:
-            problems.append(str(error))
+    problems = []
+    try:
+        model = MODELS.canonical(model_name)
+    except UnknownNameError as error:
+        problems.append(str(error))
+    try:
+        dataset, row = find_dataset(dataset_cfg)
+    except UnknownNameError as error:
+        problems.append(str(error))
     if problems:
         return {}, problems
-    model, dataset = names
     return {
         **MODELS[model].overrides(),
-        **DATASETS[dataset].overrides(model),
+        **row.overrides(model),
         "model.model_name": model,
         "data.ds_name": dataset,
     }, []
@@ -87,6 +89,8 @@ def resolve_model(model_name: str, overrides: Overrides = None) -> Config:
         }
     except UnknownNameError as error:
         problems.append(str(error))
+    problems += [f"key '{key}' is not of a model" for key in given if not key.startswith("model.")]
+    problems += _renamed(values, given)
     section: Config = _build({**values, **given}, problems).model
     return section
 
@@ -118,31 +122,54 @@ def _renamed(values: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
+    """Returns a configuration with what only the opened data set could tell.
+
+    Args:
+      config: from ``resolve`` or ``load_config``.
+      facts: key -> value, for keys that may be not set; those that are set stay as they are.
+
+    Raises:
+      ConfigError: if a fact does not fit its key.
+    """
+    values = {f"{s}.{k}": v for s, keys in _plain(config).items() for k, v in keys.items()}
+    missing = {key: value for key, value in facts.items() if values[key] is None}
+    return _build({**values, **missing}, [])
+
+
 def require_trainable(config: Config) -> None:
     """Checks what training needs beyond a well-formed configuration.
 
     Raises:
-      ConfigError: if the batch is larger than the training split, or if the configuration asks for
-        a regularisation that this version does not have, which would otherwise be lost in silence.
+      ConfigError: if the batch is larger than the training split (where its size is known without
+        opening it), or if the configuration asks for devices that this version cannot use.
     """
     problems = []
-    images = DATASETS[config.data.ds_name].train.num_images
-    if config.train.batch_size > images:
-        problems.append(
-            f"train.batch_size is {config.train.batch_size}, more than the {images} images of "
-            f"the training split of {config.data.ds_name}; give at most {images}"
-        )
-    if config.data.augname != "none":
-        problems.append(
-            f"data.augname={config.data.augname} is not available yet; give data.augname=none"
-        )
-    for key in ("mixup_alpha", "cutmix_alpha"):
-        if config.data[key] > 0:
-            problems.append(
-                f"data.{key}={config.data[key]} is not available yet; give data.{key}=0"
-            )
+    row = find_dataset(config.data.ds_name)[1]
+    if row.train is not None and config.data.train_split == row.train.name:
+        problems += _too_large_a_batch(config, images=row.train.num_images)
     if config.runtime.strategy == "tpu":
         problems.append("runtime.strategy=tpu is not available yet; give auto, none, cpu or gpu")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _too_large_a_batch(config: Config, *, images: int | None) -> list[str]:
+    if images is None or config.train.batch_size <= images:
+        return []
+    return [
+        f"train.batch_size is {config.train.batch_size}, more than the {images} images of "
+        f"the training split of {config.data.ds_name}; give at most {images}"
+    ]
+
+
+def require_full_batch(config: Config, *, num_images: int) -> None:
+    """Checks that the opened training split fills at least one batch.
+
+    Raises:
+      ConfigError: if it does not.
+    """
+    problems = _too_large_a_batch(config, images=num_images)
     if problems:
         raise ConfigError(problems)
 
@@ -185,6 +212,12 @@ def _plain(config: Config) -> dict[str, dict[str, Any]]:
 def _impossible(config: config_dict.ConfigDict) -> list[str]:
     """Combinations of values that are each right and together wrong."""
     problems = []
+    if config.data.source != "tfds" and config.data.data_dir is None:
+        problems.append(f"{config.data.ds_name} needs the folder of its files: --data_dir=FOLDER")
+    if config.train.scale_batch_with_size and config.train.size_schedule != "progressive":
+        problems.append("train.scale_batch_with_size needs train.size_schedule=progressive")
+    if config.data.multi_label and config.train.loss_type == "softmax":
+        problems.append("data.multi_label needs train.loss_type=sigmoid")
     if config.data.ibase > config.train.isize:
         problems.append(
             f"data.ibase ({config.data.ibase}) must not exceed train.isize ({config.train.isize})"
@@ -193,7 +226,26 @@ def _impossible(config: config_dict.ConfigDict) -> list[str]:
         low, high = config.data[key]
         if not 0 < low <= high:
             problems.append(f"data.{key} must rise from above 0, got {[low, high]}")
-    return problems + _impossible_blocks(config.model.blocks_args)
+    return problems + _impossible_model(config.model)
+
+
+# All that can be changed of a body from keras.applications; it is otherwise as it is.
+_RESNET_KEYS = ("preprocess", "bn_momentum", "dropout_rate", "dropout_base", "num_classes")
+
+
+def _impossible_model(model: config_dict.ConfigDict) -> list[str]:
+    resnets = [name for name, row in MODELS.items() if row.family == "resnet"]
+    if model.model_name not in resnets:
+        if model.family == "resnet":
+            return [f"model.family=resnet is for {' and '.join(resnets)} alone"]
+        return _impossible_blocks(model.blocks_args)
+    row = {"model.model_name": model.model_name, **MODELS[model.model_name].overrides()}
+    return [
+        f"model.{key} cannot be changed for {model.model_name}"
+        for key, value in model.items()
+        if key not in _RESNET_KEYS
+        and value != row.get(f"model.{key}", base.KEYS[f"model.{key}"].default)
+    ]
 
 
 def _impossible_blocks(block_strings: list[str]) -> list[str]:

@@ -16,3 +16,17 @@ def golden() -> pathlib.Path:
 @pytest.fixture
 def seed() -> int:
     return 2104
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where the digits are prepared, once for all tests."""
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture(scope="session")
+def digits(data_dir):
+    from efficientnetv2.data.sources import build_source
+    from hparams import resolve
+
+    return build_source(resolve("efficientnetv2-s", "digits", {"data.data_dir": data_dir}))

@@ -7,11 +7,15 @@ import pytest
 import tensorflow as tf
 
 from efficientnetv2.data import decode
-from efficientnetv2.data.pipeline import build_training_input
+from efficientnetv2.data.augment import rand_augment
+from efficientnetv2.data.mix import mix
+from efficientnetv2.data.pipeline import Leg, build_training_input
 from efficientnetv2.data.preprocess import normalise
-from efficientnetv2.data.sources import open_source
+from efficientnetv2.data.targets import target_of
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.train.losses import softmax_cross_entropy
+from efficientnetv2.train.sizes import build_settings
+from efficientnetv2.train.stages import build_stages
 from hparams import resolve
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "trace.md"
@@ -31,32 +35,42 @@ def rows():
 
 
 @pytest.fixture(scope="module")
-def tensors(tmp_path_factory):
+def tensors(digits):
     """{row number: the tensor that it describes}."""
     config = resolve("efficientnetv2-s", "digits", SETTINGS)
-    source = open_source("digits", data_dir=str(tmp_path_factory.mktemp("tfds")))
-    encoded, _ = next(iter(source.examples("train")))
+    plan = build_stages(config, num_images=1257)
+    settings = build_settings(config, plan)
+    leg = Leg(0, 0, plan[0].steps_per_epoch, SIZES["B"])
+    last = settings.at(tf.constant(plan[-1].first_step, tf.int64))
+    reference = next(iter(digits.references("train", seed=None, buffer=1)))
+    _, encoded, label = digits.load(reference)
     seed = tf.constant([0, 0], tf.int64)
     crop = {"area": (0.7, 1.0), "aspect": (0.75, 1.33)}
-    options = {"image_size": SIZES["S"], "preprocess": "v2"}
-    trained = decode.decode_training(encoded, seed, **options, **crop)
-    stream = build_training_input(config, source)
-    images, labels = next(iter(stream.batches(image_size=SIZES["S"], start_step=0)))
-    logits = build_model(config.model)(images)
+    trained = decode.decode_training(
+        encoded, seed, image_size=last.image_size, preprocess="v2", **crop
+    )
+    stream = build_training_input(config, digits, legs=[leg], settings=settings)
+    images, targets = next(iter(stream.batches(start_step=plan[-1].first_step)))
+    alphas = {"mixup_alpha": 0.5, "cutmix_alpha": 0.0}
+    mixed, mixed_targets = mix(images, targets, seed, **alphas)
+    logits = build_model(config.model)(mixed)
     return {
         1: encoded,
-        2: decode.random_window(decode.image_shape(encoded), seed, **crop),
-        3: trained,
-        4: decode.decode_evaluation(encoded, **options),
-        5: normalise(trained, "v2"),
-        6: images,
-        7: labels,
-        8: logits,
-        9: softmax_cross_entropy(logits, labels, label_smoothing=0.1, global_batch_size=16),
+        2: last.image_size,
+        3: decode.random_window(tf.constant([8, 8]), seed, **crop),
+        4: trained,
+        5: decode.decode_evaluation(encoded, image_size=SIZES["S"], preprocess="v2"),
+        6: rand_augment(tf.cast(trained, tf.uint8), seed, magnitude=5.0),
+        7: target_of(label, num_classes=SIZES["K"]),
+        8: normalise(images * 128 + 128, "v2"),
+        9: mixed,
+        10: mixed_targets,
+        11: logits,
+        12: softmax_cross_entropy(logits, targets, label_smoothing=0.1, global_batch_size=16),
     }
 
 
-@pytest.mark.parametrize("number", range(1, 10))
+@pytest.mark.parametrize("number", range(1, 13))
 def test_row(number, tensors):
     _, _, _, dtype, shape, limits = rows()[number]
     tensor = tensors[number]
@@ -70,7 +84,7 @@ def test_row(number, tensors):
         assert spread > 0.5 * (high - low), "the range is wider than what is in it"
 
 
-@pytest.mark.parametrize("number", range(1, 11))
+@pytest.mark.parametrize("number", range(1, 14))
 def test_places_exist(number):
     where, function = rows()[number][:2]
     text = (PAGE.parent.parent / "efficientnetv2" / where).read_text()

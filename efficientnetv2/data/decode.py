@@ -1,6 +1,6 @@
 """Encoded images in; cropped and resized images out: float32 ``[S, S, 3]``, 0..255.
 
-JPEG files are decoded only inside the window that is used.
+Every image is decoded once; a JPEG only inside the window that is used.
 """
 
 from __future__ import annotations
@@ -10,38 +10,13 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from efficientnetv2.data.encoded import decode_image, decode_jpeg_window, read_jpeg_header
+
 _CROP_PADDING = 32  # pixels: the published evaluation crop leaves S / (S + 32) of the shorter side
+# A JPEG is never decoded to less than this, times the result's size: it would gain no more time
+# (benchmarks/decode.py), and blur what evaluation sees sharp.
+_SMALLEST_DECODED = 2
 _V2_WHOLE_IMAGE_FROM = 320  # pixels: V2 models evaluated at this size or more see the whole image
-
-
-def image_shape(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns int32 ``[height, width]`` of an encoded image; of a JPEG, without decoding it."""
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.extract_jpeg_shape(encoded)[:2],
-        lambda: tf.shape(decode_image(encoded))[:2],
-    )
-
-
-def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns uint8 ``[H, W, 3]`` of a JPEG, PNG, BMP or GIF (first frame); grey becomes RGB."""
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
-
-
-def decode_window(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Returns uint8 ``[h, w, 3]``: the part of an image given by int32 ``[y, x, h, w]``."""
-
-    def crop_decoded() -> tf.Tensor:
-        y, x, height, width = tf.unstack(window)
-        return decode_image(encoded)[y : y + height, x : x + width]
-
-    cropped = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_and_crop_jpeg(encoded, window, channels=3),
-        crop_decoded,
-    )
-    return tf.ensure_shape(cropped, [None, None, 3])
 
 
 def random_window(
@@ -75,34 +50,61 @@ def decode_training(
     encoded: tf.Tensor,
     seed: tf.Tensor,
     *,
-    image_size: int,
+    image_size: int | tf.Tensor,
     preprocess: str,
     area: Sequence[float],
     aspect: Sequence[float],
 ) -> tf.Tensor:
-    """Returns a random crop, resized to float32 ``[image_size, image_size, 3]``.
+    """Returns a random crop, resized to float32 ``[image_size, image_size, 3]``, 0..255.
 
     It is resized as ``decode_evaluation`` resizes, so that a network is evaluated on what it was
-    trained on. An image smaller than ``image_size`` is enlarged before it is cropped: its own
-    pixels would allow few windows (an 8x8 digit has nine of 75% or more), and all of them coarse.
-    ``seed``, ``area`` and ``aspect`` as in ``random_window``.
+    trained on. Two cases differ:
+
+    - An image with both sides shorter than ``image_size`` is enlarged (its shorter side to
+      ``image_size``), then cut, and the cut resized bilinearly whatever the chain. Its own pixels
+      would allow few windows (an 8x8 digit has nine of 75% or more), and all of them coarse.
+    - A JPEG is decoded 2, 4 or 8 times smaller where the window so decoded is still twice as large
+      as the result. That averages pixels where resizing alone would skip them: of a photo of 12
+      megapixels, values differ by 3 to 15 of 255 in the mean.
+
+    Args:
+      encoded: one image.
+      seed: as in ``random_window``, like ``area`` and ``aspect``.
+      image_size: pixels; a scalar int32 tensor where it is known only at run time.
+      preprocess: as in ``decode_evaluation``.
+      area: smallest and largest share of the image's area.
+      aspect: smallest and largest width by height.
+
+    Raises:
+      tf.errors.InvalidArgumentError: the image is damaged, truncated or of an unknown format.
     """
-    shape = image_shape(encoded)
+    header = read_jpeg_header(encoded)
     draw = functools.partial(random_window, seed=seed, area=area, aspect=aspect)
+    target = tf.stack([image_size, image_size])
 
-    def crop_enlarged() -> tf.Tensor:
-        shorter = tf.reduce_min(shape)
-        enlarged = -(-shape * image_size // shorter)  # rounded up
-        image = _resize(decode_image(encoded), enlarged, preprocess=preprocess)
-        y, x, height, width = tf.unstack(draw(enlarged))
-        return tf.image.resize(image[y : y + height, x : x + width], [image_size, image_size])
+    def crop_jpeg() -> tf.Tensor:
+        window = draw(header.size)
+        smallest = _SMALLEST_DECODED * image_size
+        image = decode_jpeg_window(encoded, window, header=header, smallest=smallest)
+        return _resize(image, target, preprocess=preprocess)
 
-    def crop() -> tf.Tensor:
-        image = decode_window(encoded, draw(shape))
-        return _resize(image, [image_size, image_size], preprocess=preprocess)
+    def crop_decoded() -> tf.Tensor:
+        image = decode_image(encoded)
+        size = tf.shape(image)[:2]
 
-    image = tf.cond(tf.reduce_max(shape) < image_size, crop_enlarged, crop)
-    return tf.ensure_shape(image, [image_size, image_size, 3])
+        def crop_enlarged() -> tf.Tensor:
+            enlarged = -(-size * image_size // tf.reduce_min(size))  # rounded up
+            larger = _resize(image, enlarged, preprocess=preprocess)
+            return tf.image.resize(_cut(larger, draw(enlarged)), target)
+
+        def crop() -> tf.Tensor:
+            return _resize(_cut(image, draw(size)), target, preprocess=preprocess)
+
+        return tf.cond(tf.reduce_max(size) < image_size, crop_enlarged, crop)
+
+    image = tf.cond(tf.reduce_max(header.size) >= image_size, crop_jpeg, crop_decoded)
+    side = tf.get_static_value(image_size)
+    return tf.ensure_shape(image, [side, side, 3])
 
 
 def decode_evaluation(
@@ -116,21 +118,39 @@ def decode_evaluation(
       preprocess: ``v2`` (centre crop below 320 pixels, bilinear), ``v1`` (centre crop, bicubic: a
         few values overshoot 0..255) or ``lite`` (centre crop, bilinear).
       crop: False squeezes the whole image in, whatever the chain.
+
+    Raises:
+      tf.errors.InvalidArgumentError: as in ``decode_training``.
     """
     if not crop or (preprocess == "v2" and image_size >= _V2_WHOLE_IMAGE_FROM):
         image = decode_image(encoded)
     elif preprocess == "v2":
         # Decoded whole, then cut: a JPEG decoded inside a window differs by a few grey levels near
         # the window's edge, and the published V2 accuracies were measured this way.
-        image = decode_image(encoded)
-        window = central_window(tf.shape(image)[:2], image_size=image_size, round_up=False)
-        y, x, height, width = tf.unstack(window)
-        image = image[y : y + height, x : x + width]
+        image = _cut_centre(encoded, image_size=image_size, round_up=False)
     else:
-        window = central_window(image_shape(encoded), image_size=image_size, round_up=True)
-        image = decode_window(encoded, window)
+        image = _decode_centre(encoded, image_size=image_size)
     image = _resize(image, [image_size, image_size], preprocess=preprocess)
     return tf.ensure_shape(image, [image_size, image_size, 3])
+
+
+def _decode_centre(encoded: tf.Tensor, *, image_size: int) -> tf.Tensor:
+    header = read_jpeg_header(encoded)
+
+    def crop_jpeg() -> tf.Tensor:
+        window = central_window(header.size, image_size=image_size, round_up=True)
+        return decode_jpeg_window(encoded, window, header=header)
+
+    def crop_decoded() -> tf.Tensor:
+        return _cut_centre(encoded, image_size=image_size, round_up=True)
+
+    return tf.cond(tf.reduce_max(header.size) > 0, crop_jpeg, crop_decoded)
+
+
+def _cut_centre(encoded: tf.Tensor, *, image_size: int, round_up: bool) -> tf.Tensor:
+    image = decode_image(encoded)
+    window = central_window(tf.shape(image)[:2], image_size=image_size, round_up=round_up)
+    return _cut(image, window)
 
 
 def central_window(shape: tf.Tensor, *, image_size: int, round_up: bool) -> tf.Tensor:
@@ -147,10 +167,14 @@ def central_window(shape: tf.Tensor, *, image_size: int, round_up: bool) -> tf.T
     return tf.concat([offset, [side, side]], 0)
 
 
+def _cut(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    y, x, height, width = tf.unstack(window)
+    return image[y : y + height, x : x + width]
+
+
 def _resize(image: tf.Tensor, size: tf.Tensor | list[int], *, preprocess: str) -> tf.Tensor:
     if preprocess != "v1":
         return tf.image.resize(image, size)
     # TensorFlow 1's kernel, corners aligned to pixel 0: the V1 weights were trained with it.
-    return tf.raw_ops.ResizeBicubic(images=image[tf.newaxis], size=size, half_pixel_centers=False)[
-        0
-    ]
+    images = tf.raw_ops.ResizeBicubic(images=[image], size=size, half_pixel_centers=False)
+    return tf.squeeze(images, 0)

@@ -1,158 +1,261 @@
-"""A source in, batches out: float32 ``[B, S, S, 3]`` normalised, with labels.
+"""A source in, training batches out: float32 ``[B, S, S, 3]`` normalised, with targets.
 
-The training stream is a pure function of (seed, step): started at step k, it gives what an
-uninterrupted run would have seen from step k on, and decodes nothing of what it skips.
+The stream is a pure function of (seed, step): started at step k, it gives what an uninterrupted run
+would have seen from step k on, and decodes nothing of what it skips. Sizes and strengths are looked
+up by step inside the graph, so a new stage builds nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from efficientnetv2.data.decode import decode_evaluation, decode_training
+from efficientnetv2.data.broken import (
+    Nest,
+    SkippedLog,
+    prepare_or_blank,
+    raise_bad_image,
+    replace_missing,
+)
+from efficientnetv2.data.mix import mix
 from efficientnetv2.data.preprocess import normalise
+from efficientnetv2.data.service import served
+from efficientnetv2.data.settings import SettingsSchedule
 from efficientnetv2.data.sources import Source
+from efficientnetv2.data.targets import target_of
+from efficientnetv2.data.training_image import Augmentation
 from hparams.resolve import Config
 
 _PRIME = 1_000_003  # keeps seeds of neighbouring (seed, epoch) pairs apart
+_MIX = 1 << 41  # another stream than the images', which have the bare seed
+_FOREVER = tf.int64.max
+
+
+class Leg(NamedTuple):
+    """Epochs of one batch size.
+
+    Attributes:
+      first_epoch: from 0.
+      first_step: from 0.
+      steps_per_epoch: whole batches in one pass over the split.
+      batch_size: images a step, over all devices.
+    """
+
+    first_epoch: int
+    first_step: int
+    steps_per_epoch: int
+    batch_size: int
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingInput:
-    """What the training stream of all stages has in common.
+    """The training stream of a whole training.
 
     Attributes:
       source: the data set.
-      split: TFDS notation.
-      batch_size: images a step, over all devices.
-      num_classes: length of the one-hot labels.
-      preprocess: row of ``hparams.preprocess``.
-      area: smallest and largest share of the image in a crop.
-      aspect: smallest and largest width by height of a crop.
-      flip: whether half of the images are mirrored.
-      shuffle_buffer: encoded images held to shuffle.
-      seed: of shuffling, crops and flips.
+      split: of the source.
+      legs: epochs by batch size; the last one has no end.
+      settings: sizes and strengths by step.
+      augmentation: of the images.
+      num_classes: length of the targets.
+      shuffle_buffer: encoded images held to shuffle, where files are read in order.
+      seed: of shuffling, crops, augmentation and mixing.
+      skipped: names of images that cannot be read go here and others take their place; None: such
+        an image is an error.
+      service: address of a tf.data service that does the work; None: this process.
+      service_streams: parts of the stream that the service's workers share out.
     """
 
     source: Source
     split: str
-    batch_size: int
+    legs: Sequence[Leg]
+    settings: SettingsSchedule
+    augmentation: Augmentation
     num_classes: int
-    preprocess: str
-    area: Sequence[float]
-    aspect: Sequence[float]
-    flip: bool
     shuffle_buffer: int
     seed: int
+    skipped: SkippedLog | None = None
+    service: str | None = None
+    service_streams: int = 1
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in one pass; the images left over differ from epoch to epoch."""
-        return self.source.num_images(self.split) // self.batch_size
-
-    def batches(self, *, image_size: int, start_step: int) -> tf.data.Dataset:
+    def batches(self, *, start_step: int = 0) -> tf.data.Dataset:
         """Returns an endless stream of training batches.
 
         Args:
-          image_size: pixels.
           start_step: the step of the first batch, counted from the start of the training.
 
         Yields:
-          Images float32 ``[B, S, S, 3]`` and one-hot labels float32 ``[B, num_classes]``.
+          Images float32 ``[B, S, S, 3]``, normalised, and targets float32 ``[B, num_classes]``.
         """
-        epoch, step = divmod(start_step, self.steps_per_epoch)
-        epochs = tf.data.Dataset.range(epoch, tf.int64.max)
-        ordered = self.source.examples(self.split).enumerate()
-        shuffled = epochs.flat_map(lambda epoch: self._one_epoch(ordered, epoch))
-        examples = shuffled.skip(step * self.batch_size)
+        legs = [
+            self._leg(leg, end, start_step=start_step)
+            for leg, end in zip(self.legs, self._leg_ends())
+            if end is None or start_step < end.first_step
+        ]
+        stream = legs[0]
+        for leg in legs[1:]:
+            stream = stream.concatenate(leg)
+        return stream.prefetch(tf.data.AUTOTUNE)
 
-        def prepare(
-            epoch: tf.Tensor, index: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor]:
-            seed = tf.stack([self.seed * _PRIME + epoch, index])
-            image = self._training_image(encoded, seed, image_size=image_size)
-            return normalise(image, self.preprocess), tf.one_hot(label, self.num_classes)
+    def raise_bad_image(self, error: tf.errors.OpError, *, step: int) -> None:
+        """Raises a one-line error that names the image at which the batch of a step failed.
 
-        return (
-            examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-            .batch(self.batch_size, drop_remainder=True)
-            .map(_any_size)
-            .prefetch(tf.data.AUTOTUNE)
+        Raises:
+          DataError: names the image.
+          OpError: ``error``, if no image is at fault.
+        """
+        leg, end = next(
+            (leg, end)
+            for leg, end in zip(self.legs, self._leg_ends())
+            if end is None or step < end.first_step
+        )
+        raise_bad_image(
+            error,
+            self.source,
+            self._references(leg, end, start_step=step).take(leg.batch_size),
+            split=self.split,
+            prepare=functools.partial(self._prepare, leg),
         )
 
-    def _one_epoch(self, ordered: tf.data.Dataset, epoch: tf.Tensor) -> tf.data.Dataset:
-        # This function is traced into a graph of its own, whose seed is set here: the stream must
-        # not depend on the program's global seed.
-        tf.compat.v1.set_random_seed(_PRIME)
-        shuffled = ordered.shuffle(
-            self.shuffle_buffer, seed=self.seed * _PRIME + epoch, reshuffle_each_iteration=False
+    def _leg_ends(self) -> list[Leg | None]:
+        return [*self.legs[1:], None]
+
+    def _leg(self, leg: Leg, end: Leg | None, *, start_step: int) -> tf.data.Dataset:
+        references = self._references(leg, end, start_step=start_step)
+        if self.service is None:
+            return self._batches_of(leg, references)
+
+        def part(number: tf.Tensor) -> tf.data.Dataset:
+            mine = references.filter(
+                lambda epoch, index, _: (
+                    self._step(leg, epoch, index) % self.service_streams == number
+                )
+            )
+            return self._batches_of(leg, mine)
+
+        return served(
+            part,
+            parts=self.service_streams,
+            address=self.service,
+            first_step=max(start_step, leg.first_step),
+            end_step=_FOREVER if end is None else end.first_step,
         )
-        used = shuffled.take(self.steps_per_epoch * self.batch_size)
-        return used.map(lambda index, example: (epoch, index, *example))
 
-    def _training_image(self, encoded: tf.Tensor, seed: tf.Tensor, *, image_size: int) -> tf.Tensor:
-        image = decode_training(
-            encoded,
-            seed,
-            image_size=image_size,
-            preprocess=self.preprocess,
-            area=self.area,
-            aspect=self.aspect,
+    def _references(self, leg: Leg, end: Leg | None, *, start_step: int) -> tf.data.Dataset:
+        """(epoch, index in the epoch, reference) from ``start_step`` to the end of the leg."""
+        steps = max(start_step - leg.first_step, 0)
+        epoch, step = divmod(steps, leg.steps_per_epoch)
+        epochs = tf.data.Dataset.range(
+            leg.first_epoch + epoch, _FOREVER if end is None else end.first_epoch
         )
-        # The crop has used this seed: another number for the flip, or the two would go together.
-        flip_seed = seed + tf.constant([0, 1 << 40], tf.int64)
-        return tf.image.stateless_random_flip_left_right(image, flip_seed) if self.flip else image
+        examples = epochs.flat_map(lambda epoch: self._one_epoch(leg, epoch))
+        return examples.skip(step * leg.batch_size)
+
+    def _one_epoch(self, leg: Leg, epoch: tf.Tensor) -> tf.data.Dataset:
+        seed = self.seed * _PRIME + epoch
+        skip = self.skipped is not None
+        shuffled = self.source.references(
+            self.split, seed=seed, buffer=self.shuffle_buffer, skip_broken=skip
+        )
+        if skip:
+            shuffled = shuffled.repeat()  # broken records are missing; an epoch keeps its length
+        used = shuffled.take(leg.steps_per_epoch * leg.batch_size).enumerate()
+        return used.map(lambda index, reference: (epoch, index, reference))
+
+    def _batches_of(self, leg: Leg, references: tf.data.Dataset) -> tf.data.Dataset:
+        parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+        # Nothing here has control flow that AutoGraph would have to convert, which takes seconds.
+        plain = tf.autograph.experimental.do_not_convert
+        prepare = plain(functools.partial(self._prepare, leg))
+        if self.skipped is None:
+            batches = references.map(prepare, **parallel).batch(leg.batch_size, drop_remainder=True)
+            return batches.map(plain(self._mix), **parallel)
+        prepared = prepare_or_blank(
+            references,
+            prepare,
+            blank=plain(functools.partial(self._blank, leg)),
+            name=self.source.name,
+            log=self.skipped,
+        )
+        batches = prepared.batch(leg.batch_size, drop_remainder=True)
+        return batches.map(plain(lambda *batch: self._mix(*replace_missing(*batch))), **parallel)
+
+    def _step(self, leg: Leg, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        epochs = epoch - leg.first_epoch
+        return leg.first_step + epochs * leg.steps_per_epoch + index // leg.batch_size
+
+    def _prepare(self, leg: Leg, epoch: tf.Tensor, index: tf.Tensor, reference: Nest) -> Nest:
+        """Returns the step, the image ``[S, S, 3]`` in 0..255 and the target ``[K]``."""
+        step = self._step(leg, epoch, index)
+        _, encoded, label = self.source.load(reference)
+        seed = tf.stack([self.seed * _PRIME + epoch, index])
+        image = self.augmentation.image(encoded, seed, self.settings.at(step))
+        return step, image, target_of(label, num_classes=self.num_classes)
+
+    def _blank(self, leg: Leg, epoch: tf.Tensor, index: tf.Tensor, reference: Nest) -> Nest:
+        del reference
+        step = self._step(leg, epoch, index)
+        size = self.settings.at(step).image_size
+        image = tf.zeros([size, size, 3], self.augmentation.dtype)
+        return step, image, tf.zeros([self.num_classes])
+
+    def _mix(
+        self, steps: tf.Tensor, images: tf.Tensor, targets: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        step = steps[0]
+        settings = self.settings.at(step)
+        images = normalise(images, self.augmentation.preprocess)
+        return mix(
+            images,
+            targets,
+            tf.stack([tf.constant(self.seed * _PRIME + _MIX, tf.int64), step]),
+            mixup_alpha=settings.mixup_alpha,
+            cutmix_alpha=settings.cutmix_alpha,
+            table=self.augmentation.ops,
+        )
 
 
-def _any_size(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    # Hides height and width from the type of the stream, so that the streams of all stages have the
-    # same type and the training step is traced once for all of them.
-    batch, _, _, channels = images.shape
-    return tf.compat.v1.placeholder_with_default(images, [batch, None, None, channels]), labels
+def build_training_input(
+    config: Config,
+    source: Source,
+    *,
+    legs: Sequence[Leg],
+    settings: SettingsSchedule,
+    skipped: SkippedLog | None = None,
+) -> TrainingInput:
+    """Opens the configuration for the training stream.
 
-
-def build_training_input(config: Config, source: Source) -> TrainingInput:
-    """Opens the configuration for the training stream."""
+    Args:
+      config: the sections train and data.
+      source: the data set.
+      legs: epochs by batch size.
+      settings: sizes and strengths by step.
+      skipped: where ``data.on_bad_image=skip`` writes names.
+    """
+    data = config.data
     return TrainingInput(
         source=source,
-        split=config.data.train_split,
-        batch_size=config.train.batch_size,
+        split=data.train_split,
+        legs=legs,
+        settings=settings,
+        augmentation=Augmentation(
+            preprocess=config.model.preprocess,
+            area=tuple(data.crop_area),
+            aspect=tuple(data.crop_aspect),
+            flip=data.flip,
+            name=data.augname,
+            ops=data.augment_ops,
+            layers=data.randaug_layers,
+            cutout=data.cutout,
+        ),
         num_classes=config.model.num_classes,
-        preprocess=config.model.preprocess,
-        area=tuple(config.data.crop_area),
-        aspect=tuple(config.data.crop_aspect),
-        flip=config.data.flip,
-        shuffle_buffer=config.data.shuffle_buffer,
+        shuffle_buffer=data.shuffle_buffer,
         seed=config.train.seed,
+        skipped=skipped if data.on_bad_image == "skip" else None,
+        service=data.service,
+        service_streams=data.service_streams,
     )
-
-
-def build_evaluation_batches(config: Config, source: Source, *, split: str) -> tf.data.Dataset:
-    """Returns every image of a split exactly once, in order; the last batch may be smaller.
-
-    Yields:
-      Images float32 ``[b, S, S, 3]``, normalised, and labels int64 ``[b]``.
-    """
-
-    def prepare(encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return evaluation_image(config, encoded), label
-
-    return (
-        source.examples(split)
-        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(config.eval.batch_size)
-        .prefetch(tf.data.AUTOTUNE)
-    )
-
-
-def evaluation_image(config: Config, encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes, crops and normalises one image as evaluation sees it: float32 ``[S, S, 3]``."""
-    image = decode_evaluation(
-        encoded,
-        image_size=config.eval.isize,
-        preprocess=config.model.preprocess,
-        crop=config.data.eval_crop,
-    )
-    return normalise(image, config.model.preprocess)

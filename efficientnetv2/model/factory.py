@@ -8,6 +8,7 @@ from typing import Any
 
 from tensorflow import keras
 
+from efficientnetv2.model.baselines import build_baseline
 from efficientnetv2.model.blocks import BlockStyle
 from efficientnetv2.model.layers import STOCK_LAYERS, LayerSet
 from efficientnetv2.model.network import Top, build_network
@@ -101,6 +102,27 @@ def build_model(
       num_classes: as in ``get_model``; None takes ``config.num_classes``.
       layer_set: ``STOCK_LAYERS``, or ``training_layers(...)`` for a network that will be trained.
     """
+    shape = _ordered(input_shape, data_format=config.data_format)
+    channels = shape[-1] if config.data_format == "channels_last" else shape[0]
+    normalisation = _normalisation(config, channels) if include_preprocessing else None
+    top = Top(
+        head_filters=_end_filters(config, config.feature_size),
+        include_top=include_top,
+        pooling=pooling,
+        num_classes=config.num_classes if num_classes is None else num_classes,
+        classifier_activation=classifier_activation,
+        dropout_rate=config.dropout_rate,
+    )
+    if config.family == "resnet":
+        return build_baseline(
+            config.model_name,
+            top,
+            layer_set=layer_set,
+            bn_momentum=config.bn_momentum,
+            input_shape=shape,
+            normalisation=normalisation,
+            features_only=features_only,
+        )
     stages = scale_blocks(
         [decode_block(text) for text in config.blocks_args],
         width=config.width_coefficient,
@@ -110,16 +132,6 @@ def build_model(
         round_down_limit=config.round_down_limit,
         fix_first_and_last=config.fix_head_stem,
     )
-    shape = _ordered(input_shape, data_format=config.data_format)
-    channels = shape[-1] if config.data_format == "channels_last" else shape[0]
-    top = Top(
-        head_filters=_end_filters(config, config.feature_size),
-        include_top=include_top,
-        pooling=pooling,
-        num_classes=config.num_classes if num_classes is None else num_classes,
-        classifier_activation=classifier_activation,
-        dropout_rate=config.dropout_rate,
-    )
     return build_network(
         stages,
         _style(config, layer_set),
@@ -127,7 +139,7 @@ def build_model(
         survival_prob=config.survival_prob,
         top=top,
         input_shape=shape,
-        normalisation=_normalisation(config, channels) if include_preprocessing else None,
+        normalisation=normalisation,
         features_only=features_only,
         name=config.model_name,
     )

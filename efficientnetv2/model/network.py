@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model.blocks import BlockStyle, block, conv_bn
-from efficientnetv2.model.layers import dense_initializer
+from efficientnetv2.model.layers import LayerSet, dense_initializer
 from hparams.blocks import BlockSpec
 from hparams.preprocess import Normalisation
 
@@ -99,7 +99,7 @@ def build_network(
       ``{"reduction_1": ..., ...}``, each half the size of the one before.
     """
     images = keras.Input(input_shape, name="image")
-    x = _normalise(images, normalisation, style=style)
+    x = normalise_input(images, normalisation, data_format=style.data_format)
     names = ("stem_conv", "stem_bn", "stem_activation")
     x = conv_bn(x, style, filters=stem_filters, kernel_size=3, strides=2, names=names)
     blocks = list(single_blocks(stages, survival_prob=survival_prob))
@@ -126,16 +126,17 @@ def _deep_recursion() -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-def _normalise(
-    images: tf.Tensor, normalisation: Normalisation | None, *, style: BlockStyle
+def normalise_input(
+    images: tf.Tensor, normalisation: Normalisation | None, *, data_format: str
 ) -> tf.Tensor:
+    """Maps pixels of 0..255 to what the network takes, by a layer; None: as they are."""
     if normalisation is None:
         return images
     scale: list = [1.0 / deviation for deviation in normalisation.deviation]
     offset: list = [-m / d for m, d in zip(normalisation.mean, normalisation.deviation)]
     if len(set(zip(scale, offset))) == 1:
         return keras.layers.Rescaling(scale[0], offset=offset[0], name="rescaling")(images)
-    if style.data_format == "channels_first":
+    if data_format == "channels_first":
         scale, offset = ([[[value]] for value in values] for values in (scale, offset))
     return keras.layers.Rescaling(scale, offset=offset, name="rescaling")(images)
 
@@ -143,13 +144,18 @@ def _normalise(
 def _head(x: tf.Tensor, style: BlockStyle, *, top: Top) -> tf.Tensor:
     names = ("top_conv", "top_bn", "top_activation")
     x = conv_bn(x, style, filters=top.head_filters, kernel_size=1, names=names)
+    return classify(x, top, layer_set=style.layer_set, data_format=style.data_format)
+
+
+def classify(x: tf.Tensor, top: Top, *, layer_set: LayerSet, data_format: str) -> tf.Tensor:
+    """Pooling, dropout and classifier on features ``[B, H, W, C]``, as far as ``top`` asks."""
     if top.include_top or top.pooling == "avg":
-        x = keras.layers.GlobalAveragePooling2D(data_format=style.data_format, name="avg_pool")(x)
+        x = keras.layers.GlobalAveragePooling2D(data_format=data_format, name="avg_pool")(x)
     elif top.pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(data_format=style.data_format, name="max_pool")(x)
+        x = keras.layers.GlobalMaxPooling2D(data_format=data_format, name="max_pool")(x)
     if not top.include_top:
         return x
-    dropout = style.layer_set.head_dropout(top.dropout_rate, "top_dropout")
+    dropout = layer_set.head_dropout(top.dropout_rate, "top_dropout")
     x = x if dropout is None else dropout(x)
     return keras.layers.Dense(
         top.num_classes,

@@ -12,6 +12,7 @@ import tqdm
 from efficientnetv2.train.loop import Observer
 from efficientnetv2.train.stages import Stage
 
+_NAMES = 5
 _READ_SECONDS = 0.5  # reading the metrics waits for the device
 
 
@@ -19,27 +20,24 @@ class ProgressBar(Observer):
     """Stage, epoch, images/s, loss, accuracy and the time left, while a person looks on.
 
     Args:
-      batch_size: images a step.
       epochs: of the whole training.
     """
 
-    def __init__(self, *, batch_size: int, epochs: int) -> None:
-        self._batch_size = batch_size
+    def __init__(self, *, epochs: int) -> None:
         self._epochs = epochs
         self._stream = sys.stdout  # Orbit's prints are silenced by replacing sys.stdout
         self._plan: list[Stage] = []
         self._stage: Stage | None = None
-        self._steps_per_epoch = 1
         self._bar: tqdm.tqdm | None = None
         self._start: tuple[int, float] | None = None
         self._last_read = 0.0
 
-    def begin(self, *, step: int, steps_per_epoch: int, plan: list[Stage]) -> None:
+    def begin(self, *, step: int, plan: list[Stage]) -> None:
         """Shows the bar, at the steps that an earlier start has done."""
-        self._plan, self._steps_per_epoch = plan, steps_per_epoch
+        self._plan = plan
         self._bar = tqdm.tqdm(
             initial=step,
-            total=self._epochs * steps_per_epoch,
+            total=plan[-1].end_step,
             unit="step",
             bar_format="{percentage:3.0f}%|{bar:20}| {desc}",
             disable=not sys.stderr.isatty(),
@@ -65,23 +63,25 @@ class ProgressBar(Observer):
 
     def _describe(self, step: int, now: float, *, metrics: dict[str, float]) -> str:
         assert self._start is not None and self._stage is not None
+        stage = self._stage
         seconds = (now - self._start[1]) / (step - self._start[0])
-        epoch = (step - 1) // self._steps_per_epoch + 1
+        epoch = stage.first_epoch + (step - 1 - stage.first_step) // stage.steps_per_epoch + 1
         return (
-            f"stage {self._stage.index + 1}/{len(self._plan)}  {self._stage.image_size} px  "
-            f"epoch {epoch}/{self._epochs}  {self._batch_size / seconds:.0f} images/s  "
+            f"stage {stage.index + 1}/{len(self._plan)}  {stage.image_size} px  "
+            f"epoch {epoch}/{self._epochs}  {stage.batch_size / seconds:.0f} images/s  "
             f"loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.3f}  "
             f"ETA {duration(self._seconds_left(step, seconds_per_step=seconds))}"
         )
 
     def _seconds_left(self, step: int, *, seconds_per_step: float) -> float:
-        """Later stages cost more by the area of their images."""
+        """Later stages cost more by the area and the number of their images."""
         assert self._stage is not None
         left = 0.0
         for stage in self._plan[self._stage.index :]:
-            first = max(stage.first_epoch * self._steps_per_epoch, step)
-            area = (stage.image_size / self._stage.image_size) ** 2
-            left += (stage.end_epoch * self._steps_per_epoch - first) * seconds_per_step * area
+            pixels = stage.batch_size * stage.image_size**2
+            pixels_here = self._stage.batch_size * self._stage.image_size**2
+            steps = stage.end_step - max(stage.first_step, step)
+            left += steps * seconds_per_step * pixels / pixels_here
         return left
 
     def epoch(self, line: dict[str, Any]) -> None:
@@ -90,6 +90,12 @@ class ProgressBar(Observer):
         self._bar.clear()
         print(epoch_line(line, epochs=self._epochs, stages=len(self._plan)), file=self._stream)
         self._stream.flush()
+
+    def bad_images(self, names: list[str]) -> None:
+        """Says which images were left out."""
+        first = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
+        images = f"{len(names)} image{'s' if len(names) > 1 else ''}"
+        print(f"left out {images} that cannot be read: {first}", file=self._stream, flush=True)
 
     def end(self) -> None:
         """Removes the bar."""
@@ -101,7 +107,7 @@ def epoch_line(line: dict[str, Any], *, epochs: int, stages: int) -> str:
     """Returns a record of metrics.jsonl as one line for people."""
     text = (
         f"epoch {line['epoch']:>{len(str(epochs))}}/{epochs}  stage {line['stage']}/{stages}  "
-        f"{line['image_size']} px  loss {line['loss']:.4f}  accuracy {line['accuracy']:.4f}  "
+        f"{line['image_size']:.0f} px  loss {line['loss']:.4f}  accuracy {line['accuracy']:.4f}  "
         f"lr {line['learning_rate']:.2e}  {line['images_per_second']:.0f} images/s  "
         f"{duration(line['seconds'])}"
     )

@@ -16,21 +16,25 @@ from typing import Any
 import orbit
 import tensorflow as tf
 
-from efficientnetv2.data.pipeline import TrainingInput, build_training_input
+from efficientnetv2.data.broken import SkippedLog
+from efficientnetv2.data.pipeline import Leg, build_training_input
 from efficientnetv2.data.sources import Source
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.saving import build_checkpoint
 from efficientnetv2.train.schedules import build_learning_rate
+from efficientnetv2.train.sizes import build_settings
 from efficientnetv2.train.stages import Stage, build_stages, stage_at
 from efficientnetv2.train.step import Learner, Stopped, Trainer, build_learner
 from efficientnetv2.train.strategy import build_strategy
 from hparams.resolve import Config
 
+_NAMES = 5  # of images that were left out, in a record
+
 
 class Observer:
     """What a training tells while it runs; every method may be left as it is."""
 
-    def begin(self, *, step: int, steps_per_epoch: int, plan: list[Stage]) -> None:
+    def begin(self, *, step: int, plan: list[Stage]) -> None:
         """Called once, with the finished steps of an earlier start (0 if none)."""
 
     def stage(self, stage: Stage) -> None:
@@ -41,6 +45,9 @@ class Observer:
 
     def epoch(self, line: dict[str, Any]) -> None:
         """Called after each epoch with what goes into metrics.jsonl."""
+
+    def bad_images(self, names: list[str]) -> None:
+        """Called after an epoch in which images were left out for the first time."""
 
     def end(self) -> None:
         """Called when the training ends, whether it is finished, stopped or failed."""
@@ -58,8 +65,9 @@ class Training:
     Attributes:
       learner: the network and all that is trained with it.
       trainer: Orbit's inner loop.
+      strategy: the devices.
       plan: the stages.
-      steps_per_epoch: whole batches in one pass over the training split.
+      settings: sizes and strengths by step.
     """
 
     def __init__(
@@ -68,19 +76,29 @@ class Training:
         self._config = config
         self._run = run
         self._observer = observer or Observer()
-        self._input: TrainingInput = build_training_input(config, source)
-        self.steps_per_epoch = self._input.steps_per_epoch
-        self._rate = build_learning_rate(config, steps_per_epoch=self.steps_per_epoch)
         self._stop_signal: int | None = None
-        self.plan = build_stages(config)
+        self.plan = build_stages(config, num_images=source.num_images(config.data.train_split))
+        self._end_step = self.plan[-1].end_step
+        self.settings = build_settings(config, self.plan)
+        self._skipped = SkippedLog(run.bad_images_file)
+        self._bad_images_told = 0
+        self._input = build_training_input(
+            config,
+            source,
+            legs=_legs(self.plan),
+            settings=self.settings,
+            skipped=self._skipped,
+        )
+        self._rate = build_learning_rate(config, self.plan)
         tf.keras.utils.set_random_seed(config.train.seed)
-        strategy = build_strategy(config.runtime.strategy)
+        self.strategy = strategy = build_strategy(config.runtime.strategy)
         with strategy.scope():
             self.learner: Learner = build_learner(config, self._rate)
         self.trainer = Trainer(
             self.learner,
             strategy,
-            global_batch_size=config.train.batch_size,
+            settings=self.settings,
+            loss_type=config.train.loss_type,
             label_smoothing=config.train.label_smoothing,
             weight_decay=config.train.weight_decay,
             after_step=self._after_step,
@@ -94,7 +112,7 @@ class Training:
         self._controller = orbit.Controller(
             global_step=self.learner.state.step,
             trainer=self.trainer,
-            steps_per_loop=lambda step: self.steps_per_epoch - step % self.steps_per_epoch,
+            steps_per_loop=lambda step: self._epoch_end(int(step)) - step,
             strategy=strategy,
             summary_dir=str(run.tensorboard),
         )
@@ -108,59 +126,77 @@ class Training:
         Returns:
           None when all epochs are done, or the number of the signal that stopped it (saved).
         """
-        self._run.forget_metrics_after(self.learner.step)
-        self._observer.begin(
-            step=self.learner.step, steps_per_epoch=self.steps_per_epoch, plan=self.plan
-        )
+        step = self.learner.step
+        self._run.forget_metrics_after(step)
+        self._observer.begin(step=step, plan=self.plan)
         try:
             with self._stop_on_signals():
-                while self.learner.step < self._config.train.epochs * self.steps_per_epoch:
+                if step < self._end_step:
+                    self.trainer.set_input(self._input.batches(start_step=step))
+                while self.learner.step < self._end_step:
                     self._run_stage(after_epoch)
         except Stopped:
             self._save()
             return self._stop_signal
+        except tf.errors.OpError as error:
+            self._save()
+            self._input.raise_bad_image(error, step=self.learner.step)
         finally:
             self._observer.end()
         return None
 
+    def _epoch_end(self, step: int) -> int:
+        """The first step after the epoch that ``step`` belongs to."""
+        stage = stage_at(self.plan, step)
+        done = (step - stage.first_step) // stage.steps_per_epoch
+        return stage.first_step + (done + 1) * stage.steps_per_epoch
+
     def _run_stage(self, after_epoch: Callable[[], dict[str, float]] | None) -> None:
-        step = self.learner.step
-        stage = stage_at(self.plan, step // self.steps_per_epoch)
+        stage = stage_at(self.plan, self.learner.step)
         self._observer.stage(stage)
-        self.learner.state.dropout_rate.assign(stage.dropout_rate)
-        self.trainer.set_input(self._input.batches(image_size=stage.image_size, start_step=step))
-        while self.learner.step < stage.end_epoch * self.steps_per_epoch:
+        while self.learner.step < stage.end_step:
             self._run_epoch(stage, after_epoch)
 
     def _run_epoch(self, stage: Stage, after_epoch: Callable[[], dict[str, float]] | None) -> None:
         start, first_step = time.monotonic(), self.learner.step
-        epoch_end = (first_step // self.steps_per_epoch + 1) * self.steps_per_epoch
+        end_step = self._epoch_end(first_step)
         # Orbit prints a line a loop; ours come from the observer.
         with contextlib.redirect_stdout(io.StringIO()):
-            self._controller.train(epoch_end, checkpoint_at_completion=False)
+            self._controller.train(end_step, checkpoint_at_completion=False)
         seconds = time.monotonic() - start
+        epoch = stage.first_epoch + (end_step - stage.first_step) // stage.steps_per_epoch
         line = {
-            "epoch": epoch_end // self.steps_per_epoch,
-            "step": epoch_end,
+            "epoch": epoch,
+            "step": end_step,
             "stage": stage.index + 1,
-            "image_size": stage.image_size,
-            "dropout_rate": stage.dropout_rate,
-            "learning_rate": float(self._rate(tf.constant(epoch_end - 1))),
+            **self.settings.mean(end_step - stage.steps_per_epoch, end_step),
+            "learning_rate": float(self._rate(tf.constant(end_step - 1))),
             **self.learner.metrics.result(),
-            "images_per_second": (epoch_end - first_step) * self._config.train.batch_size / seconds,
+            "images_per_second": (end_step - first_step) * stage.batch_size / seconds,
             "seconds": seconds,
         }
         self.learner.metrics.reset()
         line.update(after_epoch() if after_epoch else {})
+        self._record(line)
+        if epoch % self._config.runtime.save_checkpoint_epochs == 0 or end_step == self._end_step:
+            self._save()
+        if self._stop_signal is not None:
+            raise Stopped
+
+    def _record(self, line: dict[str, Any]) -> None:
+        bad = self._skipped.names()
+        if bad:
+            line.update({"bad_images": len(bad), "bad_image_names": bad[:_NAMES]})
         self._run.append_metrics(line)
         self._observer.epoch(line)
-        every = self._config.runtime.save_checkpoint_epochs
-        if line["epoch"] % every == 0 or line["epoch"] == self._config.train.epochs:
-            self._save()
+        if len(bad) > self._bad_images_told:
+            self._bad_images_told = len(bad)
+            self._observer.bad_images(bad)
 
     def _after_step(self, step: int) -> None:
         self._observer.step(step, self.learner.metrics.result)
-        if self._stop_signal is not None:
+        # After an epoch's last step its record is written first.
+        if self._stop_signal is not None and step < self._epoch_end(step - 1):
             raise Stopped
 
     def _save(self) -> None:
@@ -182,3 +218,13 @@ class Training:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _legs(plan: list[Stage]) -> list[Leg]:
+    """Joins stages of the same batch size."""
+    legs: list[Leg] = []
+    for stage in plan:
+        leg = Leg(stage.first_epoch, stage.first_step, stage.steps_per_epoch, stage.batch_size)
+        if not legs or legs[-1].batch_size != leg.batch_size:
+            legs.append(leg)
+    return legs

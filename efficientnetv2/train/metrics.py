@@ -17,6 +17,18 @@ def top_k_correct(logits: tf.Tensor, labels: tf.Tensor, *, k: int) -> tf.Tensor:
     return tf.math.in_top_k(tf.cast(labels, tf.int32), tf.cast(logits, tf.float32), k)
 
 
+def any_in_top_k(logits: tf.Tensor, targets: tf.Tensor, *, k: int) -> tf.Tensor:
+    """Returns bool ``[B]``: whether one of an image's labels is among the k largest logits.
+
+    Args:
+      logits: ``[B, K]``.
+      targets: ``[B, K]``, 1 at each label and 0 elsewhere.
+      k: at least 1; with K classes or more it is always right, if there is a label.
+    """
+    best = tf.math.top_k(logits, k=min(k, logits.shape[-1])).indices
+    return tf.reduce_max(tf.gather(targets, best, batch_dims=1), -1) > 0
+
+
 class TrainingMetrics(tf.Module):
     """Means of loss and top-1 accuracy over the steps since the last reset.
 
@@ -45,9 +57,11 @@ class TrainingMetrics(tf.Module):
         Args:
           loss_sum: loss summed over this replica's images.
           logits: ``[B, K]``.
-          targets: ``[B, K]``; a mixed image counts as its largest part.
+          targets: ``[B, K]``; a mixed image counts as its largest part, and one of several labels
+            as any of them; one without a label is never right.
         """
-        hits = tf.equal(tf.argmax(logits, -1), tf.argmax(targets, -1))
+        chosen = tf.gather(targets, tf.argmax(logits, -1), batch_dims=1)
+        hits = (chosen > 0) & (chosen >= tf.reduce_max(targets, -1))
         self._loss.assign_add(tf.cast(loss_sum, tf.float32))
         self._correct.assign_add(tf.reduce_sum(tf.cast(hits, tf.float32)))
         self._images.assign_add(tf.cast(tf.shape(logits)[0], tf.float32))

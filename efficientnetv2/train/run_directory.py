@@ -15,7 +15,9 @@ from hparams.overrides import Overrides
 from hparams.resolve import Config, load_config, save_config
 
 # Keys that may differ between the start and the continuation of one training.
-_FREE_KEYS = ("runtime.", "eval.", "data.data_dir")
+_FREE_KEYS = ("runtime.", "eval.", "data.data_dir", "data.service", "data.cache_mib")
+# What is not set is found in the data, and compared when they have been opened.
+_FOUND_KEYS = ("model.num_classes", "data.train_split", "data.minival_split", "data.eval_split")
 
 
 class RunError(UserError):
@@ -43,6 +45,19 @@ class RunDirectory:
         self.best = self.path / "best"
         self.tensorboard = self.path / "tensorboard"
         self.curves_file = self.path / "curves.png"
+        self.split_file = self.path / "split.csv"
+        self.bad_images_file = self.path / "bad_images.txt"
+
+    def create(self) -> None:
+        """Creates the directory.
+
+        Raises:
+          RunError: if it cannot be created.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot write to '{self.path}': {error.strerror or error}") from None
 
     def start(self, config: Config, class_names: Sequence[str]) -> None:
         """Creates the directory and writes the configuration and the names of the classes.
@@ -71,7 +86,9 @@ class RunDirectory:
         changed = [
             f"{key} {before[key]} -> {now[key]}"
             for key in now
-            if before[key] != now[key] and not key.startswith(_FREE_KEYS)
+            if before[key] != now[key]
+            and not key.startswith(_FREE_KEYS)
+            and not (now[key] is None and key in _FOUND_KEYS)
         ]
         if changed:
             raise RunError(

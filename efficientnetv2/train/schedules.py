@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.train.stages import Stage
 from hparams.resolve import Config
+
+_ROUNDING = 1e-9  # of a decay: more than any quotient is off, less than a step is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,9 @@ class LearningRate:
 
 def _exponential(rate: LearningRate, step: tf.Tensor, length: float) -> tf.Tensor:
     del length
-    return tf.pow(tf.constant(rate.decay_factor, tf.float64), tf.floor(step / rate.decay_steps))
+    # A graph divides by a constant by multiplying with its reciprocal: 49 / 49 falls short of 1.
+    decays = tf.floor(step / rate.decay_steps + _ROUNDING)
+    return tf.pow(tf.constant(rate.decay_factor, tf.float64), decays)
 
 
 def _cosine(rate: LearningRate, step: tf.Tensor, length: float) -> tf.Tensor:
@@ -77,10 +82,42 @@ _DECAYS: dict[str, Callable[[LearningRate, tf.Tensor, float], tf.Tensor]] = {
 }
 
 
-class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """``LearningRate`` in the form that Keras optimizers read at each update."""
+@dataclasses.dataclass(frozen=True)
+class StagedRate:
+    """A learning rate for stages whose batches, and so whose steps an epoch, differ.
 
-    def __init__(self, rate: LearningRate) -> None:
+    The rate follows the epochs, and is proportional to the batch size, as ``lr_base`` is.
+
+    Attributes:
+      rate: for the batch size of the last stage.
+      first_step: of each stage.
+      first_epoch: of each stage.
+      steps_per_epoch: of each stage.
+      batch_factor: batch size of each stage by that of the last.
+    """
+
+    rate: LearningRate
+    first_step: tuple[int, ...]
+    first_epoch: tuple[int, ...]
+    steps_per_epoch: tuple[int, ...]
+    batch_factor: tuple[float, ...]
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate of the update that follows ``step`` finished steps."""
+        step = tf.cast(step, tf.int64)
+        first = tf.constant(self.first_step, tf.int64)
+        row = tf.searchsorted(first, tf.reshape(step, [1]), side="right")[0] - 1
+        steps = tf.cast(step - tf.gather(first, row), tf.float64)
+        per_epoch = tf.gather(tf.constant(self.steps_per_epoch, tf.float64), row)
+        epoch = tf.gather(tf.constant(self.first_epoch, tf.float64), row) + steps / per_epoch
+        rate = self.rate(epoch * self.steps_per_epoch[-1])
+        return rate * tf.gather(tf.constant(self.batch_factor, tf.float32), row)
+
+
+class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate in the form that Keras optimizers read at each update."""
+
+    def __init__(self, rate: LearningRate | StagedRate) -> None:
         self.rate = rate
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
@@ -92,13 +129,14 @@ class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"rate": dataclasses.asdict(self.rate)}
 
 
-def build_learning_rate(config: Config, *, steps_per_epoch: int) -> LearningRate:
+def build_learning_rate(config: Config, plan: Sequence[Stage]) -> LearningRate | StagedRate:
     """Opens the configuration for the learning rate (paper section 5.1).
 
     The peak is ``train.lr_base * train.batch_size / 256``.
     """
     train = config.train
-    return LearningRate(
+    steps_per_epoch = plan[-1].steps_per_epoch
+    rate = LearningRate(
         peak=train.lr_base * train.batch_size / 256,
         name=train.lr_sched,
         warmup_steps=train.lr_warmup_epoch * steps_per_epoch,
@@ -107,4 +145,13 @@ def build_learning_rate(config: Config, *, steps_per_epoch: int) -> LearningRate
         decay_factor=train.lr_decay_factor,
         minimum=train.lr_min,
         decay_in_warmup=train.lr_decay_in_warmup,
+    )
+    if all(stage.batch_size == train.batch_size for stage in plan):
+        return rate
+    return StagedRate(
+        rate,
+        first_step=tuple(stage.first_step for stage in plan),
+        first_epoch=tuple(stage.first_epoch for stage in plan),
+        steps_per_epoch=tuple(stage.steps_per_epoch for stage in plan),
+        batch_factor=tuple(stage.batch_size / train.batch_size for stage in plan),
     )

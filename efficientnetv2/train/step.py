@@ -12,13 +12,14 @@ import orbit
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.data.settings import SettingsSchedule
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.layers import TrainingState, training_layers
 from efficientnetv2.train.ema import MovingAverage
-from efficientnetv2.train.losses import l2_term, softmax_cross_entropy
+from efficientnetv2.train.losses import LOSSES, l2_term
 from efficientnetv2.train.metrics import TrainingMetrics
 from efficientnetv2.train.optimizers import build_optimizer
-from efficientnetv2.train.schedules import KerasSchedule, LearningRate
+from efficientnetv2.train.schedules import KerasSchedule, LearningRate, StagedRate
 from hparams.resolve import Config
 
 
@@ -55,7 +56,7 @@ def named_weights(model: keras.Model) -> dict[str, tf.Variable]:
     return {weight.path: weight.value for weight in model.weights}
 
 
-def build_learner(config: Config, rate: LearningRate) -> Learner:
+def build_learner(config: Config, rate: LearningRate | StagedRate) -> Learner:
     """Opens the configuration for all that is trained; call it under the strategy's scope."""
     step = tf.Variable(
         0,
@@ -79,7 +80,8 @@ class Trainer(orbit.AbstractTrainer):
     Args:
       learner: what is trained.
       strategy: where.
-      global_batch_size: images a step, over all replicas.
+      settings: batch size and dropout rate by step.
+      loss_type: a row of ``losses.LOSSES``.
       label_smoothing: of the loss.
       weight_decay: of the loss's L2 term.
       after_step: called with the number of finished steps; may raise ``Stopped``.
@@ -93,7 +95,8 @@ class Trainer(orbit.AbstractTrainer):
         learner: Learner,
         strategy: tf.distribute.Strategy,
         *,
-        global_batch_size: int,
+        settings: SettingsSchedule,
+        loss_type: str,
         label_smoothing: float,
         weight_decay: float,
         after_step: Callable[[int], None],
@@ -101,7 +104,8 @@ class Trainer(orbit.AbstractTrainer):
         self.num_traces = 0
         self._learner = learner
         self._strategy = strategy
-        self._global_batch_size = global_batch_size
+        self._settings = settings
+        self._loss = LOSSES[loss_type]
         self._label_smoothing = label_smoothing
         self._weight_decay = weight_decay
         self._after_step = after_step
@@ -122,23 +126,35 @@ class Trainer(orbit.AbstractTrainer):
 
     def _distributed_step(self, batches: Iterator) -> None:
         self.num_traces += 1  # Python runs only while tracing
-        images, targets = next(batches)
-        self._strategy.run(self._replica_step, args=(images, targets))
         state, average = self._learner.state, self._learner.average
-        if average is not None:
-            average.update(state.step)
-        state.step.assign_add(1)
+        settings = self._settings.at(state.step)
+        images, targets = next(batches)
+        # Where an image cannot be read, nothing of the step may have happened: no count goes on.
+        with tf.control_dependencies(self._strategy.experimental_local_results(images)):
+            state.dropout_rate.assign(settings.dropout_rate)
+            batch_size = tf.cast(settings.batch_size, tf.float32)
+        self._strategy.run(self._replica_step, args=(images, targets, batch_size))
+        with tf.control_dependencies(self._strategy.experimental_local_results(images)):
+            if average is not None:
+                average.update(state.step)
+            state.step.assign_add(1)
 
-    def _replica_step(self, images: tf.Tensor, targets: tf.Tensor) -> None:
+    def _replica_step(
+        self, images: tf.Tensor, targets: tf.Tensor, global_batch_size: tf.Tensor
+    ) -> None:
+        with tf.control_dependencies([images]):
+            self._update(images, targets, global_batch_size)
+
+    def _update(self, images: tf.Tensor, targets: tf.Tensor, global_batch_size: tf.Tensor) -> None:
         model = self._learner.model
         variables = model.trainable_variables
         with tf.GradientTape() as tape:
             logits = model(images, training=True)
-            cross_entropy = softmax_cross_entropy(
+            cross_entropy = self._loss(
                 logits,
                 targets,
                 label_smoothing=self._label_smoothing,
-                global_batch_size=self._global_batch_size,
+                global_batch_size=global_batch_size,
             )
             penalty = l2_term(_kernels(model), weight_decay=self._weight_decay)
             # The optimizer adds the replicas' gradients: each brings its share of the L2 term.
@@ -147,7 +163,7 @@ class Trainer(orbit.AbstractTrainer):
         self._learner.optimizer.apply(gradients, variables)
         images_here = tf.cast(tf.shape(images)[0], tf.float32)
         self._learner.metrics.update(
-            loss_sum=cross_entropy * self._global_batch_size + penalty * images_here,
+            loss_sum=cross_entropy * global_batch_size + penalty * images_here,
             logits=logits,
             targets=targets,
         )

@@ -38,7 +38,10 @@ WRONG = {
     "--hparam_str=train.batch_size=1258": "more than the 1257 images of the training split",
     "--hparam_str=train.epochs": "'train.epochs' is not of the form key=value",
     "--hparam_str=nowhere.yaml": "cannot read config file 'nowhere.yaml'",
-    "--hparam_str=data.augname=randaug": "data.augname=randaug is not available yet",
+    "--hparam_str=data.augname=randaugh": "data.augname must be one of none, randaug, autoaug",
+    "--dataset_cfg=caltech101": "other sets of TensorFlow Datasets are given as tfds:NAME",
+    "--dataset_cfg=folder": "folder needs the folder of its files: --data_dir=FOLDER",
+    "--data_dir=nowhere": "'nowhere'",
     "--sweeps=train.lr_base=0": "train.lr_base must be above 0, got 0.0",
     "--mode=trian": "unknown mode 'trian'; did you mean 'train'?",
     "--mode=infer": "--mode=infer needs --image_path=FILE_OR_FOLDER",
@@ -108,7 +111,7 @@ def test_help():
     assert (result.returncode, result.stderr) == (0, "")
     for word in ("train", "eval", "traineval", "infer", "--hparam_str", "--model_dir", "digits"):
         assert word in result.stdout
-    assert result.stdout.count("\n  python main_tf2.py") == 3
+    assert result.stdout.count("\n  python main_tf2.py") == 4
     assert seconds < LIMIT_SECONDS
 
 
@@ -146,7 +149,8 @@ def test_main_py_wants_imagenet_on_a_tpu(tmp_path):
 
 
 def test_main_py_takes_the_official_flags(tmp_path):
-    flags = ["--nouse_tpu", "--dataset_cfg=Imagenet", "--hparam_str=data.augname=none"]
+    flags = ["--nouse_tpu", "--dataset_cfg=Imagenet"]
     result = run("--mode=train", *flags, f"--data_dir={tmp_path}", program="main.py", cwd=tmp_path)
     assert result.returncode == 2
-    assert f"data set 'imagenet2012' is not prepared in '{tmp_path}'" in result.stderr
+    assert "'imagenet2012'" in result.stderr and str(tmp_path) in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -33,7 +33,13 @@ def run(*arguments, cwd):
 def home(tmp_path_factory):
     """A working folder with a finished ``traineval`` in runs/ and the digits in data/."""
     folder = tmp_path_factory.mktemp("home")
-    result = run("--mode=traineval", "--data_dir=data", f"--hparam_str={SETTINGS}", cwd=folder)
+    result = run(
+        "--mode=traineval",
+        "--dataset_cfg=digits",
+        "--data_dir=data",
+        f"--hparam_str={SETTINGS}",
+        cwd=folder,
+    )
     assert result.returncode == 0, result.stderr
     (folder / "stdout").write_text(result.stdout)
     (folder / "stderr").write_text(result.stderr)
@@ -85,7 +91,9 @@ def test_tensorboard_has_the_loss_of_every_epoch(trained):
 
 def test_evaluation_gives_what_training_gave(home, trained):
     after_training = json.loads((trained / "eval.json").read_text())
-    result = run("--mode=eval", "--data_dir=data", "--eval_name=again", cwd=home)
+    result = run(
+        "--mode=eval", "--dataset_cfg=digits", "--data_dir=data", "--eval_name=again", cwd=home
+    )
     assert result.returncode == 0, result.stderr
     again = json.loads((trained / "eval_again.json").read_text())
     assert again["raw"]["images"] == again["ema"]["images"] == 360
@@ -107,7 +115,12 @@ def test_the_written_config_repeats_the_run(trained, home):
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config["train"]["epochs"] == 4
     assert config["model"]["blocks_args"] == BLOCKS.strip("[]").split(",")
-    flags = ["--mode=train", f"--hparam_str={trained / 'config.yaml'}", "--data_dir=data"]
+    flags = [
+        "--mode=train",
+        f"--hparam_str={trained / 'config.yaml'}",
+        "--dataset_cfg=digits",
+        "--data_dir=data",
+    ]
     result = run(*flags, cwd=home)  # the run is complete: only its evaluation is repeated
     assert result.returncode == 0, result.stderr
     assert "epoch 1/4" not in result.stdout and "top-1" in result.stdout
@@ -115,7 +128,13 @@ def test_the_written_config_repeats_the_run(trained, home):
 
 def test_another_configuration_is_refused(home):
     settings = SETTINGS.replace("train.lr_base=0.02", "train.lr_base=0.03")
-    result = run("--mode=train", "--data_dir=data", f"--hparam_str={settings}", cwd=home)
+    result = run(
+        "--mode=train",
+        "--dataset_cfg=digits",
+        "--data_dir=data",
+        f"--hparam_str={settings}",
+        cwd=home,
+    )
     assert result.returncode == 2
     assert "train.lr_base 0.02 -> 0.03" in result.stderr
 
@@ -130,12 +149,15 @@ def test_another_model_name_is_refused(home, trained):
 
 @pytest.fixture(scope="module")
 def pictures(home):
-    from efficientnetv2.data.sources import open_source
+    from efficientnetv2.data.sources import build_source
+    from hparams import resolve
 
     folder = home / "pictures" / "deeper"
     folder.mkdir(parents=True)
-    source = open_source("digits", data_dir=str(home / "data"))
-    for index, (encoded, label) in enumerate(source.examples("train").take(20)):
+    place = {"data.data_dir": str(home / "data")}
+    source = build_source(resolve("efficientnetv2-s", "digits", place))
+    references = source.references("train", seed=None, buffer=1)
+    for index, (_, encoded, label) in enumerate(map(source.load, references.take(20))):
         (folder / f"{index:02d}_{int(label)}.png").write_bytes(encoded.numpy())
     return home / "pictures"
 
@@ -165,7 +187,7 @@ def test_a_broken_image_is_named(home, trained, content, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_same_command_goes_on(home, number, tmp_path):
-    flags = ["--mode=train", f"--data_dir={home / 'data'}", f"--hparam_str={SETTINGS}"]
+    flags = ["--dataset_cfg=digits", f"--data_dir={home / 'data'}", f"--hparam_str={SETTINGS}"]
     process = subprocess.Popen(
         command(*flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )

@@ -42,6 +42,12 @@ NON_DEFAULT = {
     "train.batch_size": 48,
     "train.stages": 3,
     "train.isize": 160,
+    "train.size_schedule": "random",
+    "train.size_steps": 30,
+    "train.stage_rule": "official",
+    "train.adaptive_regularisation": False,
+    "train.scale_batch_with_size": True,
+    "train.loss_type": "sigmoid",
     "train.optimizer": "lamb",
     "train.momentum": 0.85,
     "train.rmsprop_decay": 0.8,
@@ -58,26 +64,42 @@ NON_DEFAULT = {
     "train.seed": 2104,
     "eval.batch_size": 24,
     "eval.isize": 176,
-    "data.tfds_name": "flowers",
+    "data.source": "folder",
+    "data.tfds_name": "null",
     "data.data_dir": "/data: 'räksmörgås', # 1e3",
+    "data.multi_label": True,
     "data.train_split": "train[10%:]",
     "data.minival_split": "train[:10%]",
-    "data.eval_split": "null",
+    "data.eval_split": "1_000",
+    "data.on_bad_image": "skip",
+    "data.cache_mib": 0,
+    "data.service": "grpc://10.0.0.2:5000",
+    "data.service_streams": 3,
     "data.ibase": 96,
     "data.crop_area": [0.3, 0.9],
     "data.crop_aspect": [0.5, 2.0],
     "data.flip": False,
     "data.eval_crop": False,
     "data.augname": "autoaug",
+    "data.augment_ops": "official",
+    "data.randaug_layers": 4,
+    "data.cutout": 0.25,
     "data.ram": 7.5,
     "data.ram_base": 2.5,
+    "data.mixup_base": 0.3,
     "data.mixup_alpha": 0.4,
+    "data.cutmix_base": 0.7,
     "data.cutmix_alpha": 0.6,
     "data.shuffle_buffer": 99,
     "runtime.strategy": "cpu",
     "runtime.keep_checkpoint_max": 7,
     "runtime.save_checkpoint_epochs": 3,
 }
+EXCLUSIVE = ("train.size_schedule", "train.scale_batch_with_size")  # never both at once
+
+
+def non_default(left_out):
+    return {name: value for name, value in NON_DEFAULT.items() if name != left_out}
 
 
 def spelled(default):
@@ -153,19 +175,19 @@ def test_values_beyond_a_limit_are_refused(name, words, limit, value):
         checked(name, given)
 
 
-def test_every_key_can_be_overridden():
+@pytest.mark.parametrize("left_out", EXCLUSIVE)
+def test_every_key_can_be_overridden(left_out):
     plain = flat(resolve("efficientnetv2-m", "imagenet2012"))
-    names = {key: plain[key] for key in ("model.model_name", "data.ds_name")}
-    assert flat(resolve("efficientnetv2-m", "imagenet2012", NON_DEFAULT)) == {
-        **NON_DEFAULT,
-        **names,
-    }
-    assert set(NON_DEFAULT) | set(names) == set(KEYS)
+    names = {key: plain[key] for key in ("model.model_name", "data.ds_name", left_out)}
+    expected = {**NON_DEFAULT, **names}
+    assert flat(resolve("efficientnetv2-m", "imagenet2012", non_default(left_out))) == expected
+    assert set(expected) == set(KEYS)
     assert not [key for key, v in NON_DEFAULT.items() if v in (plain[key], KEYS[key].default)]
 
 
-def test_every_key_is_saved_and_read_back(tmp_path):
-    config = resolve("efficientnetv2-m", "imagenet2012", NON_DEFAULT)
+@pytest.mark.parametrize("left_out", EXCLUSIVE)
+def test_every_key_is_saved_and_read_back(tmp_path, left_out):
+    config = resolve("efficientnetv2-m", "imagenet2012", non_default(left_out))
     save_config(config, tmp_path / "config")
     loaded = load_config(tmp_path / "config")
     assert loaded == config
@@ -216,7 +238,6 @@ def test_every_choice_is_allowed_and_no_other(name):
         "model.survival_prob",
         "model.bn_epsilon",
         "model.feature_size",
-        "model.num_classes",
     ],
 )
 def test_defaults_are_the_official_ones_for_v2_s(name):
@@ -253,8 +274,10 @@ def test_the_print_has_one_row_for_every_key(printed, name):
         "| `train.lr_base` | float | `0.016` | peak learning rate for 256 images a step (> 0) |",
         "| `model.bn_momentum` | float | `0.99` | decay of BatchNorm statistics a step "
         "(>= 0, <= 1) |",
-        "| `data.data_dir` | str | not set | folder of prepared TFDS data; not set: "
-        "~/tensorflow_datasets |",
+        "| `data.data_dir` | str | not set | folder of the data; not set: ~/tensorflow_datasets, "
+        "for TFDS only |",
+        "| `data.cache_mib` | int | `256` | keep the encoded images of splits up to this size in "
+        "memory, MiB (>= 0) |",
         "| `data.augname` | str | `'none'` | augmentation of single images "
         "(`none`, `randaug`, `autoaug`) |",
     ],

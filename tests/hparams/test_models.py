@@ -22,15 +22,17 @@ V2_PAPER = [f"efficientnetv2-{size}" for size in ("s", "m", "l", "xl")]
 V2_BASE = [f"efficientnetv2-b{size}" for size in range(4)]
 V1 = [f"efficientnet-b{size}" for size in range(9)] + ["efficientnet-l2"]
 LITE = [f"efficientnet-lite{size}" for size in range(5)]
+RESNET = ["resnet50", "resnet152"]
+EFFICIENT = V2_PAPER + V2_BASE + V1 + LITE
 
 
 def test_all_names_are_there():
-    assert list(MODELS) == V2_PAPER + V2_BASE + V1 + LITE
-    assert len(MODELS) == 23
+    assert sorted(MODELS) == sorted(EFFICIENT + RESNET)
+    assert len(MODELS) == 25
 
 
-def test_golden_data_has_every_model_but_lite():
-    assert set(GOLDEN) == set(MODELS) - set(LITE)
+def test_golden_data_has_every_efficientnet_but_lite():
+    assert set(GOLDEN) == set(EFFICIENT) - set(LITE)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -98,7 +100,7 @@ def test_lite_is_v1_without_squeeze_and_excitation(name):
     assert lite == [dataclasses.replace(block, se_ratio=None) for block in v1]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EFFICIENT)
 def test_lites_settings_are_lites_alone(name):
     model = resolve_model(name)
     settings = (model.act_fn, model.fix_head_stem, model.round_down_limit)
@@ -112,6 +114,7 @@ def test_lites_settings_are_lites_alone(name):
         (V2_BASE, "v2", "v1"),
         (V1, "v1", "v1"),
         (LITE, "lite", "lite"),
+        (RESNET, "resnet", "v1"),
     ],
 )
 def test_family_and_preprocessing(names, family, preprocess):
@@ -229,6 +232,14 @@ def test_resolve_model_knows_no_data_set():
         ("efficientnetv2-s", "epochs=3", "unknown key 'epochs'; did you mean 'train.epochs'?"),
         ("efficientnetv2-s", "num_classes=0", "model.num_classes must be at least 1, got 0"),
         ("efficientnetv2-s", "blocks_args=[]", "model.blocks_args must hold at least one block"),
+        ("efficientnetv2-s", "train.epochs=3", "key 'train.epochs' is not of a model"),
+        ("efficientnetv2-s", "family=resnet", "model.family=resnet is for resnet50 and resnet152"),
+        (
+            "efficientnetv2-s",
+            "model_name=efficientnetv2-m",
+            "model.model_name is efficientnetv2-s, chosen by --model_name; it cannot be overridden "
+            "with 'efficientnetv2-m'",
+        ),
     ],
 )
 def test_resolve_model_refuses(name, overrides, message):
@@ -239,7 +250,7 @@ def test_resolve_model_refuses(name, overrides, message):
 @pytest.mark.parametrize(
     ("statement", "answer"),
     [
-        ("import hparams, hparams.models as m; print(len(m.MODELS))", "23"),
+        ("import hparams, hparams.models as m; print(len(m.MODELS))", "25"),
         ("from efficientnetv2 import list_models; print(list_models()[-1])", LITE[-1]),
     ],
 )

@@ -62,10 +62,19 @@ def test_nothing_overrides_nothing(nothing):
 
 
 @pytest.mark.parametrize("word", ["none", "None", "null", ""])
-@pytest.mark.parametrize("key", ["model.dropout_base", "data.data_dir"])
-def test_a_key_that_is_not_set_by_default_can_be_unset(word, key):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.dropout_base", 0.05),
+        ("model.num_classes", 7),
+        ("data.data_dir", "/data"),
+        ("data.eval_split", "dev"),
+    ],
+)
+def test_a_key_that_is_not_set_by_default_can_be_unset(word, key, value):
     section, field = key.split(".")
-    first = "model.dropout_base=0.05,data.data_dir=/data"
+    first = {key: value}
+    assert resolve("efficientnetv2-s", "digits", first)[section][field] == value
     config = resolve("efficientnetv2-s", "digits", first, f"{key}={word}")
     assert config[section][field] is None
 
@@ -146,6 +155,15 @@ def test_wrong_lists(text, message):
         ("model.dropout_rate=1", "model.dropout_rate must be at most 0.99, got 1.0"),
         ("model.dropout_base=-0.1", "model.dropout_base must be at least 0, got -0.1"),
         ("model.survival_prob=1.01", "model.survival_prob must be at most 1, got 1.01"),
+        ("train.size_steps=-1", "train.size_steps must be at least 0, got -1"),
+        ("data.cache_mib=-1", "data.cache_mib must be at least 0, got -1"),
+        ("data.service_streams=0", "data.service_streams must be at least 1, got 0"),
+        ("data.randaug_layers=-1", "data.randaug_layers must be at least 0, got -1"),
+        ("data.cutout=-0.1", "data.cutout must be at least 0, got -0.1"),
+        ("data.cutout=1.1", "data.cutout must be at most 1, got 1.1"),
+        ("data.mixup_base=-1", "data.mixup_base must be at least 0, got -1.0"),
+        ("data.cutmix_base=-1", "data.cutmix_base must be at least 0, got -1.0"),
+        ("data.multi_label=2", "data.multi_label must be a bool, got '2'"),
     ],
 )
 def test_out_of_range(text, message):
@@ -169,6 +187,23 @@ def test_out_of_range(text, message):
 )
 def test_unknown_choices(text, message):
     refused(message, text)
+
+
+@pytest.mark.parametrize(
+    ("key", "choices"),
+    [
+        ("train.size_schedule", ("progressive", "random", "fixed")),
+        ("train.stage_rule", ("paper", "official")),
+        ("train.loss_type", ("softmax", "sigmoid")),
+        ("data.source", ("tfds", "folder", "tfrecord")),
+        ("data.on_bad_image", ("error", "skip")),
+        ("data.augment_ops", ("default", "official")),
+    ],
+)
+def test_choices(key, choices):
+    assert [resolved(f"data.data_dir=/d,{key}={choice}", key) for choice in choices] == [*choices]
+    wrong = f"{key} must be one of {', '.join(choices)}, got 'x'; known: {', '.join(choices)}"
+    refused(wrong, f"{key}=x")
 
 
 @pytest.mark.parametrize(

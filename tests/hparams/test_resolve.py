@@ -8,7 +8,6 @@ import yaml
 from hparams import ConfigError, UserError, load_config, resolve, save_config
 from hparams.datasets import DATASETS
 from hparams.models import MODELS
-from hparams.resolve import require_trainable
 
 
 @pytest.fixture
@@ -73,7 +72,8 @@ def test_names_are_written_as_registered():
 def test_all_problems_are_in_one_message():
     problems = (
         "unknown model 'efficientnetv2-x'; did you mean 'efficientnetv2-xl'?",
-        "unknown data set 'digit'; did you mean 'digits'?",
+        "unknown data set 'digit'; did you mean 'digits'?; other sets of TensorFlow Datasets are "
+        "given as tfds:NAME",
         "unknown key 'train.epoch'; did you mean 'train.epochs'?",
         "'nonsense' is not of the form key=value",
         "train.batch_size must be at least 1, got 0",
@@ -104,6 +104,16 @@ def test_a_config_error_is_a_user_error():
         ("data.crop_area=0|1", "data.crop_area must rise from above 0, got [0.0, 1.0]"),
         ("data.crop_aspect=2|1", "data.crop_aspect must rise from above 0, got [2.0, 1.0]"),
         ("model.blocks_args=[]", "model.blocks_args must hold at least one block string"),
+        ("model.family=resnet", "model.family=resnet is for resnet50 and resnet152 alone"),
+        ("data.multi_label=true", "data.multi_label needs train.loss_type=sigmoid"),
+        (
+            "train.scale_batch_with_size=true,train.size_schedule=random",
+            "train.scale_batch_with_size needs train.size_schedule=progressive",
+        ),
+        (
+            "train.scale_batch_with_size=true,train.size_schedule=fixed",
+            "train.scale_batch_with_size needs train.size_schedule=progressive",
+        ),
         (
             "model.blocks_args=r1_k4_s1_e1_i8_o8",
             "model.blocks_args: block 'r1_k4_s1_e1_i8_o8': kernel_size must be odd and at least 1, "
@@ -124,6 +134,61 @@ def test_a_config_error_is_a_user_error():
 def test_impossible_combinations(overrides, message):
     with pytest.raises(ConfigError, match=exactly(message)):
         resolve("efficientnetv2-s", "digits", overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "data.multi_label=true,train.loss_type=sigmoid",
+        "train.loss_type=sigmoid",
+        "train.scale_batch_with_size=true",
+        "train.size_schedule=random",
+    ],
+)
+def test_possible_combinations(overrides):
+    found = flat(resolve("efficientnetv2-s", "digits", overrides))
+    for item in overrides.split(","):
+        name, value = item.split("=")
+        assert found[name] == (True if value == "true" else value)
+
+
+NO_FOLDER = "{} needs the folder of its files: --data_dir=FOLDER"
+
+
+@pytest.mark.parametrize(
+    "name", ["folder", "imagenet_tfrecord", "imagenet_official", "imagenet21k_tfrecord"]
+)
+def test_a_data_set_of_files_needs_their_folder(name):
+    with pytest.raises(ConfigError, match=exactly(NO_FOLDER.format(name))):
+        resolve("efficientnetv2-s", name)
+    assert resolve("efficientnetv2-s", name, "data.data_dir=/d").data.data_dir == "/d"
+
+
+def test_another_source_needs_a_folder_too():
+    with pytest.raises(ConfigError, match=exactly(NO_FOLDER.format("digits"))):
+        resolve("efficientnetv2-s", "digits", "data.source=folder")
+
+
+def test_what_a_folder_holds_is_not_set():
+    config = resolve("efficientnetv2-s", "folder", "data.data_dir=/d")
+    splits = (config.data.train_split, config.data.minival_split, config.data.eval_split)
+    assert (config.data.source, config.model.num_classes, splits) == ("folder", None, (None,) * 3)
+
+
+@pytest.mark.parametrize(("given", "name"), [("tfds:Beans", "Beans"), ("TFDS:a/b:2.*", "a/b:2.*")])
+def test_any_set_of_tensorflow_datasets_can_be_named(given, name):
+    config = resolve("efficientnetv2-s", given)
+    assert (config.data.ds_name, config.data.tfds_name) == (f"tfds:{name}", name)
+    facts = ("model.num_classes", "data.train_split", "data.minival_split", "data.eval_split")
+    assert [flat(config)[key] for key in facts] == [None] * 4
+    assert config.data.source == "tfds"
+    assert config.train.epochs == DATASETS["folder"].recipe["train.epochs"]
+
+
+def test_tfds_without_a_name_is_unknown():
+    message = "unknown data set 'tfds:'; .*; other sets of TensorFlow Datasets are given as tfds:N"
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        resolve("efficientnetv2-s", "tfds:")
 
 
 @pytest.mark.parametrize(
@@ -150,9 +215,9 @@ def test_several_impossible_combinations_are_told_together():
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("dataset_cfg", ["digits", "imagenet2012"])
+@pytest.mark.parametrize("dataset_cfg", DATASETS)
 def test_every_model_resolves_with_every_data_set(name, dataset_cfg):
-    config = resolve(name, dataset_cfg)
+    config = resolve(name, dataset_cfg, "data.data_dir=/d")
     assert config.model.blocks_args == MODELS[name].blocks
     assert config.data.ibase <= config.train.isize
 
@@ -218,60 +283,3 @@ def test_load_config_needs_a_file(tmp_path):
     message = exactly(f"cannot read config file '{path}': No such file or directory")
     with pytest.raises(ConfigError, match=message):
         load_config(path)
-
-
-def refusals(dataset_cfg, overrides):
-    with pytest.raises(ConfigError) as error:
-        require_trainable(resolve("efficientnetv2-s", dataset_cfg, overrides))
-    return error.value.problems
-
-
-@pytest.mark.parametrize(
-    ("dataset_cfg", "overrides"),
-    [
-        ("digits", None),
-        ("digits", "train.batch_size=1257"),
-        ("digits", "runtime.strategy=gpu"),
-        ("imagenet2012", "data.augname=none"),
-        ("imagenet2012", "data.augname=none,train.batch_size=1256167"),
-    ],
-)
-def test_what_can_be_trained_is_let_through(dataset_cfg, overrides):
-    assert require_trainable(resolve("efficientnetv2-s", dataset_cfg, overrides)) is None
-
-
-TOO_LARGE = (
-    "train.batch_size is {}, more than the {} images of the training split of {}; give at most {}"
-)
-NOT_YET = {
-    "data.augname=autoaug": "data.augname=autoaug is not available yet; give data.augname=none",
-    "data.augname=randaug": "data.augname=randaug is not available yet; give data.augname=none",
-    "data.mixup_alpha=0.2": "data.mixup_alpha=0.2 is not available yet; give data.mixup_alpha=0",
-    "data.cutmix_alpha=1": "data.cutmix_alpha=1.0 is not available yet; give data.cutmix_alpha=0",
-    "runtime.strategy=tpu": "runtime.strategy=tpu is not available yet; give auto, none, cpu or "
-    "gpu",
-}
-
-
-@pytest.mark.parametrize(("overrides", "problem"), NOT_YET.items())
-def test_what_is_not_available_is_refused(overrides, problem):
-    assert refusals("digits", overrides) == (problem,)
-
-
-@pytest.mark.parametrize(
-    ("dataset_cfg", "images", "given"), [("digits", 1257, 1258), ("imagenet2012", 1256167, 1256168)]
-)
-def test_a_batch_larger_than_the_training_split_is_refused(dataset_cfg, images, given):
-    overrides = f"train.batch_size={given},data.augname=none"
-    expected = TOO_LARGE.format(given, images, dataset_cfg, images)
-    assert refusals(dataset_cfg, overrides) == (expected,)
-
-
-def test_all_that_hinders_training_is_told_together():
-    overrides = (
-        "train.batch_size=2000,data.augname=randaug,data.mixup_alpha=0.2,data.cutmix_alpha=1,"
-        "runtime.strategy=tpu"
-    )
-    problems = [NOT_YET[item] for item in overrides.split(",")[1:]]
-    expected = (TOO_LARGE.format(2000, 1257, "digits", 1257), *problems)
-    assert refusals("digits", overrides) == expected

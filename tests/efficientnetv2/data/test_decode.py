@@ -1,8 +1,11 @@
-"""Decoding, cropping and resizing against the official chains and hand-made images."""
+"""Evaluation against the official chains; random windows against their ranges."""
+
+import io
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from efficientnetv2.data import decode
 from efficientnetv2.data.preprocess import normalise
@@ -16,6 +19,12 @@ def photo(golden):
 @pytest.fixture(scope="module")
 def arrays(golden):
     return np.load(golden / "preprocess.npz")
+
+
+def encode(picture, file_format, **options):
+    file = io.BytesIO()
+    picture.save(file, file_format, quality=95, **options)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("size", [224, 384])
@@ -46,6 +55,18 @@ def test_lite_sees_the_centre_bilinearly(photo):
     assert np.abs(lite - expected).mean() <= 0.1
 
 
+@pytest.mark.parametrize("chain", ["v2", "lite"])
+@pytest.mark.parametrize("size", [24, 64])
+def test_evaluation_decodes_every_pixel_however_small_the_result(chain, size, photo):
+    image = decode.decode_evaluation(photo, image_size=size, preprocess=chain)
+    whole = decode.decode_image(photo)
+    y, x, h, w = decode.central_window(
+        tf.shape(whole)[:2], image_size=size, round_up=chain == "lite"
+    ).numpy()
+    expected = tf.image.resize(whole[y : y + h, x : x + w], [size, size])
+    assert np.abs(image - expected).mean() <= 0.2
+
+
 @pytest.mark.parametrize(
     ("round_up", "window"), [(False, [23, 86, 328, 328]), (True, [24, 86, 328, 328])]
 )
@@ -60,32 +81,40 @@ def test_crop_false_sees_the_whole_image(photo):
     np.testing.assert_array_equal(whole, tf.image.resize(decode.decode_image(photo), [64, 64]))
 
 
-def gradient_image(height, width):
-    rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows, columns, rows + columns], -1).astype(np.uint8)
+def test_crop_false_turns_upright_too(photo):
+    assert_upright_is_seen(photo, image_size=224, preprocess="v2", crop=False)
 
 
-@pytest.mark.parametrize("encode", [tf.io.encode_png, tf.io.encode_jpeg])
-def test_shape_of_an_encoded_image(encode):
-    assert decode.image_shape(encode(gradient_image(20, 30))).numpy().tolist() == [20, 30]
+@pytest.mark.parametrize(("chain", "size"), [("v1", 224), ("v2", 224), ("v2", 384), ("lite", 224)])
+def test_evaluation_sees_turned_photos_upright(chain, size, photo):
+    assert_upright_is_seen(photo, image_size=size, preprocess=chain)
 
 
-def test_window_of_a_png_is_exact():
-    image = gradient_image(20, 30)
-    window = decode.decode_window(tf.io.encode_png(image), tf.constant([3, 5, 7, 11]))
-    np.testing.assert_array_equal(window, image[3:10, 5:16])
+def assert_upright_is_seen(photo, **options):
+    upright = Image.open(io.BytesIO(photo.numpy()))
+    expected = decode.decode_evaluation(encode(upright, "JPEG"), **options).numpy()
+    header = Image.Exif()
+    header[274] = 6  # to be turned to the right
+    turned = encode(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=header)
+    image = decode.decode_evaluation(turned, **options).numpy()
+    assert np.abs(image - expected).mean() <= 2.0
+    unturned = encode(upright.transpose(Image.Transpose.ROTATE_90), "JPEG")
+    other = decode.decode_evaluation(unturned, **options).numpy()
+    assert np.abs(other - expected).mean() > 30.0
 
 
-def test_window_of_a_jpeg_is_nearly_what_decoding_whole_gives(photo):
-    window = decode.decode_window(photo, tf.constant([100, 80, 128, 160])).numpy().astype(int)
-    whole = decode.decode_image(photo).numpy()[100:228, 80:240]
-    assert np.abs(window[8:-8, 8:-8] - whole[8:-8, 8:-8]).max() <= 1
+@pytest.mark.parametrize("chain", ["v1", "v2", "lite"])
+def test_evaluation_sees_what_is_clear_as_white(chain):
+    clear = tf.io.encode_png(np.zeros((40, 50, 4), np.uint8))
+    image = decode.decode_evaluation(clear, image_size=32, preprocess=chain).numpy()
+    np.testing.assert_allclose(image, 255.0, atol=1e-3)
 
 
-def test_grey_becomes_colour():
-    grey = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
-    image = decode.decode_image(tf.io.encode_png(grey))
-    np.testing.assert_array_equal(image, np.repeat(grey, 3, -1))
+@pytest.mark.parametrize("chain", ["v1", "v2", "lite"])
+def test_truncated_jpeg_files_are_refused(chain, photo):
+    data = photo.numpy()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode.decode_evaluation(data[:-3000], image_size=32, preprocess=chain)
 
 
 def windows(shape, *, count, area, aspect=(0.75, 4 / 3)):
@@ -116,45 +145,3 @@ def test_the_same_seed_draws_the_same_window():
 
 def test_area_of_1_is_the_whole_image():
     assert windows((8, 8), count=5, area=(1.0, 1.0)).tolist() == [[0, 0, 8, 8]] * 5
-
-
-def test_small_images_are_enlarged_before_they_are_cropped():
-    # 8x8 to 32x32: a window of 80% to 100% has many places, not nine.
-    encoded = tf.io.encode_png(gradient_image(8, 8) * 16)
-    draw = tf.function(
-        lambda index: decode.decode_training(
-            encoded,
-            tf.stack([3, index]),
-            image_size=32,
-            preprocess="v2",
-            area=(0.8, 1.0),
-            aspect=(0.9, 1.1),
-        )
-    )
-    images = np.array([draw(tf.constant(index, tf.int64)) for index in range(50)])
-    assert len(np.unique(images.reshape(50, -1), axis=0)) > 20
-    corner = images[:, 0, 0, :2].max(0)  # the first row and column still seen, times 16
-    assert 0 < corner.max() <= 16 * 8 * (1 - np.sqrt(0.8 / 1.1)) + 1
-
-
-def test_a_small_wide_image_keeps_its_proportions():
-    encoded = tf.io.encode_png(gradient_image(8, 16))
-    image = decode.decode_training(
-        encoded,
-        tf.constant([1, 1], tf.int64),
-        image_size=32,
-        preprocess="v2",
-        area=(0.5, 0.5),
-        aspect=(1.0, 1.0),
-    ).numpy()
-    rows, columns = image[:, 0, 0], image[0, :, 1]
-    assert np.ptp(rows) == pytest.approx(np.ptp(columns), abs=1.0)
-
-
-@pytest.mark.parametrize("chain", ["v1", "v2", "lite"])
-def test_training_resizes_as_evaluation_does(chain, photo):
-    options = {"image_size": 48, "preprocess": chain}
-    seed = tf.constant([1, 2], tf.int64)
-    trained = decode.decode_training(photo, seed, area=(1, 1), aspect=(4 / 3, 4 / 3), **options)
-    evaluated = decode.decode_evaluation(photo, crop=False, **options)
-    assert np.abs(trained.numpy() - evaluated.numpy()).max() <= 1.0

@@ -1,4 +1,4 @@
-"""The training stream is a function of (seed, step); evaluation sees every image once."""
+"""The training stream is a function of (seed, step); all settings come from the step's row."""
 
 import dataclasses
 
@@ -6,37 +6,41 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2.data.pipeline import (
-    build_evaluation_batches,
-    build_training_input,
-    evaluation_image,
-)
+from efficientnetv2.data.pipeline import Leg, build_training_input
+from efficientnetv2.data.settings import SettingsSchedule, StepSettings
+from efficientnetv2.train.sizes import build_settings
+from efficientnetv2.train.stages import build_stages
 from hparams import resolve
 
 SETTINGS = {"data.crop_area": [0.5, 1.0], "data.flip": True, "train.batch_size": 64}
 
 
-@pytest.fixture(scope="module")
-def config():
-    return resolve("efficientnetv2-s", "digits", SETTINGS)
+def constant(**changes):
+    settings = StepSettings(16, 0.0, 0.0, 0.0, 0.0, 64)._replace(**changes)
+    return SettingsSchedule(np.array([0]), StepSettings(*(np.array([v]) for v in settings)))
 
 
 @pytest.fixture(scope="module")
-def stream(config, digits):
-    return build_training_input(config, digits)
+def stream(digits):
+    config = resolve("efficientnetv2-s", "digits", SETTINGS)
+    return build_training_input(
+        config, digits, legs=[Leg(0, 0, 1257 // 64, 64)], settings=constant()
+    )
 
 
-def take(dataset, count):
-    return [(images.numpy(), labels.numpy()) for images, labels in dataset.take(count)]
+def take(stream, count, *, start_step=0):
+    batches = stream.batches(start_step=start_step).take(count)
+    return [(images.numpy(), labels.numpy()) for images, labels in batches]
+
+
+def assert_same(batch, expected):
+    np.testing.assert_array_equal(batch[0], expected[0])
+    np.testing.assert_array_equal(batch[1], expected[1])
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(stream):
-    return take(stream.batches(image_size=16, start_step=0), 2 * stream.steps_per_epoch + 3)
-
-
-def test_steps_per_epoch(stream):
-    assert stream.steps_per_epoch == 1257 // 64
+    return take(stream, 2 * 19 + 3)
 
 
 def test_batches_are_normalised_and_one_hot(uninterrupted):
@@ -49,52 +53,43 @@ def test_batches_are_normalised_and_one_hot(uninterrupted):
 
 @pytest.mark.parametrize("step", [1, 18, 19, 20, 37, 38, 40])
 def test_stream_from_any_step_equals_the_uninterrupted_one(step, stream, uninterrupted):
-    images, labels = take(stream.batches(image_size=16, start_step=step), 1)[0]
-    np.testing.assert_array_equal(images, uninterrupted[step][0])
-    np.testing.assert_array_equal(labels, uninterrupted[step][1])
+    assert_same(take(stream, 1, start_step=step)[0], uninterrupted[step])
 
 
 def test_the_programs_global_seed_does_not_matter(stream, uninterrupted):
-    tf.random.set_seed(0)
-    zero = take(stream.batches(image_size=16, start_step=0), 1)[0]
-    tf.random.set_seed(99)
-    other = take(stream.batches(image_size=16, start_step=0), 1)[0]
-    np.testing.assert_array_equal(zero[0], other[0])
-    np.testing.assert_array_equal(zero[0], uninterrupted[0][0])
+    for seed in (0, 99):
+        tf.random.set_seed(seed)
+        assert_same(take(stream, 1)[0], uninterrupted[0])
 
 
 def test_another_seed_is_another_stream(stream, uninterrupted):
     other = dataclasses.replace(stream, seed=stream.seed + 1)
-    images, _ = take(other.batches(image_size=16, start_step=0), 1)[0]
-    assert np.mean(images != uninterrupted[0][0]) > 0.3
+    assert np.mean(take(other, 1)[0][0] != uninterrupted[0][0]) > 0.3
 
 
-def test_epochs_have_other_orders_crops_and_flips(stream, uninterrupted):
-    first, second = uninterrupted[0], uninterrupted[stream.steps_per_epoch]
+def test_epochs_have_other_orders_crops_and_flips(uninterrupted):
+    first, second = uninterrupted[0], uninterrupted[19]
     assert np.mean(first[1] != second[1]) > 0.1
     assert np.mean(first[0] != second[0]) > 0.3
 
 
-def plain(stream, **changes):
+def plain(stream, *, image_size=8, **changes):
     """The stream without crops, so that images can be recognised."""
-    return dataclasses.replace(stream, area=(1.0, 1.0), flip=False, **changes)
+    augmentation = dataclasses.replace(stream.augmentation, area=(1.0, 1.0), flip=False)
+    augmentation = dataclasses.replace(augmentation, **changes)
+    settings = constant(image_size=image_size)
+    return dataclasses.replace(stream, augmentation=augmentation, settings=settings)
 
 
 def test_an_epoch_uses_each_image_at_most_once(stream):
-    batches = take(plain(stream).batches(image_size=8, start_step=0), stream.steps_per_epoch)
-    images = np.concatenate([images for images, _ in batches])
+    images = np.concatenate([images for images, _ in take(plain(stream), 19)])
     distinct = len(np.unique(images.reshape(len(images), -1), axis=0))
     assert len(images) == 19 * 64
     assert distinct > 0.99 * len(images)  # scikit-learn's digits hold a few equal images
 
 
 def test_half_of_the_images_are_mirrored(stream):
-    straight = plain(stream)
-    flipped = dataclasses.replace(straight, flip=True)
-    pairs = zip(
-        take(straight.batches(image_size=8, start_step=0), 10),
-        take(flipped.batches(image_size=8, start_step=0), 10),
-    )
+    pairs = zip(take(plain(stream), 10), take(plain(stream, flip=True), 10))
     mirrored = same = 0
     for (a, _), (b, _) in pairs:
         same += int(np.all(a == b, axis=(1, 2, 3)).sum())
@@ -104,22 +99,103 @@ def test_half_of_the_images_are_mirrored(stream):
 
 
 def test_all_sizes_have_one_type(stream):
-    specs = {str(stream.batches(image_size=s, start_step=0).element_spec) for s in (8, 16, 24)}
-    assert len(specs) == 1
-    assert "(64, None, None, 3)" in specs.pop()
+    images, targets = stream.batches().element_spec
+    assert images.shape.as_list() == [64, None, None, 3]
+    assert targets.shape.as_list() == [64, 10]
 
 
-@pytest.mark.parametrize("batch_size", [7, 64, 360, 500])
-def test_evaluation_sees_every_image_once_in_order(batch_size, digits):
-    config = resolve("efficientnetv2-s", "digits", {"eval.batch_size": batch_size})
-    batches = list(build_evaluation_batches(config, digits, split="test"))
-    labels = np.concatenate([labels for _, labels in batches])
-    expected = [int(label) for _, label in digits.examples("test")]
-    assert labels.tolist() == expected
-    assert [len(images) for images, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
+# ---------------------------------------------------------------------- progressive, all at once
+
+EVERYTHING = {
+    **SETTINGS,
+    "train.epochs": 4,
+    "train.stages": 4,
+    "train.batch_size": 128,
+    "train.isize": 40,
+    "data.ibase": 16,
+    "data.augname": "randaug",
+    "data.cutout": 0.25,
+    "data.mixup_alpha": 0.4,
+    "data.cutmix_alpha": 1.0,
+}
 
 
-def test_evaluation_images_are_those_of_inference(config, digits):
-    images, _ = next(iter(build_evaluation_batches(config, digits, split="test")))
-    encoded, _ = next(iter(digits.examples("test")))
-    np.testing.assert_array_equal(images[0], evaluation_image(config, encoded))
+def progressive(digits, **changes):
+    config = resolve("efficientnetv2-s", "digits", {**EVERYTHING, **changes})
+    plan = build_stages(config, num_images=1257)
+    legs = [Leg(s.first_epoch, s.first_step, s.steps_per_epoch, s.batch_size) for s in plan]
+    if not config.train.scale_batch_with_size:
+        legs = legs[:1]
+    settings = build_settings(config, plan)
+    return plan, build_training_input(config, digits, legs=legs, settings=settings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"data.augname": "autoaug"},
+        {"data.augment_ops": "official"},
+        {"train.scale_batch_with_size": True},
+        {"train.size_schedule": "random", "train.size_steps": 1},
+        {"data.on_bad_image": "skip"},
+    ],
+    ids=str,
+)
+def test_in_every_stage_the_stream_from_a_step_is_the_uninterrupted_one(changes, digits):
+    plan, stream = progressive(digits, **changes)
+    whole = take(stream, plan[-1].end_step)
+    sizes = [images.shape[1] for images, _ in whole]
+    expected = [int(stream.settings.mean(step, step + 1)["image_size"]) for step in range(36)]
+    assert sizes[:36] == expected[: len(sizes)]
+    for stage in plan:  # the first, a middle and the last step of a stage, in turns
+        length = stage.end_step - stage.first_step
+        step = stage.first_step + (0, length // 2, length - 1)[stage.index % 3]
+        assert_same(take(stream, 1, start_step=step)[0], whole[step])
+
+
+def test_batches_grow_where_images_are_small(digits):
+    plan, stream = progressive(digits, **{"train.scale_batch_with_size": True})
+    whole = take(stream, plan[-1].end_step)
+    expected = [s.batch_size for s in plan for _ in range(s.first_step, s.end_step)]
+    assert [len(images) for images, _ in whole] == expected
+    assert plan[0].batch_size == 6 * 128 and plan[-1].batch_size == 128
+
+
+def test_mixing_and_strength_belong_to_their_stage(digits):
+    plan, stream = progressive(digits, **{"data.cutout": 0.0})
+    whole = take(stream, plan[-1].end_step)
+    mixed = [float(np.mean(targets.max(-1) < 1)) for _, targets in whole]
+    first, last = plan[0], plan[-1]
+    assert max(mixed[: first.end_step]) == 0
+    assert min(mixed[last.first_step :]) > 0.5
+    for _, targets in whole:
+        np.testing.assert_allclose(targets.sum(-1), 1, atol=1e-6)
+
+
+def test_images_without_augmentation_are_not_rounded(stream):
+    images, _ = take(stream, 1)[0]
+    pixels = images * 128 + 128
+    assert np.abs(pixels - np.rint(pixels)).max() > 0.1
+    rounded = dataclasses.replace(
+        stream, augmentation=dataclasses.replace(stream.augmentation, name="randaug", layers=0)
+    )
+    pixels = take(rounded, 1)[0][0] * 128 + 128
+    np.testing.assert_allclose(pixels, np.rint(pixels), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_tf_data_service_gives_the_same_batches_in_the_same_order(digits):
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = dispatcher.target.partition("://")[2]
+    workers = [service.WorkerServer(service.WorkerConfig(address)) for _ in range(2)]
+    plan, stream = progressive(digits, **{"train.epochs": 2, "train.stages": 2})
+    expected = take(stream, plan[-1].end_step)
+    served = dataclasses.replace(stream, service=dispatcher.target, service_streams=2)
+    for start in (0, 13):
+        got = take(served, plan[-1].end_step - start, start_step=start)
+        for batch, same in zip(got, expected[start:]):
+            assert_same(batch, same)
+        assert len(got) == len(expected) - start
+    assert len({id(worker) for worker in workers}) == 2

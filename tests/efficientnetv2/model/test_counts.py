@@ -7,6 +7,7 @@ import pytest
 
 from efficientnetv2 import get_model, list_models
 from efficientnetv2.model.complexity import multiply_adds
+from hparams.models import MODELS
 
 LITE_TRAINABLE = {  # EfficientNet-Lite release notes; timm counts the same
     "efficientnet-lite0": 4_652_008,
@@ -19,7 +20,11 @@ HUGE = (
     "efficientnet-l2",
     "efficientnetv2-xl",
 )  # gigabytes of weights: counted, slowly, all the same
-GOLDEN_NAMES = [name for name in list_models() if name not in LITE_TRAINABLE]
+RESNETS = {  # keras.applications: parameters; multiply-adds in billions at 224 pixels
+    "resnet50": (25_636_712, 3.858),
+    "resnet152": (60_419_944, 11.282),
+}
+GOLDEN_NAMES = [name for name in list_models() if name not in {**LITE_TRAINABLE, **RESNETS}]
 
 
 def trainable(model):
@@ -64,6 +69,19 @@ def test_counts_without_top(name, official):
 @pytest.mark.parametrize(("name", "count"), LITE_TRAINABLE.items())
 def test_lite_counts(name, count):
     assert trainable(get_model(name)) == count
+
+
+@pytest.mark.parametrize(("name", "counts"), RESNETS.items())
+def test_resnet_counts(name, counts):
+    model = get_model(name, input_shape=(224, 224, 3))
+    published = MODELS[name].published
+    assert model.count_params() == counts[0]
+    assert published.params_m == pytest.approx(counts[0] / 1e6, abs=0.05)
+    assert multiply_adds(model) / 1e9 == pytest.approx(counts[1], abs=0.001)
+    assert published.flops_b == pytest.approx(counts[1], abs=0.05)
+    # As counted by hand for the stem, 112 x 112 positions of 7 x 7 x 3 x 64.
+    stem = model.get_layer("conv1_conv")
+    assert math.prod(stem.output.shape[1:3]) * math.prod(stem.kernel.shape) == 118_013_952
 
 
 def test_b3_of_the_released_v1_weights_needs_the_rounding_limit():

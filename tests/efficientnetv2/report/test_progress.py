@@ -10,7 +10,7 @@ import pytest
 
 from efficientnetv2.report import progress
 from efficientnetv2.report.progress import ProgressBar, duration, epoch_line
-from efficientnetv2.train.stages import Stage, plan_stages
+from efficientnetv2.train.stages import Ends, Stage, plan_stages
 
 LINE = {
     "epoch": 7,
@@ -66,6 +66,11 @@ def test_an_epochs_line(minival: dict, suffix: str) -> None:
     assert epoch_line({**LINE, **minival}, epochs=350, stages=4) == TEXT + suffix
 
 
+def test_a_mean_of_several_sizes_is_rounded_to_a_pixel() -> None:
+    line = epoch_line({**LINE, "image_size": 213.7}, epochs=350, stages=1)
+    assert line.startswith("epoch   7/350  stage 1/1  214 px  loss")
+
+
 @pytest.mark.parametrize(
     ("epoch", "epochs", "start"),
     [(9, 9, "epoch 9/9  "), (9, 10, "epoch  9/10  "), (10, 10, "epoch 10/10  ")],
@@ -74,8 +79,12 @@ def test_epoch_numbers_are_aligned(epoch: int, epochs: int, start: str) -> None:
     assert epoch_line({**LINE, "epoch": epoch}, epochs=epochs, stages=4).startswith(start + "stage")
 
 
-def plan() -> list[Stage]:
-    return plan_stages(epochs=4, stages=2, image_size=(16, 32), dropout_rate=(0.0, 0.0))
+def plan(*, scale_batch: bool = False) -> list[Stage]:
+    """Two stages of 20 steps, or of 4 steps with batches four times as large and then of 20."""
+    ends = Ends(image_size=(16, 32), dropout_rate=(0.0, 0.0))
+    return plan_stages(
+        ends, epochs=4, stages=2, num_images=650, batch_size=64, scale_batch=scale_batch
+    )
 
 
 def no_metrics() -> dict[str, float]:
@@ -85,8 +94,8 @@ def no_metrics() -> dict[str, float]:
 def test_without_a_terminal_each_epoch_is_one_line_of_stdout(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bar = ProgressBar(batch_size=64, epochs=350)
-    bar.begin(step=0, steps_per_epoch=2, plan=plan() + plan())
+    bar = ProgressBar(epochs=350)
+    bar.begin(step=0, plan=plan() + plan())
     bar.stage(plan()[0])
     for step in range(1, 3):
         bar.step(step, no_metrics)
@@ -101,8 +110,8 @@ def test_without_a_terminal_each_epoch_is_one_line_of_stdout(
 def test_lines_are_printed_although_sys_stdout_is_replaced_later(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bar, silenced = ProgressBar(batch_size=64, epochs=350), io.StringIO()
-    bar.begin(step=0, steps_per_epoch=2, plan=plan() + plan())
+    bar, silenced = ProgressBar(epochs=350), io.StringIO()
+    bar.begin(step=0, plan=plan() + plan())
     monkeypatch.setattr(sys, "stdout", silenced)
     bar.epoch(LINE)
     assert silenced.getvalue() == ""
@@ -111,7 +120,7 @@ def test_lines_are_printed_although_sys_stdout_is_replaced_later(
 
 
 def test_a_bar_that_never_began_ends_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
-    ProgressBar(batch_size=64, epochs=1).end()
+    ProgressBar(epochs=1).end()
     assert capsys.readouterr() == ("", "")
 
 
@@ -153,8 +162,8 @@ def test_a_terminal_is_told_speed_and_time_left(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     terminal = look_on(monkeypatch)
-    bar = ProgressBar(batch_size=64, epochs=4)
-    bar.begin(step=0, steps_per_epoch=10, plan=plan())
+    bar = ProgressBar(epochs=4)
+    bar.begin(step=0, plan=plan())
     assert last_text(terminal).endswith("| building the training step, once for all stages")
     bar.stage(plan()[0])
     bar.step(1, no_metrics)
@@ -168,12 +177,38 @@ def test_a_terminal_is_told_speed_and_time_left(
     bar.end()
 
 
+def test_batches_of_different_sizes_count_by_their_images(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    terminal, stages = look_on(monkeypatch), plan(scale_batch=True)
+    assert [(stage.batch_size, stage.end_step) for stage in stages] == [(256, 4), (64, 24)]
+    bar = ProgressBar(epochs=4)
+    bar.begin(step=0, plan=stages)
+    bar.stage(stages[0])
+    bar.step(1, no_metrics)
+    clock.now += 4.0
+    bar.step(3, lambda: {"loss": 1.5, "accuracy": 0.25})
+    # Two seconds a step: one step of this stage is left, and 20 with as many pixels each.
+    assert last_text(terminal).endswith(
+        "| stage 1/2  16 px  epoch 2/4  128 images/s  loss 1.500  accuracy 0.250  ETA 42 s"
+    )
+    bar.stage(stages[1])
+    bar.step(5, no_metrics)
+    clock.now += 9.0
+    bar.step(14, lambda: {"loss": 1.5, "accuracy": 0.25})
+    assert last_text(terminal).startswith(" 58%|")
+    assert last_text(terminal).endswith(
+        "| stage 2/2  32 px  epoch 3/4  64 images/s  loss 1.500  accuracy 0.250  ETA 10 s"
+    )
+    bar.end()
+
+
 def test_speed_is_measured_anew_in_each_stage(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     terminal = look_on(monkeypatch)
-    bar = ProgressBar(batch_size=64, epochs=4)
-    bar.begin(step=19, steps_per_epoch=10, plan=plan())
+    bar = ProgressBar(epochs=4)
+    bar.begin(step=19, plan=plan())
     bar.stage(plan()[0])
     bar.step(20, no_metrics)
     bar.stage(plan()[1])
@@ -197,8 +232,8 @@ def test_metrics_are_read_twice_a_second_at_most(
         reads.append(clock.now - 1000.0)
         return {"loss": 1.0, "accuracy": 1.0}
 
-    bar = ProgressBar(batch_size=64, epochs=4)
-    bar.begin(step=0, steps_per_epoch=10, plan=plan())
+    bar = ProgressBar(epochs=4)
+    bar.begin(step=0, plan=plan())
     bar.stage(plan()[0])
     for step in range(1, 20):
         bar.step(step, read)
@@ -211,10 +246,34 @@ def test_the_bar_gives_way_to_an_epochs_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     terminal = look_on(monkeypatch)
-    bar = ProgressBar(batch_size=64, epochs=350)
-    bar.begin(step=0, steps_per_epoch=10, plan=plan() + plan())
+    bar = ProgressBar(epochs=350)
+    bar.begin(step=0, plan=plan() + plan())
     assert last_text(terminal).startswith("  0%|")
     bar.epoch(LINE)
     assert last_text(terminal) == ""
     assert capsys.readouterr().out == f"{TEXT}\n"
+    bar.end()
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["a.jpg"], "left out 1 image that cannot be read: a.jpg"),
+        (list("ab"), "left out 2 images that cannot be read: a, b"),
+        (list("abcde"), "left out 5 images that cannot be read: a, b, c, d, e"),
+        (list("abcdefg"), "left out 7 images that cannot be read: a, b, c, d, e, ..."),
+    ],
+)
+def test_images_that_were_left_out_are_named(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    names: list[str],
+    text: str,
+) -> None:
+    bar = ProgressBar(epochs=4)
+    bar.begin(step=0, plan=plan())
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    bar.bad_images(names)
+    monkeypatch.undo()
+    assert capsys.readouterr().out == f"{text}\n"
     bar.end()

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2.data.sources import open_source
 from efficientnetv2.train.loop import Observer, Training
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.schedules import build_learning_rate
+from efficientnetv2.train.sizes import staged
+from efficientnetv2.train.stages import build_stages
 from efficientnetv2.train.step import Trainer, build_learner, named_weights
 from hparams import resolve
 
@@ -29,11 +30,6 @@ SETTINGS = {
     "model.survival_prob": 0.8,
 }
 STEPS = 4 * (1257 // 256)
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory):
-    return open_source("digits", data_dir=str(tmp_path_factory.mktemp("tfds")))
 
 
 class Recorder(Observer):
@@ -85,7 +81,8 @@ def test_all_stages_share_one_trace(uninterrupted):
 
 def test_records_of_an_epoch(uninterrupted):
     _, observer = uninterrupted
-    rate = build_learning_rate(resolve("efficientnetv2-s", "digits", SETTINGS), steps_per_epoch=4)
+    config = resolve("efficientnetv2-s", "digits", SETTINGS)
+    rate = build_learning_rate(config, build_stages(config, num_images=1257))
     assert [line["epoch"] for line in observer.epochs] == [1, 2, 3, 4]
     assert [line["step"] for line in observer.epochs] == [4, 8, 12, 16]
     assert [line["dropout_rate"] for line in observer.epochs] == [0.1, 0.1, 0.2, 0.2]
@@ -137,10 +134,11 @@ def test_a_stopped_and_resumed_training_has_the_same_bits(
     assert_same(state(second), state(uninterrupted[0]))
 
 
+@pytest.mark.parametrize("stop_after", [6, 8, 16])
 def test_records_of_a_resumed_training_are_those_of_an_uninterrupted_one(
-    uninterrupted, digits, tmp_path
+    stop_after, uninterrupted, digits, tmp_path
 ):
-    start(tmp_path, digits, observer=Recorder(6)).run()
+    start(tmp_path, digits, observer=Recorder(stop_after)).run()
     start(tmp_path, digits).run()
     clock = ("seconds", "images_per_second")
     lines = [
@@ -167,12 +165,14 @@ def test_epochs_after_the_last_save_are_run_and_recorded_again(digits, tmp_path)
 
 @pytest.mark.slow
 def test_changing_the_size_of_s_costs_under_4_seconds():
-    config = resolve("efficientnetv2-s", "digits")
-    learner = build_learner(config, build_learning_rate(config, steps_per_epoch=19))
+    config = resolve("efficientnetv2-s", "digits", {"train.batch_size": 8})
+    plan = build_stages(config, num_images=1257)
+    learner = build_learner(config, build_learning_rate(config, plan))
     trainer = Trainer(
         learner,
         tf.distribute.get_strategy(),
-        global_batch_size=8,
+        settings=staged(plan),
+        loss_type="softmax",
         label_smoothing=0.1,
         weight_decay=1e-5,
         after_step=lambda step: None,

@@ -4,15 +4,33 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2.train.losses import l2_term, softmax_cross_entropy
+from efficientnetv2.train.losses import (
+    LOSSES,
+    l2_term,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+)
+from hparams.base import KEYS
 
 
-def numpy_losses(logits: np.ndarray, targets: np.ndarray, *, label_smoothing: float) -> np.ndarray:
+def numpy_softmax(logits: np.ndarray, targets: np.ndarray, *, label_smoothing: float) -> np.ndarray:
     logits = logits.astype(np.float64)
     targets = targets * (1 - label_smoothing) + label_smoothing / targets.shape[-1]
     shifted = logits - logits.max(-1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return -(targets * log_probabilities).sum(-1)
+
+
+def numpy_sigmoid(logits: np.ndarray, targets: np.ndarray, *, label_smoothing: float) -> np.ndarray:
+    """-log(p) for a label and -log(1 - p) for none, where p = 1 / (1 + exp(-logit))."""
+    logits = logits.astype(np.float64)
+    targets = targets * (1 - label_smoothing) + label_smoothing / 2
+    has, has_not = np.logaddexp(0, -logits), np.logaddexp(0, logits)
+    return (targets * has + (1 - targets) * has_not).mean(-1)
+
+
+NUMPY = {"softmax": numpy_softmax, "sigmoid": numpy_sigmoid}
+both_losses = pytest.mark.parametrize("name", NUMPY)
 
 
 @pytest.fixture
@@ -27,26 +45,44 @@ def targets(seed: int) -> np.ndarray:
     return np.concatenate([mixed, np.eye(5)[[0, 4, 2, 2]]]).astype(np.float32)
 
 
+def test_the_table_has_a_loss_for_each_choice_of_the_configuration() -> None:
+    assert {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy} == LOSSES
+    assert tuple(LOSSES) == KEYS["train.loss_type"].choices
+
+
+@both_losses
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("number", [int, float, tf.constant])
 def test_cross_entropy_is_the_mean_of_numpys(
-    logits: np.ndarray, targets: np.ndarray, label_smoothing: float
+    logits: np.ndarray, targets: np.ndarray, name: str, label_smoothing: float, number: type
 ) -> None:
-    loss = softmax_cross_entropy(
+    loss = LOSSES[name](
         tf.constant(logits),
         tf.constant(targets),
         label_smoothing=label_smoothing,
-        global_batch_size=8,
+        global_batch_size=number(8),
     )
-    expected = numpy_losses(logits, targets, label_smoothing=label_smoothing).mean()
+    expected = NUMPY[name](logits, targets, label_smoothing=label_smoothing).mean()
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
+def test_binary_cross_entropy_of_several_labels_and_of_none() -> None:
+    logits, targets = tf.constant([[2.0, -1.0, 0.5], [3.0, 0.0, 0.0]]), [[1.0, 0, 1.0], [0.0] * 3]
+    loss = sigmoid_cross_entropy(
+        logits, tf.constant(targets), label_smoothing=0.0, global_batch_size=2
+    )
+    p = 1 / (1 + np.exp(-np.array(logits, np.float64)))
+    terms = -np.log([[p[0, 0], 1 - p[0, 1], p[0, 2]], 1 - p[1]])
+    np.testing.assert_allclose(loss, terms.mean(), rtol=1e-6)
+
+
+@both_losses
 @pytest.mark.parametrize("cut", [1, 4, 7])
 def test_replicas_losses_add_up_to_the_mean_over_the_global_batch(
-    logits: np.ndarray, targets: np.ndarray, cut: int
+    logits: np.ndarray, targets: np.ndarray, name: str, cut: int
 ) -> None:
     parts = [
-        softmax_cross_entropy(
+        LOSSES[name](
             tf.constant(logits[images]),
             tf.constant(targets[images]),
             label_smoothing=0.1,
@@ -54,25 +90,29 @@ def test_replicas_losses_add_up_to_the_mean_over_the_global_batch(
         )
         for images in (slice(None, cut), slice(cut, None))
     ]
-    losses = numpy_losses(logits, targets, label_smoothing=0.1)
+    losses = NUMPY[name](logits, targets, label_smoothing=0.1)
     np.testing.assert_allclose(parts, [losses[:cut].sum() / 8, losses[cut:].sum() / 8], rtol=1e-6)
     np.testing.assert_allclose(sum(parts), losses.mean(), rtol=1e-6)
 
 
-def test_cross_entropy_of_huge_logits_does_not_overflow() -> None:
+@pytest.mark.parametrize(("name", "expected"), [("softmax", 2000.0), ("sigmoid", 1000.0)])
+def test_cross_entropy_of_huge_logits_does_not_overflow(name: str, expected: float) -> None:
     logits = np.array([[1000.0, -1000.0]], np.float32)
-    loss = softmax_cross_entropy(
+    loss = LOSSES[name](
         tf.constant(logits), tf.constant([[0.0, 1.0]]), label_smoothing=0.0, global_batch_size=1
     )
-    assert float(loss) == 2000.0
+    assert float(loss) == expected
 
 
-def test_cross_entropy_of_float16_logits_is_computed_in_float32(targets: np.ndarray) -> None:
+@both_losses
+def test_cross_entropy_of_float16_logits_is_computed_in_float32(
+    targets: np.ndarray, name: str
+) -> None:
     logits = np.linspace(-40, 40, 40).reshape(8, 5).astype(np.float16)
-    loss = softmax_cross_entropy(
+    loss = LOSSES[name](
         tf.constant(logits), tf.constant(targets), label_smoothing=0.1, global_batch_size=8
     )
-    expected = numpy_losses(logits, targets, label_smoothing=0.1).mean()
+    expected = NUMPY[name](logits, targets, label_smoothing=0.1).mean()
     assert loss.dtype == tf.float32
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
@@ -89,6 +129,20 @@ def test_cross_entropys_gradient_is_softmax_minus_smoothed_targets(
     exponentials = np.exp(logits.astype(np.float64))
     softmax = exponentials / exponentials.sum(-1, keepdims=True)
     expected = (softmax - (0.9 * targets + 0.1 / 5)) / 16
+    np.testing.assert_allclose(tape.gradient(loss, inputs), expected, atol=1e-7)
+
+
+def test_binary_cross_entropys_gradient_is_sigmoid_minus_smoothed_targets(
+    logits: np.ndarray, targets: np.ndarray
+) -> None:
+    inputs = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        loss = sigmoid_cross_entropy(
+            inputs, tf.constant(targets), label_smoothing=0.1, global_batch_size=16
+        )
+    sigmoid = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    expected = (sigmoid - (0.9 * targets + 0.1 / 2)) / 5 / 16
     np.testing.assert_allclose(tape.gradient(loss, inputs), expected, atol=1e-7)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2.train.metrics import TrainingMetrics, top_k_correct
+from efficientnetv2.train.metrics import TrainingMetrics, any_in_top_k, top_k_correct
 
 CLASSES = 5
 
@@ -31,6 +31,33 @@ def test_top_k_correct_of_float16_logits() -> None:
     logits = tf.constant([[1.0, 2.0, 3.0]], tf.float16)
     assert not top_k_correct(logits, tf.constant([0]), k=2).numpy()[0]
     assert top_k_correct(logits, tf.constant([1]), k=2).numpy()[0]
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, CLASSES, 1000])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_any_in_top_k_agrees_with_sorting(seed: int, k: int, dtype: str) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.permuted(np.tile(np.arange(CLASSES), (64, 1)), axis=1).astype(dtype)
+    targets = (rng.random((64, CLASSES)) < 0.3).astype(np.float32)
+    targets[:4] = 0.0  # without any label
+    best = np.argsort(-logits, axis=-1)[:, :k]
+    expected = np.take_along_axis(targets, best, -1).any(-1)
+    made = any_in_top_k(tf.constant(logits), tf.constant(targets), k=k).numpy()
+    np.testing.assert_array_equal(made, expected)
+    assert made.dtype == bool
+    assert not made[:4].any()
+    assert 0 < made.sum() <= 60
+
+
+def test_with_one_label_both_counts_agree(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = tf.constant(rng.normal(size=(64, CLASSES)), tf.float32)
+    labels = rng.integers(0, CLASSES, 64)
+    targets = tf.one_hot(labels, CLASSES)
+    for k in range(1, CLASSES + 1):
+        np.testing.assert_array_equal(
+            any_in_top_k(logits, targets, k=k), top_k_correct(logits, tf.constant(labels), k=k)
+        )
 
 
 def update(metrics: TrainingMetrics, loss_sum: float, *, guesses: list, targets: list) -> None:
@@ -65,6 +92,19 @@ def test_a_mixed_image_counts_as_its_largest_part() -> None:
     metrics = TrainingMetrics()
     mixed = [[0.3, 0.7, 0.0, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0, 0.7]]
     update(metrics, 0.0, guesses=[1, 0], targets=mixed)
+    assert metrics.result()["accuracy"] == 0.5
+
+
+def test_one_of_several_labels_counts_as_any_of_them() -> None:
+    metrics = TrainingMetrics()
+    several = [[1.0, 0.0, 1.0, 0.0, 0.0]] * 3
+    update(metrics, 0.0, guesses=[0, 1, 2], targets=several)
+    assert metrics.result()["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_an_image_without_a_label_is_never_right() -> None:
+    metrics = TrainingMetrics()
+    update(metrics, 0.0, guesses=[0, 1], targets=[[0.0] * CLASSES, [0.0, 1.0, 0.0, 0.0, 0.0]])
     assert metrics.result()["accuracy"] == 0.5
 
 

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from efficientnetv2.train.run_directory import RunDirectory, RunError
-from hparams.resolve import Config, resolve
+from hparams.resolve import Config, resolve, with_facts
 
 LINES = [{"step": step, "loss": 1 / step, "minival_top1": 0.5} for step in (19, 38, 57)]
 
@@ -38,6 +38,21 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: pathlib.Path, config
     run = RunDirectory(tmp_path / "file" / "run")
     with pytest.raises(RunError, match=r"cannot write to '.*file/run': Not a directory"):
         run.start(config, [])
+
+
+def test_create_makes_the_directory_and_nothing_in_it(tmp_path: pathlib.Path) -> None:
+    run = RunDirectory(tmp_path / "runs" / "run")
+    for _ in range(2):
+        run.create()
+        assert run.path.is_dir()
+        assert list(run.path.iterdir()) == []
+
+
+def test_create_names_a_directory_that_cannot_be_made(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = RunDirectory(tmp_path / "file" / "run")
+    with pytest.raises(RunError, match=r"cannot write to '.*file/run': Not a directory"):
+        run.create()
 
 
 def test_an_unused_directory_is_not_created(tmp_path: pathlib.Path, config: Config) -> None:
@@ -85,9 +100,10 @@ def test_the_same_configuration_may_continue(run: RunDirectory, config: Config) 
         {"runtime.strategy": "cpu", "runtime.keep_checkpoint_max": 1},
         {"eval.batch_size": 3, "eval.isize": 8},
         {"data.data_dir": "/elsewhere"},
+        {"data.service": "grpc://elsewhere:5000", "data.service_streams": 2, "data.cache_mib": 0},
     ],
 )
-def test_devices_evaluation_and_place_of_the_data_may_change(
+def test_devices_evaluation_and_the_way_to_the_data_may_change(
     run: RunDirectory, overrides: dict
 ) -> None:
     run.require_same(resolve("efficientnetv2-b0", "digits", BEFORE, overrides))
@@ -100,6 +116,7 @@ def test_devices_evaluation_and_place_of_the_data_may_change(
         ({"model.dropout_base": None}, r"\(model\.dropout_base 0\.1 -> None\)"),
         ({"data.crop_area": [0.5, 1.0]}, r"\(data\.crop_area \(0\.7, 1\.0\) -> \(0\.5, 1\.0\)\)"),
         ({"data.train_split": "train[:9]"}, r"\(data\.train_split train -> train\[:9\]\)"),
+        ({"data.on_bad_image": "skip"}, r"\(data\.on_bad_image error -> skip\)"),
         (
             {"train.seed": 1, "eval.isize": 8, "model.act_fn": "relu"},
             r"\(model\.act_fn silu -> relu, train\.seed 0 -> 1\)",
@@ -112,6 +129,19 @@ def test_other_changes_are_refused_by_name(
     changed = resolve("efficientnetv2-b0", "digits", BEFORE, overrides)
     with pytest.raises(RunError, match=f"another configuration {differences}; give the same"):
         run.require_same(changed)
+
+
+def test_what_is_not_set_may_be_found_in_the_data_again(tmp_path: pathlib.Path) -> None:
+    asked = resolve("efficientnetv2-b0", "folder", {"data.data_dir": "/images"})
+    run = RunDirectory(tmp_path)
+    opened = with_facts(asked, {"model.num_classes": 3, "data.train_split": "train"})
+    run.start(opened, ["a", "b", "c"])
+    run.require_same(asked)
+    run.require_same(opened)
+    other = with_facts(asked, {"model.num_classes": 4, "data.train_split": "all"})
+    differences = r"\(data\.train_split train -> all, model\.num_classes 3 -> 4\)"
+    with pytest.raises(RunError, match=differences):
+        run.require_same(other)
 
 
 def test_metrics_are_read_back_in_order(run: RunDirectory) -> None:
@@ -152,6 +182,8 @@ def test_the_places_in_a_run_directory(tmp_path: pathlib.Path, kind: type) -> No
         run.best,
         run.tensorboard,
         run.curves_file,
+        run.split_file,
+        run.bad_images_file,
     )
     assert [place.relative_to(tmp_path).as_posix() for place in places] == [
         "config.yaml",
@@ -161,4 +193,6 @@ def test_the_places_in_a_run_directory(tmp_path: pathlib.Path, kind: type) -> No
         "best",
         "tensorboard",
         "curves.png",
+        "split.csv",
+        "bad_images.txt",
     ]

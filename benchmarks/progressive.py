@@ -1,0 +1,144 @@
+"""Fixed size against progressive learning, with and without adaptive regularisation.
+
+The same network, steps, data and seeds; only the schedule differs (paper Figure 6 and Table 13, on
+what one machine can train in minutes). Writes a CSV and a plot of accuracy over training time.
+
+    python -m benchmarks.progressive [--seeds 3] [--out benchmarks/results]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hparams.overrides import Overrides
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# A small network, so that nine trainings take half an hour on two CPU cores. Half of the digits are
+# kept out: with few test images one decides too much.
+SETTINGS: dict[str, object] = {
+    "model.blocks_args": [
+        "r1_k3_s1_e1_i16_o16_c1",
+        "r2_k3_s2_e4_i16_o32_c1",
+        "r2_k3_s2_e4_i32_o48_c1",
+        "r2_k3_s2_e4_i48_o96_se0.25",
+    ],
+    "model.feature_size": 256,
+    "model.survival_prob": 0.9,
+    "model.dropout_base": 0.0,
+    "model.dropout_rate": 0.3,
+    "train.epochs": 40,
+    "train.batch_size": 32,
+    "train.stages": 4,
+    "train.isize": 72,
+    "train.lr_base": 0.016,
+    "train.ema_decay": 0.99,
+    "data.train_split": "train[:900]",
+    "data.minival_split": "train[900:]+minival+test",
+    "data.eval_split": "train[900:]+minival+test",
+    "data.ibase": 24,
+    "data.augname": "randaug",
+    "data.ram_base": 0.0,
+    "data.ram": 8.0,
+    "data.mixup_alpha": 0.2,
+    "data.crop_area": [0.8, 1.0],
+    "data.crop_aspect": [0.9, 1.1],
+    "eval.isize": 72,
+}
+SCHEDULES: dict[str, dict[str, object]] = {
+    "fixed": {"train.size_schedule": "fixed"},
+    "progressive": {"train.adaptive_regularisation": False},
+    "progressive, adaptive": {},
+}
+COLOURS = {"fixed": "#6b6b6b", "progressive": "#d1791f", "progressive, adaptive": "#2b5c8a"}
+
+
+def train(schedule: str, seed: int, folder: pathlib.Path) -> dict[str, object]:
+    """Runs one training by the command line; returns what it took and reached."""
+    run = folder / f"{schedule.replace(', ', '-')}-{seed}"
+    settings: Overrides = {**SETTINGS, **SCHEDULES[schedule], "train.seed": seed}
+    text = ",".join(f"{key}={_text(value)}" for key, value in settings.items())
+    command = [sys.executable, str(ROOT / "main_tf2.py"), "--mode=traineval", "--noarchive_ckpt"]
+    command += ["--model_name=efficientnetv2-b0", f"--model_dir={run}", f"--hparam_str={text}"]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((run / "eval.json").read_text())
+    return {
+        "schedule": schedule,
+        "seed": seed,
+        "steps": lines[-1]["step"],
+        "seconds": sum(line["seconds"] for line in lines),
+        "top1": result["raw"]["top1"],
+        "top1_ema": result["ema"]["top1"],
+        "curve": [(line["seconds"], line["minival_ema_top1"]) for line in lines],
+    }
+
+
+def _text(value: object) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def plot(results: list[dict], path: pathlib.Path) -> None:
+    """Accuracy over training time, one thin line a seed."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for schedule, colour in COLOURS.items():
+        for row in (row for row in results if row["schedule"] == schedule):
+            seconds, accuracy = np.array(row["curve"]).T
+            label = schedule if row["seed"] == 0 else None
+            axes.plot(np.cumsum(seconds), 100 * accuracy, color=colour, label=label, alpha=0.8)
+    axes.set_xlabel("training time (s)")
+    axes.set_ylabel("test top-1, EMA (%)")
+    axes.set_ylim(80, 100)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def report(results: list[dict]) -> None:
+    """Prints means over the seeds, and the time saved against the fixed size."""
+
+    def mean(schedule: str, key: str) -> float:
+        return float(np.mean([row[key] for row in results if row["schedule"] == schedule]))
+
+    for schedule in SCHEDULES:
+        saved = 1 - mean(schedule, "seconds") / mean("fixed", "seconds")
+        print(
+            f"{schedule:<22} {mean(schedule, 'seconds'):6.1f} s  time saved {saved:6.1%}  "
+            f"top-1 {mean(schedule, 'top1'):.4f}  EMA {mean(schedule, 'top1_ema'):.4f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results")
+    arguments = parser.parse_args()
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(arguments.seeds):
+            for schedule in SCHEDULES:
+                results.append(train(schedule, seed, pathlib.Path(folder)))
+                print({k: v for k, v in results[-1].items() if k != "curve"}, flush=True)
+    report(results)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with (arguments.out / "progressive-digits-cpu2.csv").open("w", newline="") as file:
+        columns = ["schedule", "seed", "steps", "seconds", "top1", "top1_ema"]
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(results)
+    plot(results, arguments.out / "progressive-digits-cpu2.png")
+
+
+if __name__ == "__main__":
+    main()

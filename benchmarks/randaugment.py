@@ -1,0 +1,163 @@
+"""Times RandAugment inside Dataset.map, ours beside tf-models-official; out: a table and a CSV.
+
+``python -m benchmarks.randaugment`` (two layers, magnitude 15, uint8 in and out, at 128 and 300
+pixels; two minutes on two idle cores). The implementations run in turns over the same photograph.
+The second table is the processor time of each operation alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+from absl import app, flags
+from official.vision.ops.augment import RandAugment
+from sklearn.datasets import load_sample_image
+
+from efficientnetv2.data.augment import OP_TABLES, rand_augment
+from efficientnetv2.data.ops import Op
+from efficientnetv2.report.tables import table
+
+SIZES = flags.DEFINE_multi_integer("size", [128, 300], "pixels")
+MAGNITUDE = flags.DEFINE_float("magnitude", 15.0, "RandAugment magnitude")
+ROUNDS = flags.DEFINE_integer("rounds", 15, "timed passes of each, in turns", lower_bound=7)
+IMAGES = flags.DEFINE_integer("images", 300, "images a pass at 300 pixels, more at fewer pixels")
+RESULTS = pathlib.Path(__file__).parent / "results"
+PEER = "tf-models-official"
+
+Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # image, seed -> image
+
+
+def implementations() -> dict[str, Augment]:
+    """Returns what is compared, by name; tf-models-official draws from its own state."""
+    peer = RandAugment(num_layers=2, magnitude=MAGNITUDE.value)
+
+    def ours(ops: str) -> Augment:
+        return lambda image, seed: rand_augment(image, seed, magnitude=MAGNITUDE.value, ops=ops)
+
+    return {
+        PEER: lambda image, _: peer.distort(image),
+        "ours, official ops": ours("official"),
+        "ours, default ops": ours("default"),
+    }
+
+
+def single_operations(ops: str) -> dict[str, Augment]:
+    """Returns each operation of one of our tables, its place and sign fixed, and none at all."""
+    magnitude, sign, centre = tf.constant(MAGNITUDE.value), tf.constant(1.0), [0.4, 0.6]
+
+    def single(op: Op) -> Augment:
+        return lambda image, _: op(
+            image, magnitude=magnitude, sign=sign, centre=tf.constant(centre)
+        )
+
+    operations = {name: single(op) for name, op in OP_TABLES[ops].randaugment.items()}
+    return {"none": lambda image, _: image, **operations}
+
+
+def photograph(size: int) -> tf.Tensor:
+    """Returns a square of a real photograph, uint8 ``[size, size, 3]``."""
+    whole = load_sample_image("china.jpg")[:, 106:533]
+    return tf.cast(tf.image.resize(whole, [size, size]), tf.uint8)
+
+
+def one_pass(augment: Augment, image: tf.Tensor, *, images: int, calls: int) -> Callable[[], None]:
+    """Returns a function that augments ``images`` more images, ``calls`` at a time."""
+
+    @tf.autograph.experimental.do_not_convert
+    def prepare(index: tf.Tensor) -> tf.Tensor:
+        # The size is hidden, as in training, where it changes from stage to stage.
+        hidden = tf.compat.v1.placeholder_with_default(image, [None, None, 3])
+        return augment(hidden, tf.stack([1, index]))
+
+    # One stream goes through all passes, so that none pays for setting it up; nothing is prepared
+    # ahead of its pass but the calls under way.
+    data = tf.data.Dataset.range(tf.int64.max).map(prepare, num_parallel_calls=calls)
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False
+    stream = iter(data.with_options(options))
+
+    def step(count: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([stream.get_next()]):
+            return count + 1
+
+    run = tf.function(lambda: tf.while_loop(lambda n: n < images, step, [0]), autograph=False)
+    run()
+    return run
+
+
+def timed(
+    passes: Mapping[str, Callable[[], None]], clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Returns the seconds of every pass, run in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    for _ in range(ROUNDS.value):
+        for name, run in passes.items():
+            start = clock()
+            run()
+            seconds[name].append(clock() - start)
+    return seconds
+
+
+def compare(size: int) -> list[list[str]]:
+    """Returns rows: size, implementation, images/s, ratio to tf-models-official, its range."""
+    images = IMAGES.value * 300 // size
+    passes = {
+        name: one_pass(augment, photograph(size), images=images, calls=tf.data.AUTOTUNE)
+        for name, augment in implementations().items()
+    }
+    seconds = timed(passes, time.perf_counter)
+    rows = []
+    for name, values in seconds.items():
+        ratios = sorted(peer / own for peer, own in zip(seconds[PEER], values))
+        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        speed = f"{images / statistics.median(values):.0f}"
+        rows.append([str(size), name, speed, f"{statistics.median(ratios):.2f}", spread])
+    return rows
+
+
+def operation_times(size: int, ops: str) -> dict[str, float]:
+    """Returns the processor's microseconds an image by operation, less those of an empty map."""
+    images = max(20, IMAGES.value * 60 // size)
+    passes = {
+        name: one_pass(augment, photograph(size), images=images, calls=1)
+        for name, augment in single_operations(ops).items()
+    }
+    seconds = timed(passes, time.process_time)
+    medians = {name: statistics.median(values) / images * 1e6 for name, values in seconds.items()}
+    empty = medians.pop("none")
+    return {name: value - empty for name, value in medians.items()}
+
+
+def main(argv: list[str]) -> None:
+    """Runs the benchmark."""
+    del argv
+    tf.get_logger().setLevel("ERROR")  # TensorFlow takes the passes for one that is traced anew
+    header = ["size", "RandAugment", "images/s", f"x {PEER}", "from to"]
+    rows = [row for size in SIZES.value for row in compare(size)]
+    print(table(header, rows))
+    columns = {(size, ops): operation_times(size, ops) for size in SIZES.value for ops in OP_TABLES}
+    op_header = ["operation, CPU us", *(f"{ops} {size}px" for size, ops in columns)]
+    op_rows = [
+        [name, *(f"{times[name]:.0f}" for times in columns.values())]
+        for name in OP_TABLES["default"].randaugment
+    ]
+    op_rows.append(["mean", *(f"{statistics.mean(t.values()):.0f}" for t in columns.values())])
+    print(table(op_header, op_rows))
+    versions = f"tf{tf.__version__}-py{platform.python_version()}"
+    sizes = "-".join(f"{size}px" for size in SIZES.value)
+    path = RESULTS / f"randaugment-{sizes}-{os.cpu_count()}cpu-{versions}.csv"
+    RESULTS.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows, op_header, *op_rows])
+    print(f"written to {path.relative_to(pathlib.Path.cwd())}")
+
+
+if __name__ == "__main__":
+    app.run(main)

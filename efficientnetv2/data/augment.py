@@ -1,0 +1,194 @@
+"""Images uint8 ``[S, S, 3]`` and seeds in; RandAugment, AutoAugment and cutout of them out.
+
+Everything follows from the seed and works inside ``Dataset.map``. S may be unknown when the graph
+is built, and the magnitude is a tensor: neither a new size nor a new magnitude builds a new graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from efficientnetv2.data import official_ops
+from efficientnetv2.data.geometry import erase_square
+from efficientnetv2.data.ops import DEFAULT, Op
+from hparams.registry import Registry
+
+
+@dataclasses.dataclass(frozen=True)
+class OpTable:
+    """The operations by name, as RandAugment and as AutoAugment call them."""
+
+    randaugment: Mapping[str, Op]
+    autoaugment: Mapping[str, Op]
+
+
+OP_TABLES: Registry[OpTable] = Registry("table of augmentation ops")
+OP_TABLES.register("default", OpTable(DEFAULT, DEFAULT))
+OP_TABLES.register("official", OpTable(official_ops.RANDAUGMENT, official_ops.AUTOAUGMENT))
+
+# AutoAugment's policy v0, found on ImageNet (arXiv:1805.09501, as released). Each row is one
+# sub-policy: operation, probability, magnitude; then the same of the second operation.
+POLICY_V0 = (
+    ("Equalize", 0.8, 1, "ShearY", 0.8, 4),
+    ("Color", 0.4, 9, "Equalize", 0.6, 3),
+    ("Color", 0.4, 1, "Rotate", 0.6, 8),
+    ("Solarize", 0.8, 3, "Equalize", 0.4, 7),
+    ("Solarize", 0.4, 2, "Solarize", 0.6, 2),
+    ("Color", 0.2, 0, "Equalize", 0.8, 8),
+    ("Equalize", 0.4, 8, "SolarizeAdd", 0.8, 3),
+    ("ShearX", 0.2, 9, "Rotate", 0.6, 8),
+    ("Color", 0.6, 1, "Equalize", 1.0, 2),
+    ("Invert", 0.4, 9, "Rotate", 0.6, 0),
+    ("Equalize", 1.0, 9, "ShearY", 0.6, 3),
+    ("Color", 0.4, 7, "Equalize", 0.6, 0),
+    ("Posterize", 0.4, 6, "AutoContrast", 0.4, 7),
+    ("Solarize", 0.6, 8, "Color", 0.6, 9),
+    ("Solarize", 0.2, 4, "Rotate", 0.8, 9),
+    ("Rotate", 1.0, 7, "TranslateY", 0.8, 9),
+    ("ShearX", 0.0, 0, "Solarize", 0.8, 4),
+    ("ShearY", 0.8, 0, "Color", 0.6, 4),
+    ("Color", 1.0, 0, "Rotate", 0.6, 2),
+    ("Equalize", 0.8, 4, "Equalize", 0.0, 8),
+    ("Equalize", 1.0, 4, "AutoContrast", 0.6, 2),
+    ("ShearY", 0.4, 7, "SolarizeAdd", 0.6, 7),
+    ("Posterize", 0.8, 2, "Solarize", 0.6, 10),
+    ("Solarize", 0.6, 8, "Equalize", 0.6, 1),
+    ("Color", 0.8, 6, "Rotate", 0.4, 5),
+)
+
+
+def rand_augment(
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    magnitude: tf.Tensor | float,
+    num_layers: int = 2,
+    ops: str = "default",
+) -> tf.Tensor:
+    """Applies ``num_layers`` of the 16 operations, drawn uniformly (arXiv:1909.13719).
+
+    Args:
+      image: uint8 ``[S, S, 3]``; S may be unknown.
+      seed: int64 ``[2]``; the same seed draws the same.
+      magnitude: strength of every operation, a float scalar of 0 or more; 10 is the official full
+        range, and table 6 of the EfficientNetV2 paper goes from 5 to 25.
+      num_layers: operations an image, one after the other.
+      ops: row of ``OP_TABLES``.
+
+    Returns:
+      uint8 ``[S, S, 3]``.
+
+    Raises:
+      UnknownNameError: if there is no such table.
+    """
+    table = tuple(OP_TABLES[ops].randaugment.values())
+    magnitude = tf.cast(tf.convert_to_tensor(magnitude, dtype_hint=tf.float64), tf.float64)
+    drawn = _uniform(seed, [num_layers, 4], stream="randaug")
+    chosen = tf.unstack(tf.cast(drawn[:, 0] * len(table), tf.int32), num_layers)
+    signs, centres = _signs_and_centres(drawn[:, 1:])
+    for index, sign, centre in zip(chosen, signs, centres):
+        image = _apply(table, index, image, magnitude, sign, centre)
+    return image
+
+
+def auto_augment(image: tf.Tensor, seed: tf.Tensor, *, ops: str = "default") -> tf.Tensor:
+    """Applies one of the 25 sub-policies of AutoAugment's policy v0, drawn uniformly.
+
+    Args:
+      image: uint8 ``[S, S, 3]``; S may be unknown.
+      seed: int64 ``[2]``; the same seed draws the same.
+      ops: row of ``OP_TABLES``.
+
+    Returns:
+      uint8 ``[S, S, 3]``.
+
+    Raises:
+      UnknownNameError: if there is no such table.
+    """
+    names, table = zip(*OP_TABLES[ops].autoaugment.items())
+    rows = [[[names.index(n), p, m] for n, p, m in (row[:3], row[3:])] for row in POLICY_V0]
+    drawn = _uniform(seed, [2, 5], stream="autoaug")
+    sub_policy = tf.constant(rows, tf.float32)[tf.cast(drawn[0, 0] * len(rows), tf.int32)]
+    skipped = drawn[:, 1] >= sub_policy[:, 1]
+    chosen = tf.where(skipped, len(table), tf.cast(sub_policy[:, 0], tf.int32))
+    magnitudes = tf.cast(sub_policy[:, 2], tf.float64)
+    signs, centres = _signs_and_centres(drawn[:, 2:])
+    for index, *how in zip(tf.unstack(chosen), tf.unstack(magnitudes), signs, centres):
+        image = _apply(table, index, image, *how)
+    return image
+
+
+def cutout(image: tf.Tensor, seed: tf.Tensor, *, size: float) -> tf.Tensor:
+    """Paints a grey square about a random pixel (arXiv:1708.04552; EfficientNetV2, section 5.3).
+
+    Args:
+      image: uint8 ``[S, S, 3]``; S may be unknown.
+      seed: int64 ``[2]``; the same seed draws the same.
+      size: side of the square by side of the image, in (0, 1]. What of the square lies outside
+        the image is lost.
+
+    Returns:
+      uint8 ``[S, S, 3]``.
+
+    Raises:
+      ValueError: if ``size`` is out of its range.
+    """
+    if not 0 < size <= 1:
+        raise ValueError(f"cutout's size is a share of the image's side in (0, 1], got {size}")
+    return erase_square(image, tf.constant(size), _uniform(seed, [2], stream="cutout"))
+
+
+def _uniform(seed: tf.Tensor, shape: list[int], *, stream: str) -> tf.Tensor:
+    """Draws float32 in [0, 1), all that an image needs at once; ``stream`` sets its users apart."""
+    salt = tf.constant([0, int.from_bytes(stream.encode(), "big")], tf.int64)
+    return tf.random.stateless_uniform(shape, tf.cast(seed, tf.int64) + salt, alg="philox")
+
+
+def _signs_and_centres(drawn: tf.Tensor) -> tuple[list, list]:
+    """Returns a sign, 1 or -1, and a centre ``[2]`` for each row of ``drawn``, ``[n, 3]``."""
+    signs = tf.where(drawn[:, 0] < 0.5, -1.0, 1.0)
+    return tf.unstack(signs), tf.unstack(drawn[:, 1:])
+
+
+def _apply(table: tuple[Op, ...], index: tf.Tensor, image: tf.Tensor, *how: tf.Tensor) -> tf.Tensor:
+    """Runs operation ``index`` of ``table`` alone, none for ``len(table)``.
+
+    ``how`` is the magnitude, the sign and the centre.
+    """
+    # Not tf.switch_case: that is lowered to a graph in which each image visits the dead operations
+    # of all branches, which takes longer than a cheap operation at 128 pixels.
+    with tf.device("CPU:0"):  # where images are prepared; some operations have no GPU kernel
+        return tf.raw_ops.StatelessCase(
+            branch_index=index,
+            input=[image, *how],
+            Tout=[tf.uint8],
+            branches=_branches(table),
+            output_shapes=[image.shape],
+        )[0]
+
+
+@functools.cache
+def _branches(table: tuple[Op, ...]) -> list:
+    """Returns one traced function an operation, and one last that leaves the image alone."""
+    signature = {
+        "image": tf.TensorSpec([None, None, 3], tf.uint8),
+        "magnitude": tf.TensorSpec([], tf.float64),
+        "sign": tf.TensorSpec([], tf.float32),
+        "centre": tf.TensorSpec([2], tf.float32),
+    }
+
+    def traced(op: Op) -> tf.types.experimental.ConcreteFunction:
+        @tf.function(autograph=False)
+        def branch(
+            image: tf.Tensor, magnitude: tf.Tensor, sign: tf.Tensor, centre: tf.Tensor
+        ) -> tf.Tensor:
+            return op(image, magnitude=magnitude, sign=sign, centre=centre)
+
+        return branch.get_concrete_function(**signature)
+
+    with tf.init_scope():
+        return [traced(op) for op in (*table, Op(tf.identity))]

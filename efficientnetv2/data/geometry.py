@@ -1,0 +1,111 @@
+"""Images uint8 ``[S, S, 3]`` in; moved, or with a grey square, uint8 ``[S, S, 3]`` out.
+
+What comes from outside the image is grey. Positive arguments read from further right or further
+down, so the content moves left or up: the sense of PIL's transforms, on which AutoAugment and
+RandAugment were defined (arXiv:1805.09501, table 6).
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+GREY = 128
+
+
+def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
+    """Turns the image about its centre, counter-clockwise for positive float32 ``degrees``."""
+    radians = degrees * (math.pi / 180)
+    cosine, sine = tf.cos(radians), tf.sin(radians)
+    centre = tf.cast(tf.shape(image)[0] - 1, tf.float32) / 2
+    across, along = centre * sine, centre - centre * cosine
+    return _warp(image, row=[cosine, sine, along - across], column=[-sine, cosine, along + across])
+
+
+def shear_x(image: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    """Moves row y by ``rate * y`` pixels; the top left corner stays."""
+    return _warp(image, row=[1.0, 0.0, 0.0], column=[rate, 1.0, 0.0])
+
+
+def shear_y(image: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    """Moves column x by ``rate * x`` pixels; the top left corner stays."""
+    return _warp(image, row=[1.0, rate, 0.0], column=[0.0, 1.0, 0.0])
+
+
+def translate_x(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """Moves the image sideways by float32 ``share`` of its side; one column at least stays."""
+    return _shift(image, _whole_pixels(image, share) * tf.constant([0, 3]))
+
+
+def translate_y(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """Moves the image up or down by float32 ``share`` of its side; one row at least stays."""
+    return _shift(image, _whole_pixels(image, share) * tf.constant([1, 0]))
+
+
+def erase_square(image: tf.Tensor, share: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
+    """Paints a grey square; what of it lies outside the image is lost (arXiv:1708.04552).
+
+    Args:
+      image: uint8 ``[S, S, 3]``.
+      share: float32 scalar, side of the square by side of the image; rounded to whole pixels.
+      centre: float32 ``[2]``, row and column, each 0 (first pixel) to 1 (end of the last pixel).
+    """
+    side = tf.shape(image)[0]
+    side_float = tf.cast(side, tf.float32)
+    width = tf.cast(tf.round(share * side_float), tf.int32)
+    begin = tf.cast(centre * side_float, tf.int32) - width // 2
+    end = tf.minimum(begin + width, side)
+    begin = tf.maximum(begin, 0)
+    parts = tf.stack([begin, end - begin, side - end])  # before, inside, after
+    rows = to_rows(image)
+    above, crossed, below = tf.split(rows, parts[:, 0])
+    left, square, right = tf.split(crossed, parts[:, 1] * 3, axis=1)
+    grey = tf.fill(tf.shape(square), tf.constant(GREY, tf.uint8))
+    return _from_rows(tf.concat([above, tf.concat([left, grey, right], 1), below], 0), image)
+
+
+def to_rows(image: tf.Tensor) -> tf.Tensor:
+    """Returns an image ``[S, S, 3]`` as its rows ``[S, 3 S]``, channels side by side.
+
+    TensorFlow pads, slices, broadcasts and reduces these several times faster than it does with a
+    last dimension of three.
+    """
+    return tf.reshape(image, tf.shape(image)[:2] * tf.constant([1, 3]))
+
+
+def _warp(image: tf.Tensor, *, row: list, column: list) -> tf.Tensor:
+    """Reads for each (y, x) the pixel nearest to its source, grey outside.
+
+    ``row`` and ``column`` of the source are three factors each, of y, x and 1.
+    """
+    side = tf.shape(image)[0]
+    last = tf.cast(side + 1, tf.float32)  # of the image in its border of grey
+    line = tf.range(last - 1.0)
+    # By axis, [2, S]. 1 for the border, a half so that cutting to int32 rounds to the nearest.
+    of_y, of_x, rest = tf.unstack(tf.stack([row, column])[..., tf.newaxis], axis=1)
+    along_y, along_x = of_y * line, of_x * line + (rest + 1.5)
+    source = along_y[:, :, tf.newaxis] + along_x[:, tf.newaxis]
+    source_row, source_column = tf.unstack(tf.cast(tf.clip_by_value(source, 0.0, last), tf.int32))
+    bordered = tf.pad(to_rows(image), [[1, 1], [3, 3]], constant_values=GREY)
+    pixel = source_row * (side + 2) + source_column
+    # gather_nd copies three bytes a pixel faster than gather.
+    return tf.gather_nd(tf.reshape(bordered, [-1, 3]), pixel[..., tf.newaxis])
+
+
+def _whole_pixels(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    most = tf.cast(tf.shape(image)[0] - 1, tf.float32)
+    pixels = tf.round(share * (most + 1))
+    return tf.cast(tf.clip_by_value(pixels, -most, most), tf.int32)
+
+
+def _shift(image: tf.Tensor, distance: tf.Tensor) -> tf.Tensor:
+    """Reads ``distance`` (int32 ``[2]``) rows and bytes further on, grey outside."""
+    rows = to_rows(image)
+    before, after = tf.nn.relu(-distance), tf.nn.relu(distance)
+    bordered = tf.pad(rows, tf.stack([before, after], 1), constant_values=GREY)
+    return _from_rows(tf.slice(bordered, after, tf.shape(rows)), image)
+
+
+def _from_rows(rows: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(rows, tf.shape(image))

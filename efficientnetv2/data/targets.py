@@ -1,0 +1,21 @@
+"""Labels in; targets float32 ``[K]`` out."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def target_of(label: tf.Tensor, *, num_classes: int) -> tf.Tensor:
+    """Returns 1 at each label of an image, 0 elsewhere; fails on a label that is no class.
+
+    Args:
+      label: int64 scalar, or ``[n]`` for an image of several labels (n may be 0).
+      num_classes: K.
+    """
+    in_range = tf.reduce_all((label >= 0) & (label < num_classes))
+    words = tf.strings.format("its label {} is outside 0..{}", (label, num_classes - 1))
+    with tf.control_dependencies([tf.debugging.Assert(in_range, [words])]):
+        target = tf.one_hot(label, num_classes, on_value=True, off_value=False)
+    if label.shape.rank:
+        target = tf.reduce_any(target, 0)  # of no label at all: all False
+    return tf.cast(target, tf.float32)

@@ -1,0 +1,250 @@
+"""What RandAugment, AutoAugment and cutout draw, and that they draw it in every kind of graph."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnetv2.data import augment
+from efficientnetv2.data.ops import Op
+
+SIGMAS = 5  # tolerance of all statistics; the draws follow from the seed, so they stay as they are
+
+
+def photo(side, generator_seed=3):
+    """Smooth noise: an image that every operation changes."""
+    generator = np.random.default_rng(generator_seed)
+    coarse = generator.integers(0, 256, [6, 6, 3]).astype(np.float32)
+    return tf.cast(tf.image.resize(coarse, [side, side]), tf.uint8)
+
+
+def over_seeds(function, image, *, count, seed):
+    """``function(image, [seed, index])`` for ``count`` indices inside Dataset.map, in one array."""
+    image = tf.constant(image, tf.uint8)
+    data = tf.data.Dataset.range(count).map(
+        lambda index: function(
+            tf.compat.v1.placeholder_with_default(image, [None, None, 3]), tf.stack([seed, index])
+        ),
+        num_parallel_calls=2,
+    )
+    return np.array(list(data.as_numpy_iterator()))
+
+
+AUGMENTATIONS = {
+    "rand_augment": lambda image, seed: augment.rand_augment(image, seed, magnitude=15),
+    "rand_augment official": lambda image, seed: augment.rand_augment(
+        image, seed, magnitude=15, num_layers=3, ops="official"
+    ),
+    "auto_augment": augment.auto_augment,
+    "auto_augment official": lambda image, seed: augment.auto_augment(image, seed, ops="official"),
+    "cutout": lambda image, seed: augment.cutout(image, seed, size=0.4),
+}
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_eager_and_dataset_map_give_the_same_image_for_the_same_seed(name, seed):
+    function, image = AUGMENTATIONS[name], photo(33)
+    mapped = over_seeds(function, image, count=30, seed=seed)
+    again = over_seeds(function, image, count=30, seed=seed)
+    eager = [function(image, tf.constant([seed, i], tf.int64)).numpy() for i in range(30)]
+    np.testing.assert_array_equal(mapped, again)
+    np.testing.assert_array_equal(mapped, eager)
+    assert mapped.shape == (30, 33, 33, 3)
+    assert mapped.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", ["rand_augment", "cutout"])
+def test_different_seeds_give_different_images(name, seed):
+    function, image = AUGMENTATIONS[name], photo(33)
+    by_index = over_seeds(function, image, count=30, seed=seed)
+    by_seed = over_seeds(function, image, count=30, seed=seed + 1)
+    assert len(np.unique(by_index.reshape(30, -1), axis=0)) > 20
+    assert sum(np.array_equal(a, b) for a, b in zip(by_index, by_seed)) < 6
+
+
+def recorder(index, *, signed=False, placed=False):
+    """An op that leaves behind its index, and its sign or its centre.
+
+    Channel 0 is shifted by a hexadecimal digit to take the index, so it holds the last two.
+    """
+
+    def record(image, argument, centre=(0.0, 0.0)):
+        first, second, third = tf.unstack(tf.cast(image[0, 0], tf.int32))
+        row, column = tf.unstack(tf.cast(tf.convert_to_tensor(centre) * 16, tf.int32))
+        pixel = [first * 16 + index, second * 4 + tf.cast(argument, tf.int32) + 2, third]
+        pixel[2] = row * 16 + column if placed else third
+        return tf.cast(tf.bitwise.bitwise_and(tf.stack([[pixel]]), 255), tf.uint8)
+
+    return Op(record, strength=lambda _: tf.constant(1.0), signed=signed, placed=placed)
+
+
+@pytest.fixture
+def recorded(monkeypatch, seed):
+    """Draws ``[n, 3]`` of RandAugment with two layers, of 16 recording ops."""
+    table = {str(i): recorder(i, signed=i != 7, placed=i == 7) for i in range(16)}
+    monkeypatch.setattr(augment, "OP_TABLES", {"default": augment.OpTable(table, table)})
+    return over_seeds(AUGMENTATIONS["rand_augment"], [[[0, 0, 0]]], count=8000, seed=seed)[:, 0, 0]
+
+
+def chi_square(counts):
+    """Standard deviations by which counts are less even than chance makes them."""
+    expected = counts.sum() / counts.size
+    free = counts.size - 1
+    return (((counts - expected) ** 2 / expected).sum() - free) / np.sqrt(2 * free)
+
+
+def test_ops_are_drawn_uniformly_and_the_layers_independently(recorded):
+    pairs = np.bincount(recorded[:, 0], minlength=256)  # first op times 16 plus second
+    assert pairs.sum() == 8000
+    assert chi_square(pairs) < SIGMAS
+    assert chi_square(pairs.reshape(16, 16).sum(0)) < SIGMAS
+    assert chi_square(pairs.reshape(16, 16).sum(1)) < SIGMAS
+
+
+def test_neighbouring_images_are_drawn_independently(recorded):
+    second = recorded[:, 0] % 16
+    assert chi_square(np.bincount(second[:-1] * 16 + second[1:], minlength=256)) < SIGMAS
+
+
+def test_signs_are_even_and_independent_of_the_op_and_the_layer(recorded):
+    first, second = recorded[:, 0] // 16, recorded[:, 0] % 16
+    both = (first != 7) & (second != 7)
+    signs = recorded[both, 1] - 2 * 4 - 2  # 4 times the first sign, plus the second
+    assert set(signs) == {-5, -3, 3, 5}
+    assert chi_square(np.unique(signs, return_counts=True)[1]) < SIGMAS
+    positive = np.bincount(second[both], weights=signs % 4 == 1)
+    assert chi_square(positive[np.arange(16) != 7]) < SIGMAS
+
+
+def test_centres_cover_the_image_evenly(recorded):
+    placed = recorded[recorded[:, 0] % 16 == 7, 2]
+    assert len(placed) == pytest.approx(500, abs=SIGMAS * np.sqrt(500))
+    assert chi_square(np.bincount(placed, minlength=256)) < SIGMAS
+
+
+def test_only_the_drawn_op_runs():
+    def fail(image):
+        bad = tf.debugging.check_numerics(tf.constant(np.nan), "this op was not drawn")
+        return image + tf.cast(bad, tf.uint8)
+
+    table = (Op(tf.identity), Op(fail))
+    how = (tf.constant(1.0, tf.float64), tf.constant(1.0), tf.zeros([2]))
+    run = tf.function(lambda index: augment._apply(table, index, photo(4), *how))
+    np.testing.assert_array_equal(run(tf.constant(0)), photo(4))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="this op was not drawn"):
+        run(tf.constant(1))
+
+
+@pytest.mark.parametrize("ops", ["default", "official"])
+def test_a_new_magnitude_or_size_needs_no_new_graph(ops, seed):
+    magnitude = tf.Variable(0.0)
+    traces = []
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    def run(image):
+        traces.append(1)
+        return augment.rand_augment(image, [seed, 5], magnitude=magnitude, num_layers=8, ops=ops)
+
+    images = []
+    for value in (0.0, 5.0, 15.0):
+        magnitude.assign(value)
+        images.append(run(photo(32)).numpy())
+        eager = augment.rand_augment(photo(32), [seed, 5], magnitude=value, num_layers=8, ops=ops)
+        np.testing.assert_array_equal(images[-1], eager)
+    assert len(np.unique(np.reshape(images, [3, -1]), axis=0)) == 3
+    assert run(photo(20)).shape == (20, 20, 3)
+    assert len(traces) == 1
+
+
+def test_no_layers_leave_the_image_alone(seed):
+    ours = augment.rand_augment(photo(8), [seed, 1], magnitude=10, num_layers=0)
+    np.testing.assert_array_equal(ours, photo(8))
+
+
+def test_the_policy_is_the_official_one(golden):
+    official = json.loads((golden / "augment.json").read_text())["policy_v0"]
+    assert [[list(row[:3]), list(row[3:])] for row in augment.POLICY_V0] == official
+
+
+def policy_outcomes(names):
+    """Probability of every (ops applied in order, sum of their magnitudes) under policy v0."""
+    outcomes = collections.Counter()
+    for name1, p1, m1, name2, p2, m2 in augment.POLICY_V0:
+        first, second = names.index(name1), names.index(name2)
+        outcomes[(0, 0)] += (1 - p1) * (1 - p2) / 25
+        outcomes[(first + 1, m1)] += p1 * (1 - p2) / 25
+        outcomes[(second + 1, m2)] += (1 - p1) * p2 / 25
+        outcomes[((first + 1) * 17 + second + 1, m1 + m2)] += p1 * p2 / 25
+    return outcomes
+
+
+def test_auto_augment_applies_each_sub_policy_with_its_probabilities(monkeypatch, seed):
+    names = list(augment.OP_TABLES["default"].autoaugment)
+
+    def recording(number):
+        # Digits of base 17 over channels 0 and 1, the magnitudes added up in channel 2.
+        def record(image, magnitude):
+            low, high, total = tf.unstack(tf.cast(image[0, 0], tf.int32))
+            code = (high * 256 + low) * 17 + number
+            pixel = [code % 256, code // 256, total + tf.cast(magnitude, tf.int32)]
+            return tf.cast(tf.stack([[pixel]]), tf.uint8)
+
+        return Op(record, strength=tf.identity)
+
+    table = {name: recording(i + 1) for i, name in enumerate(names)}
+    monkeypatch.setattr(augment, "OP_TABLES", {"default": augment.OpTable(table, table)})
+    count = 6000
+    drawn = over_seeds(augment.auto_augment, [[[0, 0, 0]]], count=count, seed=seed)[:, 0, 0]
+    drawn = drawn.astype(int)
+    measured = collections.Counter(zip(drawn[:, 1] * 256 + drawn[:, 0], drawn[:, 2]))
+    expected = policy_outcomes(names)
+    assert set(measured) <= {outcome for outcome, p in expected.items() if p > 0}
+    for outcome, probability in expected.items():
+        tolerance = SIGMAS * np.sqrt(count * probability * (1 - probability)) + 1e-6
+        assert measured[outcome] == pytest.approx(count * probability, abs=tolerance), outcome
+
+
+@pytest.mark.parametrize(("size", "side"), [(0.25, 8), (0.5, 16), (0.4, 13), (1.0, 32)])
+def test_cutout_has_the_stated_size_wherever_it_is(size, side, seed):
+    white = np.full([32, 32, 3], 255)
+    images = over_seeds(
+        lambda image, seed: augment.cutout(image, seed, size=size), white, count=300, seed=seed
+    )
+    assert set(np.unique(images)) <= {128, 255}
+    painted = (images == 128).all(-1)
+    heights, widths = painted.any(2).sum(1), painted.any(1).sum(1)
+    assert (painted.sum((1, 2)) == heights * widths).all()  # a rectangle
+    assert heights.max() == widths.max() == side
+    assert heights.min() >= side // 2  # its centre lies inside the image
+    whole = ~(painted[:, [0, -1]].any((1, 2)) | painted[:, :, [0, -1]].any((1, 2)))
+    assert (heights[whole] == side).all() and (widths[whole] == side).all()
+
+
+def test_cutout_centres_are_spread_evenly(seed):
+    white = np.full([16, 16, 3], 255)
+    dots = over_seeds(
+        lambda image, seed: augment.cutout(image, seed, size=1 / 16), white, count=8000, seed=seed
+    )
+    counts = (dots[..., 0] == 128).sum(0)
+    assert counts.sum() == 8000
+    assert chi_square(counts) < SIGMAS
+
+
+@pytest.mark.parametrize("size", [0, -0.1, 1.5])
+def test_cutout_refuses_a_size_that_is_no_share(size):
+    with pytest.raises(ValueError, match=rf"in \(0, 1\], got {size}"):
+        augment.cutout(photo(8), [1, 2], size=size)
+
+
+def test_an_unknown_table_is_answered_with_the_nearest_known_one(seed):
+    with pytest.raises(KeyError, match="augmentation ops 'offical'; did you mean 'official'"):
+        augment.rand_augment(photo(8), [seed, 1], magnitude=10, ops="offical")
+    with pytest.raises(KeyError, match="augmentation ops 'tf'; known: default, official"):
+        augment.auto_augment(photo(8), [seed, 1], ops="tf")
+
+
+def test_the_streams_of_one_seed_differ(seed):
+    draws = [augment._uniform([seed, 1], [4], stream=s) for s in ("randaug", "autoaug", "cutout")]
+    assert len(np.unique(draws)) == 12

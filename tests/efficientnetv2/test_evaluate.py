@@ -1,0 +1,197 @@
+"""Evaluation against NumPy: every image once, whatever the batch and the number of devices."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+from efficientnetv2.evaluate import build_evaluator
+
+ROOT = pathlib.Path(__file__).parents[2]
+IMAGES, CLASSES, SIZE = 23, 7, 4
+# With 23 images the last batch has 23, 7, 3, 1 and 1; two devices share none of them evenly.
+BATCH_SIZES = (32, 8, 5, 2, 1)
+KINDS = ("softmax", "sigmoid")
+Arrays = dict[str, np.ndarray]
+
+
+def logits_of(data: Arrays) -> np.ndarray:
+    """The network of ``build_network``, by hand."""
+    return data["images"].astype(np.float64).mean((1, 2)) @ data["kernel"] + data["bias"]
+
+
+class NeverEmpty(keras.layers.Layer):
+    """Fails where a device has nothing to do: not every kernel takes an empty batch."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(inputs)[0])]):
+            return tf.identity(inputs)
+
+
+def build_network(data: Arrays) -> keras.Model:
+    """Means over the pixels, then one dense layer; the dropout must not be seen."""
+    inputs = keras.Input((None, None, 3))
+    outputs = keras.layers.GlobalAveragePooling2D()(NeverEmpty()(inputs))
+    outputs = keras.layers.Dropout(0.9)(outputs)
+    model = keras.Model(inputs, keras.layers.Dense(CLASSES)(outputs))
+    model.layers[-1].set_weights([data["kernel"], data["bias"]])
+    return model
+
+
+def batches(data: Arrays, kind: str, batch_size: int) -> tf.data.Dataset:
+    arrays = data["images"], data[kind]
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+
+
+def expected(data: Arrays, kind: str, images: int = IMAGES) -> dict[str, float]:
+    logits, targets = logits_of(data)[:images], data[kind][:images]
+    if kind == "softmax":
+        losses = -(targets * (logits - np.log(np.exp(logits).sum(-1, keepdims=True)))).sum(-1)
+    else:
+        terms = np.where(targets == 1, np.logaddexp(0, -logits), np.logaddexp(0, logits))
+        losses = terms.mean(-1)
+    order = np.argsort(-logits, -1)
+    hits = np.take_along_axis(targets, order, -1).cumsum(-1) > 0
+    return {
+        "images": images,
+        "loss": losses.mean(),
+        "top1": hits[:, 0].mean(),
+        "top5": hits[:, 4].mean(),
+    }
+
+
+def assert_same(made: dict[str, float], wanted: dict[str, float]) -> None:
+    assert list(made) == ["images", "loss", "top1", "top5"]
+    assert made["images"] == wanted["images"]
+    np.testing.assert_allclose(list(made.values()), list(wanted.values()), rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def data() -> Arrays:
+    """Photographs of noise, one class each (softmax) and any number, also none (sigmoid)."""
+    rng = np.random.default_rng(2104)
+    several = rng.random((IMAGES, CLASSES)) < 0.2
+    several[[0, 22]] = False
+    return {
+        "images": rng.normal(0, 2, (IMAGES, SIZE, SIZE, 3)).astype(np.float32),
+        "softmax": np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, IMAGES)],
+        "sigmoid": several.astype(np.float32),
+        "kernel": rng.normal(0, 1, (3, CLASSES)).astype(np.float32),
+        "bias": rng.normal(0, 1, CLASSES).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shares_of_right_answers_are_neither_all_nor_none(data: Arrays, kind: str) -> None:
+    """Or the tests below would say little."""
+    wanted = expected(data, kind)
+    assert 0.05 < wanted["top1"] < wanted["top5"] < 0.95
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_every_image_counts_once(data: Arrays, kind: str, batch_size: int) -> None:
+    evaluate = build_evaluator(build_network(data), loss_type=kind)
+    assert_same(evaluate(batches(data, kind, batch_size)), expected(data, kind))
+
+
+def test_softmax_is_the_default(data: Arrays) -> None:
+    evaluate = build_evaluator(build_network(data))
+    assert_same(evaluate(batches(data, "softmax", 8)), expected(data, "softmax"))
+
+
+def test_one_evaluator_serves_several_data_sets_without_a_new_trace(data: Arrays) -> None:
+    traces = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, inputs: tf.Tensor) -> tf.Tensor:
+            traces.append(1)
+            return inputs
+
+    model = build_network(data)
+    evaluate = build_evaluator(keras.Model(model.inputs, Counted()(model.outputs[0])))
+    traces.clear()
+    for images in (23, 22, 9):
+        made = evaluate(batches(data, "softmax", 8).unbatch().take(images).batch(8))
+        assert_same(made, expected(data, "softmax", images))
+    assert len(traces) <= 2  # for the first batch, and for batches of any size
+
+
+def test_changed_weights_are_seen(data: Arrays) -> None:
+    model = build_network(data)
+    evaluate = build_evaluator(model)
+    before = evaluate(batches(data, "softmax", 8))
+    changed = {**data, "bias": data["bias"][::-1]}
+    model.layers[-1].set_weights([changed["kernel"], changed["bias"]])
+    after = evaluate(batches(data, "softmax", 8))
+    assert_same(after, expected(changed, "softmax"))
+    assert after["loss"] != pytest.approx(before["loss"], rel=1e-3)
+
+
+def test_no_images_have_no_loss(data: Arrays) -> None:
+    evaluate = build_evaluator(build_network(data))
+    nothing = evaluate(batches(data, "softmax", 8).take(0))
+    assert nothing == {"images": 0, "loss": 0.0, "top1": 0.0, "top5": 0.0}
+
+
+def test_as_many_guesses_as_classes_are_always_right(data: Arrays) -> None:
+    few = {**data, "kernel": data["kernel"][:, :3], "bias": data["bias"][:3]}
+    inputs = keras.Input((None, None, 3))
+    dense = keras.layers.Dense(3)
+    model = keras.Model(inputs, dense(keras.layers.GlobalAveragePooling2D()(inputs)))
+    dense.set_weights([few["kernel"], few["bias"]])
+    targets = np.eye(3, dtype=np.float32)[np.arange(IMAGES) % 3]
+    made = build_evaluator(model)(
+        tf.data.Dataset.from_tensor_slices((data["images"], targets)).batch(8)
+    )
+    assert made["top5"] == 1.0
+    assert made["top1"] == pytest.approx((logits_of(few).argmax(-1) == np.arange(23) % 3).mean())
+
+
+# Logical devices must be made before TensorFlow starts.
+TWO_DEVICES = """
+import importlib.util, json, sys
+import numpy as np, tensorflow as tf
+spec = importlib.util.spec_from_file_location("tests_of_evaluation", sys.argv[1])
+tests = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tests)
+
+cpus = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+assert strategy.num_replicas_in_sync == 2
+data = dict(np.load(sys.argv[2]))
+with strategy.scope():
+    model = tests.build_network(data)
+results = {}
+for kind in tests.KINDS:
+    evaluate = tests.build_evaluator(model, loss_type=kind, strategy=strategy)
+    for size in tests.BATCH_SIZES:
+        results[f"{kind} {size}"] = evaluate(tests.batches(data, kind, size))
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def of_two_devices(data: Arrays, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    file = tmp_path_factory.mktemp("evaluation") / "data.npz"
+    np.savez(file, **data)
+    command = [sys.executable, "-c", TWO_DEVICES, __file__, str(file)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_two_devices_count_every_image_once(
+    data: Arrays, of_two_devices: dict[str, dict], kind: str, batch_size: int
+) -> None:
+    assert_same(of_two_devices[f"{kind} {batch_size}"], expected(data, kind))

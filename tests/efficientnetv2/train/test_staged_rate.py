@@ -1,0 +1,148 @@
+"""Learning rates of stages with batches of their own, against exact fractions of epochs."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnetv2.train.schedules import (
+    KerasSchedule,
+    LearningRate,
+    StagedRate,
+    build_learning_rate,
+)
+from efficientnetv2.train.stages import Stage, build_stages
+from hparams.resolve import resolve
+
+# Batches of 5, 2, 1 and 1 times the last, and what is left over of 1,000 images falls away.
+BATCHES, EPOCHS, STEPS = (160, 64, 32, 32), (0, 2, 7, 9, 13), (6, 15, 31, 31)
+FIRST = (0, 12, 87, 149, 273)
+PLAN = [
+    Stage(n, EPOCHS[n], EPOCHS[n + 1], FIRST[n], STEPS[n], BATCHES[n], 32, 0.1, 0.0, 0.0, 0.0)
+    for n in range(4)
+]
+
+
+def staged(rate: LearningRate, plan: list[Stage]) -> StagedRate:
+    return StagedRate(
+        rate,
+        first_step=tuple(stage.first_step for stage in plan),
+        first_epoch=tuple(stage.first_epoch for stage in plan),
+        steps_per_epoch=tuple(stage.steps_per_epoch for stage in plan),
+        batch_factor=tuple(stage.batch_size / plan[-1].batch_size for stage in plan),
+    )
+
+
+def each_step(rate: StagedRate, steps: int) -> np.ndarray:
+    """Reads the rate at one step after another, in one graph."""
+    every = tf.range(steps, dtype=tf.int64)
+    return tf.function(lambda: tf.map_fn(rate, every, fn_output_signature=tf.float32))().numpy()
+
+
+def epochs_of(plan: list[Stage]) -> list[Fraction]:
+    """Epochs done before each step."""
+    return [
+        stage.first_epoch + Fraction(step, stage.steps_per_epoch)
+        for stage in plan
+        for step in range(stage.end_step - stage.first_step)
+    ]
+
+
+def factors_of(plan: list[Stage]) -> np.ndarray:
+    lengths = [stage.end_step - stage.first_step for stage in plan]
+    return np.repeat([stage.batch_size / plan[-1].batch_size for stage in plan], lengths)
+
+
+def per_image(rate: LearningRate, epochs: Fraction) -> float:
+    """The rate for the last stage's batch, of a training of 13 epochs with 4 decays an epoch."""
+    step = 31 * epochs
+    if step < rate.warmup_steps:
+        return rate.peak * step / rate.warmup_steps
+    share = float((step - rate.warmup_steps) / (rate.total_steps - rate.warmup_steps))
+    factors = {
+        "exponential": rate.decay_factor ** math.floor(4 * (epochs - rate.warmup_steps // 31)),
+        "cosine": (1 + math.cos(math.pi * share)) / 2,
+        "linear": 1 - share,
+        "constant": 1.0,
+    }
+    return max(rate.peak * factors[rate.name], rate.minimum)
+
+
+@pytest.mark.parametrize("name", ["exponential", "cosine", "linear", "constant"])
+@pytest.mark.parametrize("warmup_epochs", [0, 3])
+def test_a_staged_rate_follows_the_epochs_and_the_batch_size(name: str, warmup_epochs: int) -> None:
+    rate = LearningRate(
+        peak=0.25,
+        name=name,
+        warmup_steps=31 * warmup_epochs,
+        total_steps=31 * 13,
+        decay_steps=31 * 0.25,
+        decay_factor=0.9,
+        minimum=0.02,
+    )
+    expected = [
+        factor * per_image(rate, epochs)
+        for factor, epochs in zip(factors_of(PLAN), epochs_of(PLAN))
+    ]
+    assert len(expected) == 273
+    np.testing.assert_allclose(each_step(staged(rate, PLAN), 273), expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant"])
+def test_the_rate_of_one_image_does_not_jump_where_a_stage_begins(name: str) -> None:
+    rate = LearningRate(peak=0.25, name=name, warmup_steps=31 * 3, total_steps=31 * 13)
+    moves = np.abs(np.diff(each_step(staged(rate, PLAN), 273) / factors_of(PLAN)))
+    for stage in PLAN[1:]:
+        change = stage.first_step - 1  # from the last step of the stage before to the first
+        assert moves[change] <= 1.05 * max(moves[change - 1], moves[change + 1]) + 1e-7
+
+
+# In these numbers of steps, a fraction of an epoch times the steps is often not whole again.
+@pytest.mark.parametrize("steps_per_epoch", [15, 25, 49, 245])
+@pytest.mark.parametrize("name", ["exponential", "cosine"])
+def test_with_equal_batches_it_is_the_rate_of_one_stage(name: str, steps_per_epoch: int) -> None:
+    rate = LearningRate(
+        peak=0.256,
+        name=name,
+        warmup_steps=2 * steps_per_epoch,
+        total_steps=20 * steps_per_epoch,
+        decay_steps=0.2 * steps_per_epoch,
+        decay_factor=0.9,
+    )
+    edges = (0, 6, 11, 20)
+    equal = StagedRate(
+        rate,
+        first_step=tuple(edge * steps_per_epoch for edge in edges[:-1]),
+        first_epoch=edges[:-1],
+        steps_per_epoch=(steps_per_epoch,) * 3,
+        batch_factor=(1.0,) * 3,
+    )
+    steps = tf.range(20 * steps_per_epoch, dtype=tf.int64)
+    np.testing.assert_allclose(each_step(equal, len(steps)), rate(steps), rtol=1e-6, atol=1e-9)
+
+
+def test_batches_that_grow_as_images_shrink_make_the_rate_staged() -> None:
+    config = resolve("efficientnetv2-s", "imagenet2012", "train.scale_batch_with_size=true")
+    plain = resolve("efficientnetv2-s", "imagenet2012")
+    rate = build_learning_rate(plain, build_stages(plain, num_images=1_256_167))
+    assert isinstance(rate, LearningRate)
+    assert build_learning_rate(config, build_stages(config, num_images=1_256_167)) == StagedRate(
+        rate,
+        first_step=(0, 87 * 61, 87 * 61 + 88 * 153, 87 * (61 + 306) + 88 * 153),
+        first_epoch=(0, 87, 175, 262),
+        steps_per_epoch=(61, 153, 306, 306),
+        batch_factor=(5.0, 2.0, 1.0, 1.0),
+    )
+
+
+def test_the_keras_schedule_of_a_staged_rate_is_the_same_rate() -> None:
+    rate = staged(LearningRate(0.5, "linear", 0, 31 * 13), PLAN)
+    schedule = KerasSchedule(rate)
+    steps = (0, 11, 12, 86, 87, 272)
+    assert [float(schedule(n)) for n in steps] == each_step(rate, 273)[list(steps)].tolist()
+    values = schedule.get_config()["rate"]
+    assert StagedRate(**{**values, "rate": LearningRate(**values["rate"])}) == rate

@@ -1,0 +1,143 @@
+"""What is known only with the data: facts filled in, and what training needs of the images."""
+
+import re
+
+import pytest
+
+from hparams import ConfigError, load_config, resolve, save_config
+from hparams.resolve import require_full_batch, require_trainable, with_facts
+
+FACTS = {
+    "model.num_classes": 7,
+    "data.train_split": "train",
+    "data.minival_split": "train[:10%]",
+    "data.eval_split": "val",
+}
+
+
+@pytest.fixture
+def folder():
+    return resolve("efficientnetv2-s", "folder", "data.data_dir=/d")
+
+
+def flat(config):
+    return {
+        f"{s}.{key}": value for s, keys in config.to_dict().items() for key, value in keys.items()
+    }
+
+
+def test_facts_fill_what_is_not_set_and_nothing_else(folder):
+    found = with_facts(folder, FACTS)
+    assert flat(found) == {**flat(folder), **FACTS}
+    assert flat(folder)["model.num_classes"] is None
+
+
+@pytest.mark.parametrize("given", ["model.num_classes=3", "data.eval_split=test"])
+def test_facts_leave_what_is_set(given):
+    key, value = given.split("=")
+    config = resolve("efficientnetv2-s", "folder", f"data.data_dir=/d,{given}")
+    found = flat(with_facts(config, FACTS))
+    assert found.pop(key) == (3 if value == "3" else value)
+    assert found == {k: v for k, v in {**flat(config), **FACTS}.items() if k != key}
+
+
+def test_facts_leave_a_registered_data_set_as_it_is():
+    config = resolve("efficientnetv2-s", "digits")
+    assert with_facts(config, FACTS) == config
+
+
+def test_no_facts_change_nothing(folder):
+    assert with_facts(folder, {}) == folder
+    # Facts that are not found out stay open.
+    assert with_facts(folder, dict.fromkeys(FACTS)) == folder
+
+
+@pytest.mark.parametrize(
+    ("fact", "message"),
+    [
+        ({"model.num_classes": "many"}, "model.num_classes must be an int, got 'many'"),
+        ({"model.num_classes": 2.0}, "model.num_classes must be an int, got 2.0"),
+        ({"model.num_classes": 0}, "model.num_classes must be at least 1, got 0"),
+        ({"data.eval_split": 3}, "data.eval_split must be a str, got 3"),
+    ],
+)
+def test_facts_are_checked(folder, fact, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        with_facts(folder, {**FACTS, **fact})
+
+
+def test_the_result_cannot_be_changed_and_is_saved_with_its_facts(folder, tmp_path):
+    found = with_facts(folder, FACTS)
+    with pytest.raises(AttributeError, match="FrozenConfigDict is immutable"):
+        found.model.num_classes = 3
+    save_config(found, tmp_path / "config.yaml")
+    loaded = load_config(tmp_path / "config.yaml")
+    assert loaded == found
+    # What one start found holds in the next, whatever the folder has become.
+    assert with_facts(loaded, {**FACTS, "model.num_classes": 6}) == found
+
+
+# ---------------------------------------------------------------------- what training needs
+
+
+TOO_LARGE = (
+    "train.batch_size is {}, more than the {} images of the training split of {}; give at most {}"
+)
+NO_TPU = "runtime.strategy=tpu is not available yet; give auto, none, cpu or gpu"
+
+
+def refusals(dataset_cfg, overrides):
+    with pytest.raises(ConfigError) as error:
+        require_trainable(resolve("efficientnetv2-s", dataset_cfg, overrides))
+    return error.value.problems
+
+
+@pytest.mark.parametrize(
+    ("dataset_cfg", "overrides"),
+    [
+        ("digits", None),
+        ("digits", "train.batch_size=1257"),
+        ("digits", "runtime.strategy=gpu"),
+        ("digits", "data.augname=randaug,data.mixup_alpha=0.2,data.cutmix_alpha=1"),
+        ("imagenet2012", None),
+        ("imagenet2012", "train.batch_size=1256167"),
+        # Of these, only the files tell the number of images.
+        ("folder", "data.data_dir=/d,train.batch_size=1000000000"),
+        ("imagenet_tfrecord", "data.data_dir=/d,train.batch_size=1000000000"),
+        ("tfds:beans", "train.batch_size=1000000000"),
+        ("digits", "data.train_split=train+test,train.batch_size=1500"),
+    ],
+)
+def test_what_can_be_trained_is_let_through(dataset_cfg, overrides):
+    assert require_trainable(resolve("efficientnetv2-s", dataset_cfg, overrides)) is None
+
+
+@pytest.mark.parametrize(
+    ("dataset_cfg", "images", "given"), [("digits", 1257, 1258), ("imagenet2012", 1256167, 1256168)]
+)
+def test_a_batch_larger_than_the_training_split_is_refused(dataset_cfg, images, given):
+    expected = TOO_LARGE.format(given, images, dataset_cfg, images)
+    assert refusals(dataset_cfg, f"train.batch_size={given}") == (expected,)
+
+
+def test_a_tpu_is_refused():
+    assert refusals("digits", "runtime.strategy=tpu") == (NO_TPU,)
+
+
+def test_all_that_hinders_training_is_told_together():
+    expected = (TOO_LARGE.format(2000, 1257, "digits", 1257), NO_TPU)
+    assert refusals("digits", "train.batch_size=2000,runtime.strategy=tpu") == expected
+
+
+@pytest.mark.parametrize("images", [48, 49])
+def test_one_full_batch_is_enough(images):
+    config = resolve("efficientnetv2-s", "folder", "data.data_dir=/d,train.batch_size=48")
+    assert require_full_batch(config, num_images=images) is None
+
+
+@pytest.mark.parametrize("images", [0, 47])
+def test_an_opened_split_smaller_than_a_batch_is_refused(images):
+    config = resolve("efficientnetv2-s", "folder", "data.data_dir=/d,train.batch_size=48")
+    message = TOO_LARGE.format(48, images, "folder", images)
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        require_full_batch(config, num_images=images)
