@@ -1,8 +1,9 @@
 """Times training images from JPEG bytes: ours beside decoding whole; out: a table and a CSV.
 
 ``python -m benchmarks.decode`` (a minute on two cores). Each image is decoded, cut at random (8% to
-100% of its area), resized and flipped. The kinds take turns, so that other work on the machine
-hits all of them; CSV files go to results/.
+100% of its area), resized and flipped. The kinds take turns, and the clock is the process's CPU
+time, so that other programs on the machine disturb little: images/s are those of cores that do
+nothing else.
 """
 
 from __future__ import annotations
@@ -78,11 +79,11 @@ def images(kind: Callable[..., tf.Tensor], encoded: bytes, *, size: int) -> Iter
 
 
 def seconds(stream: Iterator[tf.Tensor], count: int) -> float:
-    """Returns the time of so many images."""
-    start = time.perf_counter()
+    """Returns the CPU time of so many images, by the number of cores."""
+    start = time.process_time()
     for _ in range(count):
         next(stream)
-    return time.perf_counter() - start
+    return (time.process_time() - start) / CORES.value
 
 
 def measure(encoded: bytes, *, size: int) -> dict[str, list[float]]:

@@ -223,7 +223,9 @@ def test_other_processes_can_run_it(photo):
     service = tf.data.experimental.service
     dispatcher = service.DispatchServer()
     worker = service.WorkerServer(service.WorkerConfig(dispatcher.target.split("://")[1]))
-    files = [make(photo) for make in FILES.values()]
+    bitmap = io.BytesIO()
+    Image.fromarray(gradient_image(20, 30)).save(bitmap, "BMP")
+    files = [*(make(photo) for make in FILES.values()), bitmap.getvalue()]
 
     def prepare(encoded):
         seeds = tf.constant([5, 5], tf.int64)

@@ -70,7 +70,8 @@ def test_solarize_wraps_its_threshold_modulo_256(facts, arrays):
 
 def test_contrast_takes_the_number_of_pixels_for_the_mean(facts):
     # At factor 0 nothing but that "mean" is left, whatever the image.
-    for side, values in facts["contrast_degenerate_value_by_image_side"].items():
+    measured = facts["contrast_degenerate_value_by_image_side"]
+    for side, values in {**measured, "250": [250 * 250 // 256]}.items():
         image = tf.fill([int(side), int(side), 3], tf.constant(77, tf.uint8))
         ours = official_ops.contrast(image, tf.constant(0.0))
         assert np.unique(ours).tolist() == values, side
