@@ -175,19 +175,22 @@ DATASETS.register(
         _IMAGENET_FILES,
         recipe=_OFFICIAL,
         model_recipes={
-            f"efficientnetv2-{size}": {
-                "model.dropout_rate": dropout,
-                "train.isize": image_size,
-                "data.ram": magnitude,
-                "data.mixup_alpha": alpha,
-                "data.cutmix_alpha": alpha,
-            }
-            for size, (dropout, image_size, magnitude, alpha) in {
-                "s": (0.2, 300, 10.0, 0.0),
-                "m": (0.3, 384, 15.0, 0.2),
-                "l": (0.4, 384, 20.0, 0.5),
-                "xl": (0.4, 384, 20.0, 0.5),
-            }.items()
+            **{f"efficientnetv2-b{number}": {"data.ram": 0.0} for number in range(4)},
+            **{
+                f"efficientnetv2-{size}": {
+                    "model.dropout_rate": dropout,
+                    "train.isize": image_size,
+                    "data.ram": magnitude,
+                    "data.mixup_alpha": alpha,
+                    "data.cutmix_alpha": alpha,
+                }
+                for size, (dropout, image_size, magnitude, alpha) in {
+                    "s": (0.2, 300, 10.0, 0.0),
+                    "m": (0.3, 384, 15.0, 0.2),
+                    "l": (0.4, 384, 20.0, 0.5),
+                    "xl": (0.4, 384, 20.0, 0.5),
+                }.items()
+            },
         },
     ),
 )

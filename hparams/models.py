@@ -64,7 +64,8 @@ class ModelRow:
       eval_size: pixels, evaluation.
       published: parameters, FLOPs and accuracy as published.
       preprocess: a row of ``hparams.preprocess``; V2's B0 to B3 were trained with V1's.
-      progressive: the stages' end points, or None for training at one size.
+      progressive: the stages' end points, for a single stage its last values.
+      stages: of progressive learning; 1 where the published training had one size.
       augname: augmentation of the published training.
     """
 
@@ -77,7 +78,8 @@ class ModelRow:
     eval_size: int
     published: Published
     preprocess: Literal["v1", "v2", "lite"]
-    progressive: Progressive | None = None
+    progressive: Progressive
+    stages: int = 4
     augname: str = "autoaug"
 
     def overrides(self) -> Mapping[str, object]:
@@ -90,20 +92,16 @@ class ModelRow:
             "model.blocks_args": list(self.blocks),
             "model.width_coefficient": self.width,
             "model.depth_coefficient": self.depth,
-            "model.dropout_rate": self.dropout,
             "model.act_fn": "relu6" if lite else "silu",
             "model.fix_head_stem": lite,
             "model.round_down_limit": 0.1 if lite else 1.0,
-            "train.isize": self.train_size,
-            "train.stages": 4 if self.progressive else 1,
+            "train.stages": self.stages,
             "eval.isize": self.eval_size,
             "data.augname": self.augname,
-            "data.ibase": self.train_size,
+            **_progressive_overrides(self.progressive),
         }
         if self.family == "resnet":
             values.update(_KERAS_RESNET)
-        if self.progressive is not None:
-            values.update(_progressive_overrides(self.progressive))
         return values
 
 
@@ -265,7 +263,8 @@ def _register_scaled() -> None:
                 eval_size=int(eval_),
                 published=Published(params, flops, top1, where),
                 preprocess="lite" if family == "lite" else "v1",
-                progressive=_base_progressive(int(train), dropout) if family == "v2" else None,
+                progressive=_base_progressive(int(train), dropout),
+                stages=4 if family == "v2" else 1,
             )
             MODELS.register(prefix + name, row)
 
@@ -291,9 +290,10 @@ for _name, (_params, _flops, _top1, _size) in _RESNET_ROWS.items():
 
 
 def _base_progressive(train_size: int, dropout: float) -> Progressive:
-    # The releases of B0..B3 grow the size from 128 with AutoAugment; the paper gives no dropout
-    # range for them, so it starts at half of the published rate.
-    return Progressive((128, train_size), (0, 0), (0, 0), (dropout / 2, dropout))
+    # V2's B0..B3 were released with sizes that grow from 128, and AutoAugment; the paper gives no
+    # dropout range for them, so it starts at half of the published rate. The magnitude is for those
+    # who ask for RandAugment instead.
+    return Progressive((128, train_size), (5, 10), (0, 0), (dropout / 2, dropout))
 
 
 _register_scaled()

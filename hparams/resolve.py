@@ -218,7 +218,11 @@ def _impossible(config: config_dict.ConfigDict) -> list[str]:
         problems.append("train.scale_batch_with_size needs train.size_schedule=progressive")
     if config.data.multi_label and config.train.loss_type == "softmax":
         problems.append("data.multi_label needs train.loss_type=sigmoid")
-    if config.data.ibase > config.train.isize:
+    train = config.train
+    sizes_differ = train.size_schedule == "random" or (
+        train.size_schedule == "progressive" and train.stages > 1
+    )
+    if sizes_differ and config.data.ibase > train.isize:
         problems.append(
             f"data.ibase ({config.data.ibase}) must not exceed train.isize ({config.train.isize})"
         )

@@ -183,8 +183,19 @@ def test_v2_base_models_grow_from_128(name, sizes, dropout):
 def test_v1_and_lite_train_at_one_size(name):
     config = resolve(name, "imagenet2012")
     assert config.train.stages == 1
-    assert config.data.ibase == config.train.isize == MODELS[name].train_size
-    assert config.model.dropout_base is None
+    assert config.train.isize == MODELS[name].train_size
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if n.startswith("efficientnet-")])
+def test_one_setting_turns_progressive_learning_on_for_v1_and_lite(name):
+    config = resolve(name, "imagenet2012", "train.stages=4")
+    assert (config.data.ibase, config.train.isize) == (128, MODELS[name].train_size)
+    assert config.model.dropout_base == config.model.dropout_rate / 2
+    assert (config.data.ram_base, config.data.ram) == (5, 10)
+
+
+def test_the_first_size_does_not_matter_where_there_is_one_stage():
+    assert resolve("efficientnet-b0", "imagenet2012", "train.isize=96").data.ibase == 128
 
 
 @pytest.mark.parametrize("name", MODELS)
