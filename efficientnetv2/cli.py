@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 
 from efficientnetv2.data.sources.listing import scan_folder
+from efficientnetv2.data.sources.shards import find_shards
 from efficientnetv2.flags import define_flags, help_text, parse
 from efficientnetv2.image_files import find_images
 from efficientnetv2.train.run_directory import RunDirectory
@@ -72,9 +74,22 @@ def _dataset(values: FlagValues) -> str:
 
 def _resolved(values: FlagValues) -> Config:
     config = resolve(values.model_name, _dataset(values), *_overrides(values))
+    # A wrong folder or address is answered at once.
     if config.data.source == "folder":
-        scan_folder(pathlib.Path(config.data.data_dir))  # answers a wrong folder at once
+        scan_folder(pathlib.Path(config.data.data_dir))
+    elif config.data.source == "tfrecord":
+        find_shards(pathlib.Path(config.data.data_dir))
+    if config.data.service is not None:
+        _require_service(config.data.service)
     return config
+
+
+def _require_service(address: str) -> None:
+    host, port = address.removeprefix("grpc://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=3).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"data.service: nothing answers at '{address}' ({error})") from None
 
 
 def _overrides(values: FlagValues) -> list[Overrides]:

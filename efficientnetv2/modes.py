@@ -56,7 +56,6 @@ def train(
     Returns:
       0, or 128 + N when signal N stopped it.
     """
-    run.create()
     config, source = _open(config, run)
     run.require_same(config)
     require_full_batch(config, num_images=source.num_images(config.data.train_split))
@@ -129,8 +128,8 @@ def infer(config: Config, run: RunDirectory, images: Sequence[pathlib.Path], *, 
 
 def preview(config: Config, run: RunDirectory) -> int:
     """Draws ``preview.png`` and ``schedule.png``: what the network will see, and when."""
-    run.create()
     config, source = _open(config, run)
+    run.create()
     num_images = source.num_images(config.data.train_split)
     require_full_batch(config, num_images=num_images)
     plan = build_stages(config, num_images=num_images)
@@ -149,6 +148,8 @@ def preview(config: Config, run: RunDirectory) -> int:
 
 def _open(config: Config, run: RunDirectory) -> tuple[Config, Source]:
     """Opens the data set, and completes the configuration with what only the data set tells."""
+    if config.data.source == "folder":
+        run.create()  # the split of the images is written there
     source = build_source(config, listing_file=run.split_file)
     train_split, minival_split, eval_split = source.default_splits
     config = with_facts(

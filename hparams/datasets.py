@@ -212,6 +212,7 @@ DATASETS.register(
 # A few thousand images need many passes and small steps. Not from the paper, whose transfer
 # learning starts from pretrained weights.
 _OWN_IMAGES: Mapping[str, object] = {
+    "model.bn_momentum": 0.9,  # a few hundred steps are few for a memory of a hundred
     "train.epochs": 50,
     "train.batch_size": 16,
     "train.optimizer": "adamw",

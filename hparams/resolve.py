@@ -7,6 +7,7 @@ message, before TensorFlow is imported.
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -214,6 +215,9 @@ def _impossible(config: config_dict.ConfigDict) -> list[str]:
     problems = []
     if config.data.source != "tfds" and config.data.data_dir is None:
         problems.append(f"{config.data.ds_name} needs the folder of its files: --data_dir=FOLDER")
+    service = config.data.service
+    if service is not None and re.fullmatch(r"grpc://[^:/]+:\d+", service) is None:
+        problems.append(f"data.service must be grpc://host:port, got '{service}'")
     if config.train.scale_batch_with_size and config.train.size_schedule != "progressive":
         problems.append("train.scale_batch_with_size needs train.size_schedule=progressive")
     if config.data.multi_label and config.train.loss_type == "softmax":

@@ -246,11 +246,8 @@ def build(overrides: str) -> list[Stage]:
 
 
 def test_without_a_first_dropout_rate_all_stages_have_the_last() -> None:
-    config = resolve(
-        "efficientnet-b0",
-        "imagenet2012",
-        "train.stages=3,model.dropout_rate=0.25,model.dropout_base=none",
-    )
+    settings = "train.stages=3,model.dropout_rate=0.25,model.dropout_base=none"
+    config = resolve("efficientnet-b0", "imagenet2012", settings)
     assert config.model.dropout_base is None
     assert [s.dropout_rate for s in build_stages(config, num_images=10_000)] == [0.25] * 3
 
