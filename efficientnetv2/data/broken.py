@@ -12,7 +12,6 @@ import tensorflow as tf
 from efficientnetv2.data.sources import DataError, Source
 
 Nest = Any  # a nest of tensors
-_AT_ONCE = 32  # examples in preparation
 
 
 class SkippedLog:
@@ -48,7 +47,7 @@ def prepare_or_blank(
     name: Callable[..., tf.Tensor],
     log: SkippedLog,
 ) -> tf.data.Dataset:
-    """Prepares examples in parallel; one that fails is logged, and becomes a blank in its place.
+    """Prepares examples one by one; one that fails is logged, and becomes a blank in its place.
 
     Args:
       examples: each of several parts, the last of which is its reference.
@@ -72,20 +71,14 @@ def prepare_or_blank(
 
     @tf.autograph.experimental.do_not_convert
     def attempt(*parts: Nest) -> tf.data.Dataset:
-        # A data set is the only place where a graph may fail and go on. Data sets inside a parallel
-        # map can wait for each other's threads for ever; interleave has threads for them, and with
-        # one element each it keeps the order.
+        # A data set is the only place where a graph may fail and go on.
         example = tf.data.Dataset.from_tensors(parts)
         made = example.map(try_one).ignore_errors()
         return made.concatenate(example.map(give_up)).take(1)
 
-    return examples.interleave(
-        attempt,
-        cycle_length=_AT_ONCE,
-        block_length=1,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+    # One after the other: data sets inside a parallel map or an interleave were seen to wait for
+    # each other's threads for ever.
+    return examples.flat_map(attempt).prefetch(tf.data.AUTOTUNE)
 
 
 def replace_missing(is_good: tf.Tensor, batch: Nest) -> Nest:
