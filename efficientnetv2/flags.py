@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,7 +33,8 @@ modes:
 
 flags that matter:
   --model_name   what to train: efficientnetv2-s (default: {model_name}); -m, -l, -xl, -b0 to -b3,
-                 efficientnet-b0 to -b8, -l2, efficientnet-lite0 to -lite4
+                 efficientnet-b0 to -b8, -l2, efficientnet-lite0 to -lite4;
+                 resnet50, resnet152 to compare with
   --dataset_cfg  what to train on: {datasets};
                  tfds:NAME for any other set of TensorFlow Datasets
                  (default: {dataset_cfg})
@@ -108,6 +110,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
         raise UserError(f"unexpected argument '{rest[0]}'; flags are written --name=value")
     if values.mode not in MODES:
         raise UserError(f"unknown mode '{values.mode}'{did_you_mean(values.mode, MODES)}")
+    if values.eval_name and re.fullmatch(r"[\w.-]+", values.eval_name) is None:
+        raise UserError(f"--eval_name is part of a file's name, got '{values.eval_name}'")
     for name in _TPU_FLAGS:
         if values[name].value:
             raise UserError(f"--{name} needs TPU training, which is not available yet")

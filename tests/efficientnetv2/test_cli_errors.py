@@ -48,6 +48,7 @@ WRONG = {
     "--mode=trian": "unknown mode 'trian'; did you mean 'train'?",
     "--mode=infer": "--mode=infer needs --image_path=FILE_OR_FOLDER",
     "--top_k=0": "--top_k",
+    "--eval_name=a/b": "--eval_name is part of a file's name, got 'a/b'",
     "--epochs=3": "Unknown command line flag 'epochs'",
     "train": "unexpected argument 'train'; flags are written --name=value",
     "--use_tpu": "runtime.strategy=tpu is not available yet",
