@@ -40,6 +40,8 @@ import json, sys
 import numpy as np, tensorflow as tf
 from tensorflow import keras
 from efficientnetv2.train.schedules import LearningRate
+from efficientnetv2.train.sizes import staged
+from efficientnetv2.train.stages import Ends, plan_stages
 from efficientnetv2.train.step import Trainer, build_learner, named_weights
 from hparams import resolve
 
@@ -57,8 +59,10 @@ with strategy.scope():
 for layer in learner.model.layers:
     if isinstance(layer, keras.layers.BatchNormalization):
         layer.trainable = False
-trainer = Trainer(learner, strategy, global_batch_size=8, label_smoothing=0.1, weight_decay=1e-3,
-                  after_step=lambda step: None)
+ends = Ends(image_size=(16, 16), dropout_rate=(0.0, 0.0))
+plan = plan_stages(ends, epochs=1, stages=1, num_images=80, batch_size=8)
+trainer = Trainer(learner, strategy, settings=staged(plan), loss_type="softmax",
+                  label_smoothing=0.1, weight_decay=1e-3, after_step=lambda step: None)
 rng = np.random.default_rng(0)
 images = rng.normal(size=(8, 16, 16, 3)).astype(np.float32)
 trainer.set_input(tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype=np.float32)[:8]))
