@@ -178,7 +178,6 @@ def _measure(evaluator: Evaluator, images: EvaluationInput) -> dict[str, float]:
         return evaluator(images.batches())
     except tf.errors.OpError as error:
         images.raise_bad_image(error)
-        raise
 
 
 def _announce(config: Config, run: RunDirectory, source: Source, *, training: Training) -> None:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from efficientnetv2.data.pipeline import Leg, TrainingInput, build_training_input
 from efficientnetv2.data.settings import SettingsSchedule, StepSettings
 from efficientnetv2.data.sources import Source
+from efficientnetv2.train.sizes import settings_of
 from efficientnetv2.train.stages import Stage, build_ends
 from hparams.preprocess import NORMALISATIONS
 from hparams.resolve import Config
@@ -59,7 +60,6 @@ def _first_images(pipeline: TrainingInput) -> tf.Tensor:
         images, _ = next(iter(pipeline.batches()))
     except tf.errors.OpError as error:
         pipeline.raise_bad_image(error, step=0)
-        raise
     return images
 
 
@@ -68,7 +68,7 @@ def _settings(config: Config, plan: Sequence[Stage]) -> list[tuple[str, StepSett
         return [
             (
                 f"stage {stage.index + 1} of {len(plan)}, {_epochs(stage)}",
-                StepSettings(*(getattr(stage, field) for field in StepSettings._fields)),
+                settings_of(stage),
             )
             for stage in plan
         ]

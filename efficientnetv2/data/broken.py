@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import tensorflow as tf
 
 from efficientnetv2.data.sources import DataError, Source
 
 Nest = Any  # a nest of tensors
+
+_plain = tf.autograph.experimental.do_not_convert
 
 
 class SkippedLog:
@@ -25,11 +28,11 @@ class SkippedLog:
     """
 
     def __init__(self, path: pathlib.Path) -> None:
-        self.path = path
+        self.path = path.absolute()  # another process has another current directory
 
-    def add(self, name: tf.Tensor) -> tf.Operation:
-        """Writes a name; a graph operation."""
-        return tf.print(name, output_stream=f"file://{self.path}")
+    def add(self, names: tf.Tensor) -> tf.Operation:
+        """Writes names, a string scalar with one a line; a graph operation."""
+        return tf.print(names, output_stream=f"file://{self.path}")
 
     def names(self) -> list[str]:
         """Returns the names so far, each once, in the order in which they were met."""
@@ -39,70 +42,89 @@ class SkippedLog:
         return list(dict.fromkeys(lines[:-1]))
 
 
-def prepare_or_blank(
+def prepare_readable(
     examples: tf.data.Dataset,
     prepare: Callable[..., Nest],
     *,
-    blank: Callable[..., Nest],
+    batch_size: int,
+    drop_remainder: bool,
     name: Callable[..., tf.Tensor],
     log: SkippedLog,
 ) -> tf.data.Dataset:
-    """Prepares examples one by one; one that fails is logged, and becomes a blank in its place.
+    """Prepares examples in batches; those that fail are logged and left out.
 
     Args:
       examples: each of several parts, the last of which is its reference.
       prepare: takes the parts, returns a tuple of tensors; may fail.
-      blank: takes the parts, returns a tuple of the same types.
+      batch_size: examples that are tried for a batch.
+      drop_remainder: leave out a last batch of fewer examples.
       name: takes the reference, returns its name.
       log: of the names.
 
     Yields:
-      bool, whether it was prepared, and the tuple.
+      int64 ``[b]``, the places in the batch that could be prepared, rising, and the tuple of
+      tensors ``[b, ...]`` for these; b may be 0.
     """
 
-    @tf.autograph.experimental.do_not_convert
-    def give_up(*parts: Nest) -> tuple[bool, Nest]:
-        with tf.control_dependencies([log.add(name(parts[-1]))]):
-            return False, tf.nest.map_structure(tf.identity, blank(*parts))
+    @_plain
+    def attempt(*batch: Nest) -> tf.data.Dataset:
+        # A data set is the only place where a graph may fail and go on. Data sets inside one whose
+        # own calls are parallel wait for its threads; so batches follow each other, and the
+        # examples of a batch are prepared side by side.
+        made = tf.data.Dataset.from_tensor_slices(batch).enumerate()
+        made = made.map(
+            _plain(lambda place, parts: (place, *prepare(*parts))),
+            num_parallel_calls=os.cpu_count(),
+            deterministic=True,
+        ).ignore_errors()
+        nothing = tf.nest.map_structure(_none_of, made.element_spec)
+        made = made.batch(batch_size).concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+        return made.map(_plain(lambda places, *rest: (report(places, batch[-1]), *rest)))
 
-    @tf.autograph.experimental.do_not_convert
-    def try_one(*parts: Nest) -> tuple[bool, Nest]:
-        return True, prepare(*parts)
+    @_plain
+    def report(places: tf.Tensor, references: Nest) -> tf.Tensor:
+        count = tf.shape(tf.nest.flatten(references)[0], tf.int64)[0]
+        failed = tf.sets.difference([tf.range(count)], [places]).values
+        failures = tf.nest.map_structure(lambda tensor: tf.gather(tensor, failed), references)
+        names = tf.map_fn(name, failures, fn_output_signature=tf.string)
+        lines = tf.strings.reduce_join(names, separator="\n")
+        logged = tf.cond(tf.size(failed) > 0, lambda: log.add(lines), tf.no_op)
+        with tf.control_dependencies([logged]):
+            return tf.identity(places)
 
-    @tf.autograph.experimental.do_not_convert
-    def attempt(*parts: Nest) -> tf.data.Dataset:
-        # A data set is the only place where a graph may fail and go on.
-        example = tf.data.Dataset.from_tensors(parts)
-        made = example.map(try_one).ignore_errors()
-        return made.concatenate(example.map(give_up)).take(1)
-
-    # One after the other: data sets inside a parallel map or an interleave were seen to wait for
-    # each other's threads for ever.
-    return examples.flat_map(attempt).prefetch(tf.data.AUTOTUNE)
+    batches = examples.batch(batch_size, drop_remainder=drop_remainder)
+    return batches.flat_map(attempt).prefetch(tf.data.AUTOTUNE)
 
 
-def replace_missing(is_good: tf.Tensor, batch: Nest) -> Nest:
-    """Puts the next readable image of a batch in the place of each that is not.
+def _none_of(spec: tf.TensorSpec) -> tf.Tensor:
+    return tf.zeros([0, *(size or 0 for size in spec.shape)], spec.dtype)
+
+
+def fill(places: tf.Tensor, batch: Nest, *, batch_size: int) -> Nest:
+    """Puts the next readable example of a batch in each place that has none.
 
     So the batch stays a function of its step, and as long as it was.
 
     Args:
-      is_good: bool ``[B]``.
-      batch: a nest of tensors ``[B, ...]``.
+      places: int64 ``[b]``, rising.
+      batch: a nest of tensors ``[b, ...]``.
+      batch_size: B.
 
     Returns:
-      The same nest; it fails if no image of the batch is readable.
+      A nest of tensors ``[B, ...]``; it fails if b is 0.
     """
-    good = tf.where(is_good)[:, 0]
-    some = tf.debugging.Assert(tf.size(good) > 0, ["no image of a batch can be read"])
+    count = tf.size(places)
+    some = tf.debugging.Assert(count > 0, ["no image of a batch can be read"])
     with tf.control_dependencies([some]):
-        here = tf.range(tf.size(is_good, out_type=tf.int64))
-    following = tf.searchsorted(good, here) % tf.size(good)
-    chosen = tf.where(is_good, here, tf.gather(good, following))
-    return tf.cond(
-        tf.reduce_all(is_good),
+        wanted = tf.range(batch_size, dtype=tf.int64)
+    following = tf.searchsorted(places, wanted) % count
+    filled = tf.cond(
+        count == batch_size,
         lambda: batch,
-        lambda: tf.nest.map_structure(lambda tensor: tf.gather(tensor, chosen), batch),
+        lambda: tf.nest.map_structure(lambda tensor: tf.gather(tensor, following), batch),
+    )
+    return tf.nest.map_structure(
+        lambda tensor: tf.ensure_shape(tensor, [batch_size, *tensor.shape[1:]]), filled
     )
 
 
@@ -113,7 +135,7 @@ def raise_bad_image(
     *,
     split: str,
     prepare: Callable[..., Nest],
-) -> None:
+) -> NoReturn:
     """Raises a one-line error that names the image at which a pipeline failed.
 
     Args:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import tensorflow as tf
 
-from efficientnetv2.data.broken import Nest, SkippedLog, prepare_or_blank, raise_bad_image
+from efficientnetv2.data.broken import Nest, SkippedLog, prepare_readable, raise_bad_image
 from efficientnetv2.data.decode import decode_evaluation
 from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.data.sources import Source
@@ -37,24 +39,28 @@ class EvaluationInput:
         Yields:
           Images float32 ``[b, S, S, 3]``, normalised, and targets float32 ``[b, K]``.
         """
+        batch_size = self._config.eval.batch_size
+        plain = tf.autograph.experimental.do_not_convert
+        prepare = plain(self._prepare)
         if self._skipped is None:
             prepared = self._references().map(
-                tf.autograph.experimental.do_not_convert(self._prepare),
-                num_parallel_calls=tf.data.AUTOTUNE,
-                deterministic=True,
+                prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
             )
+            batches = prepared.batch(batch_size)
         else:
-            tried = prepare_or_blank(
+            tried = prepare_readable(
                 self._references(),
-                self._prepare,
-                blank=self._blank,
+                prepare,
+                batch_size=batch_size,
+                drop_remainder=False,
                 name=self._source.name,
                 log=self._skipped,
             )
-            prepared = tried.filter(lambda is_good, _: is_good).map(lambda _, example: example)
-        return prepared.batch(self._config.eval.batch_size).prefetch(tf.data.AUTOTUNE)
+            readable = tried.filter(plain(lambda places, *_: tf.size(places) > 0))
+            batches = readable.map(plain(lambda _, images, targets: (images, targets)))
+        return batches.prefetch(tf.data.AUTOTUNE)
 
-    def raise_bad_image(self, error: tf.errors.OpError) -> None:
+    def raise_bad_image(self, error: tf.errors.OpError) -> NoReturn:
         """Raises a ``DataError`` that names the first unreadable image, or ``error``."""
         raise_bad_image(
             error,
@@ -75,11 +81,6 @@ class EvaluationInput:
         _, encoded, label = self._source.load(reference)
         target = target_of(label, num_classes=self._config.model.num_classes)
         return evaluation_image(self._config, encoded), target
-
-    def _blank(self, index: tf.Tensor, reference: Nest) -> tuple[tf.Tensor, tf.Tensor]:
-        del index, reference
-        size = self._config.eval.isize
-        return tf.zeros([size, size, 3]), tf.zeros([self._config.model.num_classes])
 
 
 def evaluation_image(config: Config, encoded: tf.Tensor) -> tf.Tensor:

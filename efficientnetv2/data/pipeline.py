@@ -10,16 +10,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import tensorflow as tf
 
 from efficientnetv2.data.broken import (
     Nest,
     SkippedLog,
-    prepare_or_blank,
+    fill,
+    prepare_readable,
     raise_bad_image,
-    replace_missing,
 )
 from efficientnetv2.data.mix import mix
 from efficientnetv2.data.preprocess import normalise
@@ -91,28 +91,20 @@ class TrainingInput:
         Yields:
           Images float32 ``[B, S, S, 3]``, normalised, and targets float32 ``[B, num_classes]``.
         """
-        legs = [
-            self._leg(leg, end, start_step=start_step)
-            for leg, end in zip(self.legs, self._leg_ends())
-            if end is None or start_step < end.first_step
+        streams = [
+            self._leg(leg, end, start_step=start_step) for leg, end in self._legs_from(start_step)
         ]
-        stream = legs[0]
-        for leg in legs[1:]:
-            stream = stream.concatenate(leg)
-        return stream.prefetch(tf.data.AUTOTUNE)
+        joined = functools.reduce(tf.data.Dataset.concatenate, streams)
+        return joined.prefetch(tf.data.AUTOTUNE)
 
-    def raise_bad_image(self, error: tf.errors.OpError, *, step: int) -> None:
+    def raise_bad_image(self, error: tf.errors.OpError, *, step: int) -> NoReturn:
         """Raises a one-line error that names the image at which the batch of a step failed.
 
         Raises:
           DataError: names the image.
           OpError: ``error``, if no image is at fault.
         """
-        leg, end = next(
-            (leg, end)
-            for leg, end in zip(self.legs, self._leg_ends())
-            if end is None or step < end.first_step
-        )
+        leg, end = self._legs_from(step)[0]
         raise_bad_image(
             error,
             self.source,
@@ -121,8 +113,10 @@ class TrainingInput:
             prepare=functools.partial(self._prepare, leg),
         )
 
-    def _leg_ends(self) -> list[Leg | None]:
-        return [*self.legs[1:], None]
+    def _legs_from(self, step: int) -> list[tuple[Leg, Leg | None]]:
+        """The leg of a step and those after it, each with the one that follows it."""
+        pairs = zip(self.legs, [*self.legs[1:], None])
+        return [(leg, end) for leg, end in pairs if end is None or step < end.first_step]
 
     def _leg(self, leg: Leg, end: Leg | None, *, start_step: int) -> tf.data.Dataset:
         references = self._references(leg, end, start_step=start_step)
@@ -174,15 +168,16 @@ class TrainingInput:
         if self.skipped is None:
             batches = references.map(prepare, **parallel).batch(leg.batch_size, drop_remainder=True)
             return batches.map(plain(self._mix), **parallel)
-        prepared = prepare_or_blank(
+        batches = prepare_readable(
             references,
             prepare,
-            blank=plain(functools.partial(self._blank, leg)),
+            batch_size=leg.batch_size,
+            drop_remainder=True,
             name=self.source.name,
             log=self.skipped,
         )
-        batches = prepared.batch(leg.batch_size, drop_remainder=True)
-        return batches.map(plain(lambda *batch: self._mix(*replace_missing(*batch))), **parallel)
+        filled = functools.partial(fill, batch_size=leg.batch_size)
+        return batches.map(plain(lambda places, *b: self._mix(*filled(places, b))), **parallel)
 
     def _step(self, leg: Leg, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         epochs = epoch - leg.first_epoch
@@ -195,13 +190,6 @@ class TrainingInput:
         seed = tf.stack([self.seed * _PRIME + epoch, index])
         image = self.augmentation.image(encoded, seed, self.settings.at(step))
         return step, image, target_of(label, num_classes=self.num_classes)
-
-    def _blank(self, leg: Leg, epoch: tf.Tensor, index: tf.Tensor, reference: Nest) -> Nest:
-        del reference
-        step = self._step(leg, epoch, index)
-        size = self.settings.at(step).image_size
-        image = tf.zeros([size, size, 3], self.augmentation.dtype)
-        return step, image, tf.zeros([self.num_classes])
 
     def _mix(
         self, steps: tf.Tensor, images: tf.Tensor, targets: tf.Tensor

@@ -10,6 +10,7 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 
@@ -47,8 +48,7 @@ class SettingsSchedule:
 
     def at(self, step: tf.Tensor) -> StepSettings:
         """Returns the settings of an int64 scalar step: int32 and float32 scalars."""
-        first = tf.constant(self.first_step, tf.int64)
-        row = tf.searchsorted(first, tf.reshape(step, [1]), side="right")[0] - 1
+        row = row_at(self.first_step, step)
         return StepSettings(*(tf.gather(_tensor(column), row) for column in self.rows))
 
     def mean(self, first_step: int, end_step: int) -> dict[str, float]:
@@ -57,6 +57,17 @@ class SettingsSchedule:
         rows = np.searchsorted(self.first_step, steps, side="right") - 1
         means = {name: _mean(column[rows]) for name, column in self.rows._asdict().items()}
         return {name: int(mean) if mean == int(mean) else mean for name, mean in means.items()}
+
+
+def row_at(first_step: npt.ArrayLike, step: tf.Tensor) -> tf.Tensor:
+    """Returns which row of a table holds at a step.
+
+    Args:
+      first_step: ``[N]``, rising: row n holds from this step on.
+      step: int64 scalar, at least the first of these.
+    """
+    first = tf.constant(first_step, tf.int64)
+    return tf.searchsorted(first, tf.reshape(step, [1]), side="right")[0] - 1
 
 
 def _mean(values: np.ndarray) -> float:

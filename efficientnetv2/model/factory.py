@@ -17,6 +17,7 @@ from hparams.preprocess import NORMALISATIONS, Normalisation
 from hparams.resolve import Config, resolve_model
 
 # V1's depthwise layers are named otherwise than V2's in keras.applications.
+_IMAGENET_CLASSES = 1000
 _DEPTHWISE_NAMES = {"v1": "dwconv", "lite": "dwconv", "v2": "dwconv2"}
 
 
@@ -25,7 +26,7 @@ def get_model(
     *,
     weights: str | pathlib.Path | None = None,
     include_top: bool = True,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     input_shape: tuple[int | None, ...] = (None, None, 3),
     pooling: str | None = None,
     include_preprocessing: bool = False,
@@ -44,7 +45,7 @@ def get_model(
       weights: None for random initial values, or the path of a ``.weights.h5`` file that a model
         built by the same call saved with ``save_weights``.
       include_top: whether there is a classifier.
-      num_classes: outputs of the classifier.
+      num_classes: outputs of the classifier; None: what ``overrides`` say, or else 1000.
       input_shape: of one image; height and width may be None (any size). In the order of
         ``data_format``; the default also serves channels_first.
       pooling: without a classifier: ``avg``, ``max``, or None for the 4-D output of the head.
@@ -66,6 +67,8 @@ def get_model(
     config = resolve_model(model_name, overrides)
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
+    if num_classes is None:
+        num_classes = config.num_classes or _IMAGENET_CLASSES
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     model = build_model(

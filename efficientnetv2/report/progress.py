@@ -12,7 +12,7 @@ import tqdm
 from efficientnetv2.train.loop import Observer
 from efficientnetv2.train.stages import Stage
 
-_NAMES = 5
+_NAMES = 5  # shown of the images that were left out
 _READ_SECONDS = 0.5  # reading the metrics waits for the device
 
 

@@ -26,6 +26,7 @@ from efficientnetv2.train.sizes import build_settings
 from efficientnetv2.train.stages import Stage, build_stages, stage_at
 from efficientnetv2.train.step import Learner, Stopped, Trainer, build_learner
 from efficientnetv2.train.strategy import build_strategy
+from hparams.errors import UserError
 from hparams.resolve import Config
 
 _NAMES = 5  # of images that were left out, in a record
@@ -138,6 +139,9 @@ class Training:
         except Stopped:
             self._save()
             return self._stop_signal
+        except UserError:  # of after_epoch
+            self._save()
+            raise
         except tf.errors.OpError as error:
             self._save()
             self._input.raise_bad_image(error, step=self.learner.step)
@@ -176,8 +180,10 @@ class Training:
             "seconds": seconds,
         }
         self.learner.metrics.reset()
-        line.update(after_epoch() if after_epoch else {})
-        self._record(line)
+        try:
+            line.update(after_epoch() if after_epoch else {})
+        finally:  # the epoch is done, also where it cannot be validated
+            self._record(line)
         if epoch % self._config.runtime.save_checkpoint_epochs == 0 or end_step == self._end_step:
             self._save()
         if self._stop_signal is not None:

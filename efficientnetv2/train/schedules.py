@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.data.settings import row_at
 from efficientnetv2.train.stages import Stage
 from hparams.resolve import Config
 
@@ -105,9 +106,9 @@ class StagedRate:
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the learning rate of the update that follows ``step`` finished steps."""
         step = tf.cast(step, tf.int64)
-        first = tf.constant(self.first_step, tf.int64)
-        row = tf.searchsorted(first, tf.reshape(step, [1]), side="right")[0] - 1
-        steps = tf.cast(step - tf.gather(first, row), tf.float64)
+        row = row_at(self.first_step, step)
+        first = tf.gather(tf.constant(self.first_step, tf.int64), row)
+        steps = tf.cast(step - first, tf.float64)
         per_epoch = tf.gather(tf.constant(self.steps_per_epoch, tf.float64), row)
         epoch = tf.gather(tf.constant(self.first_epoch, tf.float64), row) + steps / per_epoch
         rate = self.rate(epoch * self.steps_per_epoch[-1])

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from efficientnetv2.data.settings import SettingsSchedule, StepSettings
-from efficientnetv2.train.stages import Ends, Stage, build_ends
+from efficientnetv2.train.stages import SIZE_MULTIPLE, Ends, Stage, build_ends
 from hparams.resolve import Config
 
-_SIZE_MULTIPLE = 8  # pixels
 _SALT = 0x512E5  # another stream than other users of the seed
 
 
@@ -22,10 +21,13 @@ def staged(plan: Sequence[Stage]) -> SettingsSchedule:
     """Settings that change where a stage begins."""
     return SettingsSchedule(
         first_step=np.array([stage.first_step for stage in plan], np.int64),
-        rows=StepSettings(
-            *(np.array([getattr(stage, field) for stage in plan]) for field in StepSettings._fields)
-        ),
+        rows=StepSettings(*map(np.array, zip(*map(settings_of, plan)))),
     )
+
+
+def settings_of(stage: Stage) -> StepSettings:
+    """The settings of each step of a stage, as Python numbers."""
+    return StepSettings(*(getattr(stage, field) for field in StepSettings._fields))
 
 
 def drawn(
@@ -42,7 +44,7 @@ def drawn(
       seed: the same seed draws the same sizes.
     """
     first, last = ends.image_size
-    inner = range(first - first % _SIZE_MULTIPLE + _SIZE_MULTIPLE, last, _SIZE_MULTIPLE)
+    inner = range(first - first % SIZE_MULTIPLE + SIZE_MULTIPLE, last, SIZE_MULTIPLE)
     sizes = np.array(sorted({first, *inner, last}))
     count = -(-total_steps // steps_per_draw)
     size = np.random.default_rng([_SALT, seed]).choice(sizes, count)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from hparams.resolve import Config
 
-_SIZE_MULTIPLE = 8  # pixels
+SIZE_MULTIPLE = 8  # pixels, of inner stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _paper_size(ends: tuple[int, int], index: int, stages: int) -> int:
         return ends[1]
     if index == 0:
         return ends[0]
-    size = _SIZE_MULTIPLE * round(between(ends, index / (stages - 1)) / _SIZE_MULTIPLE)
+    size = SIZE_MULTIPLE * round(between(ends, index / (stages - 1)) / SIZE_MULTIPLE)
     return min(max(size, ends[0]), ends[1])
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from efficientnetv2.data.broken import SkippedLog, replace_missing
+from efficientnetv2.data.broken import SkippedLog, fill, prepare_readable
 from efficientnetv2.data.evaluation import EvaluationInput
 from efficientnetv2.data.pipeline import Leg, build_training_input
 from efficientnetv2.data.sources import DataError, build_source
@@ -139,17 +139,41 @@ def test_evaluation_leaves_bad_images_out_or_names_them(photos, tmp_path):
         strict.raise_bad_image(error.value)
 
 
-def test_missing_images_are_replaced_by_the_next_good_one():
-    is_good = tf.constant([False, True, False, False, True, False])
-    batch = {"a": tf.range(6), "b": tf.range(6)[:, None] * 10}
-    replaced = replace_missing(is_good, batch)
-    assert replaced["a"].numpy().tolist() == [1, 1, 4, 4, 4, 1]
-    assert replaced["b"].numpy()[:, 0].tolist() == [10, 10, 40, 40, 40, 10]
+def test_a_missing_place_takes_the_next_readable_image():
+    batch = {"a": tf.constant([1, 4]), "b": tf.constant([[10], [40]])}
+    filled = fill(tf.constant([1, 4], tf.int64), batch, batch_size=6)
+    assert filled["a"].numpy().tolist() == [1, 1, 4, 4, 4, 1]
+    assert filled["b"].numpy()[:, 0].tolist() == [10, 10, 40, 40, 40, 10]
 
 
-def test_a_batch_without_one_good_image_is_an_error():
+def test_a_batch_without_one_readable_image_is_an_error():
     with pytest.raises(tf.errors.InvalidArgumentError, match="no image of a batch can be read"):
-        replace_missing(tf.constant([False, False]), tf.range(2))
+        fill(tf.zeros([0], tf.int64), tf.zeros([0]), batch_size=2)
+
+
+@pytest.mark.parametrize("bad", [(), (0,), (4, 5, 9), (0, 1, 2, 3), tuple(range(10))])
+def test_what_can_be_prepared_comes_in_batches_with_its_places(bad, tmp_path):
+    def prepare(number, reference):
+        is_good = tf.reduce_all(tf.not_equal(tf.constant(bad, tf.int64), number))
+        with tf.control_dependencies([tf.debugging.Assert(is_good, ["bad"])]):
+            return (tf.identity(number), tf.fill([2, 3], reference["index"]))
+
+    log = SkippedLog(tmp_path / "bad.txt")
+    references = tf.data.Dataset.range(10).map(lambda number: {"index": 10 * number})
+    batches = prepare_readable(
+        references.enumerate(),
+        prepare,
+        batch_size=4,
+        drop_remainder=False,
+        name=lambda reference: tf.strings.as_string(reference["index"]),
+        log=log,
+    )
+    batches = list(batches)
+    good = [[n for n in range(first, min(first + 4, 10)) if n not in bad] for first in (0, 4, 8)]
+    assert [p.numpy().tolist() for p, *_ in batches] == [[n % 4 for n in row] for row in good]
+    assert [n.numpy().tolist() for _, n, _ in batches] == good
+    assert [f[:, 1, 2].numpy().tolist() for *_, f in batches] == [[10 * n for n in r] for r in good]
+    assert log.names() == [str(10 * number) for number in bad]
 
 
 def test_names_are_listed_once_in_order(tmp_path):

@@ -60,6 +60,14 @@ def test_only_stock_layers(name):
         assert type(layer).__module__.startswith("keras.src."), layer
 
 
+def test_the_number_of_classes_may_come_from_the_overrides():
+    model = get_model("efficientnetv2-s", overrides={**TINY, "num_classes": 7})
+    assert model.output_shape == (None, 7)
+    both = get_model("efficientnetv2-s", num_classes=3, overrides={**TINY, "num_classes": 7})
+    assert both.output_shape == (None, 3)
+    assert get_model("efficientnetv2-s", overrides=TINY).output_shape == (None, 1000)
+
+
 @pytest.mark.parametrize("size", [(33, 64), (64, 96), (224, 100)])
 def test_any_height_and_width(size):
     assert tiny()(tf.zeros([1, *size, 3])).shape == (1, 5)

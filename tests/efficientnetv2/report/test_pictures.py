@@ -15,7 +15,6 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from efficientnetv2.preview import PreviewRow
-from efficientnetv2.report import pictures
 from efficientnetv2.report.pictures import draw_preview, draw_schedule
 from efficientnetv2.train.stages import Ends, Stage, build_stages, plan_stages
 from hparams.resolve import resolve
@@ -42,19 +41,6 @@ def row(number: int, *, size: int, colour: tuple[int, int, int], columns: int = 
     strengths = [f"{size} px", "RandAugment 18.3", "mixup 0.067", "CutMix 0.067", "dropout 0.23"]
     image = np.full([columns, size, size, 3], colour, np.uint8)
     return PreviewRow(f"stage {number} of 4, epochs 1001 to 1087", strengths, image)
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[figure.Figure]:
-    """The figures that are made from now on."""
-    made: list[figure.Figure] = []
-
-    def make(*args: object, **settings: object) -> figure.Figure:
-        made.append(figure.Figure(*args, **settings))
-        return made[-1]
-
-    monkeypatch.setattr(pictures, "Figure", make)
-    return made
 
 
 def boxes_of_words(made: figure.Figure) -> list[Bbox]:

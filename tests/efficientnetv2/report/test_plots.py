@@ -9,7 +9,6 @@ import pytest
 from matplotlib import colors, figure
 from PIL import Image
 
-from efficientnetv2.report import plots
 from efficientnetv2.report.plots import plot_curves
 
 BLUE, ORANGE, GREY = "#2b5c8a", "#d1791f", "#6b6b6b"
@@ -62,19 +61,6 @@ def test_the_minival_curves_are_drawn_if_they_were_measured(
 def test_no_lines_draw_nothing(tmp_path: pathlib.Path) -> None:
     plot_curves([], tmp_path / "curves.png", title="digits")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[figure.Figure]:
-    """The figures that are made from now on."""
-    made: list[figure.Figure] = []
-
-    def make(*args: object, **settings: object) -> figure.Figure:
-        made.append(figure.Figure(*args, **settings))
-        return made[-1]
-
-    monkeypatch.setattr(plots, "Figure", make)
-    return made
 
 
 def test_each_panel_has_the_recorded_numbers(
