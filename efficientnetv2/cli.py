@@ -47,7 +47,7 @@ def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
     try:
         parse(values, argv)
         if values.help or values.helpfull:
-            print(help_text(values, program=program))
+            print(help_text(values, program=program), flush=True)
             return 0
         return _MODES[values.mode](values)
     except UserError as error:
@@ -56,6 +56,9 @@ def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    except BrokenPipeError:  # nobody reads on, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def _quiet_tensorflow() -> None:

@@ -114,11 +114,16 @@ def evaluate(config: Config, run: RunDirectory, *, eval_name: str | None) -> int
 
 def infer(config: Config, run: RunDirectory, images: Sequence[pathlib.Path], *, top_k: int) -> int:
     """Prints the most probable classes of images, by the averaged weights if there are any."""
-    checkpoint = latest_checkpoint(run)
+    checkpoint, class_names = latest_checkpoint(run), run.class_names()
+    if len(class_names) != config.model.num_classes:
+        raise UserError(
+            f"'{run.labels_file}' names {len(class_names)} classes, but the network has "
+            f"{config.model.num_classes}"
+        )
     model = build_model(config.model)
     load_weights(model, checkpoint, average=has_average(checkpoint))
     rows = []
-    for prediction in predict(model, config, images, class_names=run.class_names(), top_k=top_k):
+    for prediction in predict(model, config, images, class_names=class_names, top_k=top_k):
         best = [f"{name} {probability:.1%}" for name, probability in prediction.classes]
         rows.append([str(prediction.path), *best])
     places = [str(place) for place in range(1, len(rows[0]))]

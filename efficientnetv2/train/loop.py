@@ -20,7 +20,7 @@ from efficientnetv2.data.broken import SkippedLog
 from efficientnetv2.data.pipeline import Leg, build_training_input
 from efficientnetv2.data.sources import Source
 from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.saving import build_checkpoint
+from efficientnetv2.train.saving import build_checkpoint, find_checkpoint, restore
 from efficientnetv2.train.schedules import build_learning_rate
 from efficientnetv2.train.sizes import build_settings
 from efficientnetv2.train.stages import Stage, build_stages, stage_at
@@ -104,12 +104,15 @@ class Training:
             weight_decay=config.train.weight_decay,
             after_step=self._after_step,
         )
+        checkpoint = build_checkpoint(self.learner)
+        latest = find_checkpoint(run)
+        if latest is not None:
+            restore(checkpoint, latest)
         self._checkpoints = tf.train.CheckpointManager(
-            build_checkpoint(self.learner),
+            checkpoint,
             str(run.checkpoints),
             max_to_keep=config.runtime.keep_checkpoint_max,
         )
-        self._checkpoints.restore_or_initialize()
         self._controller = orbit.Controller(
             global_step=self.learner.state.step,
             trainer=self.trainer,
@@ -139,7 +142,7 @@ class Training:
         except Stopped:
             self._save()
             return self._stop_signal
-        except UserError:  # of after_epoch
+        except (UserError, BrokenPipeError):  # of after_epoch; of an observer that prints
             self._save()
             raise
         except tf.errors.OpError as error:

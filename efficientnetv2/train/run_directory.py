@@ -110,8 +110,18 @@ class RunDirectory:
         return load_config(self.config_file, *overrides)
 
     def class_names(self) -> list[str]:
-        """Reads the names of the classes, in the order of their labels."""
-        return self.labels_file.read_text(encoding="utf-8").split("\n")[:-1]
+        """Reads the names of the classes, in the order of their labels.
+
+        Raises:
+          RunError: if they cannot be read.
+        """
+        try:
+            return self.labels_file.read_text(encoding="utf-8").split("\n")[:-1]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise RunError(
+                f"cannot read the names of the classes from '{self.labels_file}': {reason}"
+            ) from None
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -37,15 +39,48 @@ def latest_checkpoint(run: RunDirectory) -> str:
     Raises:
       RunError: if there is none.
     """
-    latest = tf.train.latest_checkpoint(str(run.checkpoints))
+    latest = find_checkpoint(run)
     if latest is None:
         raise RunError(f"'{run.checkpoints}' holds no checkpoint; train first with --mode=train")
     return latest
 
 
+def find_checkpoint(run: RunDirectory) -> str | None:
+    """Returns the path prefix of the newest checkpoint of a run, or None.
+
+    It goes by the files: TensorFlow's own note of the newest may be lost in copying a run, and a
+    training that found none would begin anew.
+    """
+    steps = [
+        int(path.stem.removeprefix("ckpt-"))
+        for path in run.checkpoints.glob("ckpt-*.index")
+        if path.stem.removeprefix("ckpt-").isdecimal()
+    ]
+    return str(run.checkpoints / f"ckpt-{max(steps)}") if steps else None
+
+
+def restore(checkpoint: tf.train.Checkpoint, path: str) -> None:
+    """Reads a whole training back.
+
+    Args:
+      checkpoint: from ``build_checkpoint``, of the same configuration.
+      path: prefix from ``find_checkpoint``.
+
+    Raises:
+      RunError: if it cannot be read, or does not hold everything.
+    """
+    with _one_line(path):
+        checkpoint.read(path).assert_existing_objects_matched()
+
+
 def has_average(checkpoint: str) -> bool:
-    """Returns whether a checkpoint holds a moving average."""
-    return any(name.startswith("ema/") for name, _ in tf.train.list_variables(checkpoint))
+    """Returns whether a checkpoint holds a moving average.
+
+    Raises:
+      RunError: if it cannot be read.
+    """
+    with _one_line(checkpoint):
+        return any(name.startswith("ema/") for name, _ in tf.train.list_variables(checkpoint))
 
 
 def load_weights(model: keras.Model, checkpoint: str, *, average: bool) -> None:
@@ -61,11 +96,26 @@ def load_weights(model: keras.Model, checkpoint: str, *, average: bool) -> None:
     """
     part = "ema" if average else "weights"
     reader = tf.train.Checkpoint(**{part: named_weights(model)})
-    try:
+    with _one_line(checkpoint):
         reader.read(checkpoint).expect_partial().assert_existing_objects_matched()
-    except (AssertionError, ValueError, tf.errors.OpError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"checkpoint '{checkpoint}' does not fit the model: {reason}") from None
+
+
+@contextlib.contextmanager
+def _one_line(path: str) -> Iterator[None]:
+    """Makes one line of what TensorFlow raises for a checkpoint that cannot be used."""
+    try:
+        yield
+    except (AssertionError, ValueError) as error:
+        raise RunError(f"checkpoint '{path}' does not fit the model: {_short(error)}") from None
+    except (IndexError, tf.errors.OpError) as error:
+        raise RunError(
+            f"checkpoint '{path}' is damaged: {_short(error)}; without its files, the newest one "
+            "before it is taken"
+        ) from None
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 class BestCheckpoint:

@@ -1,6 +1,7 @@
 """Wrong input is answered in under a second, in one line, with exit code 2, and nothing is lost."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -142,6 +143,15 @@ def test_helpfull_lists_every_official_flag():
     for flag in OFFICIAL_FLAGS:
         assert f"  --{flag}: " in result.stdout
     assert seconds < LIMIT_SECONDS
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpfull"])
+def test_a_reader_who_leaves_early_sees_no_traceback(flag):
+    command = [sys.executable, str(ROOT / "main_tf2.py"), flag]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
 
 
 def test_main_py_wants_imagenet_on_a_tpu(tmp_path):

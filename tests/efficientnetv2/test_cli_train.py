@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,6 +175,18 @@ def test_inference_prints_the_classes_of_a_folder(home, pictures):
         assert len(names) == 3 and shares == sorted(shares, reverse=True)
         right += names[0] == path.removesuffix(".png")[-1]
     assert right >= 6  # guessing gives 2
+
+
+@pytest.mark.parametrize("content", [None, b"zero\none\n", b"\xff\xfe\x00"])
+def test_labels_that_cannot_be_used_are_named(home, trained, pictures, content, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(trained, copied)
+    (copied / "labels.txt").unlink()
+    if content is not None:
+        (copied / "labels.txt").write_bytes(content)
+    result = run("--mode=infer", f"--image_path={pictures}", f"--model_dir={copied}", cwd=home)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert f"{copied / 'labels.txt'}" in result.stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\nbroken"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from efficientnetv2.train.run_directory import RunDirectory, RunError
 from efficientnetv2.train.saving import (
     BestCheckpoint,
     build_checkpoint,
+    find_checkpoint,
     has_average,
     latest_checkpoint,
     load_weights,
+    restore,
 )
 from efficientnetv2.train.schedules import LearningRate
 from efficientnetv2.train.step import Learner, build_learner
@@ -147,8 +150,38 @@ def test_another_models_checkpoint_is_refused(
 
 
 def test_a_checkpoint_that_is_not_there_is_refused(run: RunDirectory) -> None:
-    with pytest.raises(RunError, match=r"checkpoint '.*ckpt-9' does not fit the model: \S"):
+    with pytest.raises(RunError, match=r"checkpoint '.*ckpt-9' is damaged: \S"):
         load_weights(build_model(tiny().model), str(run.checkpoints / "ckpt-9"), average=False)
+
+
+def _cut(path: pathlib.Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("damage", [_cut, pathlib.Path.unlink, lambda p: p.write_text("no data")])
+@pytest.mark.parametrize("kind", ["index", "data-00000-of-00001"])
+def test_a_damaged_checkpoint_is_named(
+    damage: Callable[[pathlib.Path], None], kind: str, learner: Learner, run: RunDirectory
+) -> None:
+    path = save(learner, run)
+    damage(pathlib.Path(f"{path}.{kind}"))
+    message = r"checkpoint '.*ckpt-1' is damaged: .*; without its files, the newest one before it"
+    with pytest.raises(RunError, match=message):
+        load_weights(build_model(tiny().model), path, average=has_average(path))
+    with pytest.raises(RunError, match=message):
+        restore(build_checkpoint(learner), path)
+
+
+def test_the_latest_checkpoint_is_the_newest_also_without_tensorflows_note_of_it(
+    learner: Learner, run: RunDirectory
+) -> None:
+    assert find_checkpoint(run) is None
+    manager = tf.train.CheckpointManager(build_checkpoint(learner), str(run.checkpoints), 5)
+    for step in (3, 20, 100):
+        saved = manager.save(checkpoint_number=step)
+    assert find_checkpoint(run) == saved
+    (run.checkpoints / "checkpoint").unlink()
+    assert find_checkpoint(run) == latest_checkpoint(run) == saved
 
 
 @pytest.mark.parametrize("made", [False, True])
@@ -157,13 +190,6 @@ def test_an_empty_run_has_no_latest_checkpoint(run: RunDirectory, made: bool) ->
         run.checkpoints.mkdir()
     with pytest.raises(RunError, match="checkpoints' holds no checkpoint; train first with --mode"):
         latest_checkpoint(run)
-
-
-def test_the_latest_checkpoint_is_the_newest(learner: Learner, run: RunDirectory) -> None:
-    manager = tf.train.CheckpointManager(build_checkpoint(learner), str(run.checkpoints), 2)
-    for step in (20, 100, 3):
-        manager.save(checkpoint_number=step)
-    assert latest_checkpoint(run) == str(run.checkpoints / "ckpt-3")
 
 
 def best_record(run: RunDirectory) -> dict:
