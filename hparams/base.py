@@ -170,7 +170,7 @@ KEYS: dict[str, Key] = {
     "data.on_bad_image": Key(
         "error",
         str,
-        "end at an image that cannot be read, or leave it out and count it (one thread)",
+        "end at an image that cannot be read, or leave it out and count it",
         choices=("error", "skip"),
     ),
     "data.cache_mib": Key(
