@@ -3,7 +3,7 @@
 The same network, steps, data and seeds; only the schedule differs (paper Figure 6 and Table 13, on
 what one machine can train in minutes). Writes a CSV and a plot of accuracy over training time.
 
-    python -m benchmarks.progressive [--seeds 3] [--out benchmarks/results]
+    python -m benchmarks.progressive [--seeds 3]
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from hparams.overrides import Overrides
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-# A small network, so that nine trainings take twenty minutes on two CPU cores. Half of the digits are
-# kept out, because with few test images one decides too much; the curve is drawn on some of them.
-# They were looked at while the settings were chosen, by the first seed.
+# A small network, so that nine trainings take twenty minutes on two CPU cores. Half of the digits
+# are kept out, because with few test images one decides too much; the curve is drawn on some of
+# them. They were looked at while the settings were chosen, by the first seed.
 SETTINGS: dict[str, object] = {
     "model.blocks_args": [
         "r1_k3_s1_e1_i24_o24_c1",
@@ -125,6 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--plot", type=pathlib.Path, default=ROOT / "docs/images/progressive.png")
     arguments = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -139,7 +140,7 @@ def main() -> None:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(results)
-    plot(results, arguments.out / "progressive-digits-cpu2.png")
+    plot(results, arguments.plot)
 
 
 if __name__ == "__main__":
