@@ -21,10 +21,11 @@ from absl import app, flags
 from tensorflow import keras
 
 from efficientnetv2.report.tables import table
+from efficientnetv2.train.learner import build_learner
 from efficientnetv2.train.schedules import build_learning_rate
 from efficientnetv2.train.sizes import staged
 from efficientnetv2.train.stages import build_stages
-from efficientnetv2.train.step import Trainer, build_learner
+from efficientnetv2.train.step import Trainer
 from hparams import resolve
 
 SIZE = flags.DEFINE_integer("size", 192, "pixels")
@@ -44,9 +45,6 @@ def ours(images: tf.Tensor, targets: tf.Tensor) -> Callable[[], None]:
         learner,
         tf.distribute.get_strategy(),
         settings=settings,
-        loss_type=config.train.loss_type,
-        label_smoothing=config.train.label_smoothing,
-        weight_decay=config.train.weight_decay,
         after_step=lambda _: None,
     )
     trainer.set_input(tf.data.Dataset.from_tensors((images, targets)).repeat())

@@ -19,6 +19,7 @@ from efficientnetv2.report.pictures import draw_preview, draw_schedule
 from efficientnetv2.report.plots import plot_curves
 from efficientnetv2.report.progress import ProgressBar
 from efficientnetv2.report.tables import table
+from efficientnetv2.train.learner import Learner
 from efficientnetv2.train.loop import Training
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.saving import (
@@ -28,7 +29,6 @@ from efficientnetv2.train.saving import (
     load_weights,
 )
 from efficientnetv2.train.stages import build_stages
-from efficientnetv2.train.step import Learner
 from hparams.errors import UserError
 from hparams.resolve import Config, require_full_batch, with_facts
 
@@ -60,12 +60,10 @@ def train(
     run.require_same(config)
     require_full_batch(config, num_images=source.num_images(config.data.train_split))
     run.start(config, source.class_names)
-    bar = ProgressBar(epochs=config.train.epochs)
+    bar = ProgressBar()
     training = Training(config, source, run=run, observer=bar)
     _announce(config, run, source, training=training)
-    evaluator = build_evaluator(
-        training.learner.model, loss_type=config.train.loss_type, strategy=training.strategy
-    )
+    evaluator = _evaluator(config, training.learner.model, strategy=training.strategy)
     after_epoch = None
     if validate:
         best = BestCheckpoint(training.learner, run.best) if archive_best else None
@@ -102,7 +100,7 @@ def evaluate(config: Config, run: RunDirectory, *, eval_name: str | None) -> int
     config, source = _open(config, run)
     images = _input(config, source, run, split=config.data.eval_split)
     model = build_model(config.model)
-    evaluator = build_evaluator(model, loss_type=config.train.loss_type)
+    evaluator = _evaluator(config, model)
     metrics: Metrics = {}
     for name in ("raw", "ema") if has_average(checkpoint) else ("raw",):
         load_weights(model, checkpoint, average=name == "ema")
@@ -178,6 +176,17 @@ def _input(config: Config, source: Source, run: RunDirectory, *, split: str) -> 
     return EvaluationInput(config, source, split=split, skipped=SkippedLog(run.bad_images_file))
 
 
+def _evaluator(
+    config: Config, model: tf.keras.Model, *, strategy: tf.distribute.Strategy | None = None
+) -> Evaluator:
+    return build_evaluator(
+        model,
+        loss_type=config.train.loss_type,
+        multi_label=config.data.multi_label,
+        strategy=strategy,
+    )
+
+
 def _measure(evaluator: Evaluator, images: EvaluationInput) -> dict[str, float]:
     try:
         return evaluator(images.batches())
@@ -194,7 +203,7 @@ def _announce(config: Config, run: RunDirectory, source: Source, *, training: Tr
     images = source.num_images(config.data.train_split)
     print(
         f"{config.model.model_name} ({parameters:,} parameters) on {_data_name(config)}: "
-        f"{images:,} images of {source.num_classes} classes, {config.train.epochs} epochs of "
+        f"{images:,} images of {source.num_classes} classes, {last.end_epoch} epochs of "
         f"{last.steps_per_epoch} steps, batch {config.train.batch_size}, image size {sizes} px\n"
         f"writing to {run.path}",
         flush=True,
@@ -231,7 +240,8 @@ def _validator(
         line = {
             f"minival{'_ema' if name == 'ema' else ''}_{key}": values[key]
             for name, values in metrics.items()
-            for key in ("loss", "top1", "top5")
+            for key in values
+            if key != "images"
         }
         if best is not None:
             best.offer({name: values["top1"] for name, values in metrics.items()})
@@ -255,9 +265,13 @@ def _report(config: Config, run: RunDirectory, metrics: Metrics, eval_name: str 
     result = {"data_set": config.data.ds_name, "split": split, **metrics}
     _eval_file(run, eval_name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     names = {"raw": "raw", "ema": "EMA"}
+    columns = {"top-1": "top1", "top-5": "top5", "loss": "loss"}
+    if config.data.multi_label:
+        columns |= {"PR AUC": "pr_auc", "P@1": "precision_at_1", "P@5": "precision_at_5"}
+        columns |= {"R@1": "recall_at_1", "R@5": "recall_at_5"}
     rows = [
-        [names[name], f"{m['top1']:.4f}", f"{m['top5']:.4f}", f"{m['loss']:.4f}"]
-        for name, m in metrics.items()
+        [names[name], *(f"{values[key]:.4f}" for key in columns.values())]
+        for name, values in metrics.items()
     ]
     print(f"\n{_data_name(config)}, split {split}, {metrics['raw']['images']:,} images")
-    print(table(["weights", "top-1", "top-5", "loss"], rows))
+    print(table(["weights", *columns], rows))

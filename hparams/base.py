@@ -91,6 +91,12 @@ KEYS: dict[str, Key] = {
     # ------------------------------------------------------------------ train
     "train.epochs": Key(350, int, "passes over the training split", low=1),
     "train.batch_size": Key(4096, int, "images a step, over all devices together", low=1),
+    "train.min_steps": Key(
+        0, int, "train for at least so many steps: further epochs are added", low=0
+    ),
+    "train.accumulate": Key(
+        1, int, "parts of a batch, run one after the other: less memory for large batches", low=1
+    ),
     "train.stages": Key(4, int, "stages of progressive learning; 1: none", low=1),
     "train.isize": Key(300, int, "pixels: image size of the last stage", low=1),
     "train.size_schedule": Key(
@@ -115,8 +121,9 @@ KEYS: dict[str, Key] = {
     "train.loss_type": Key(
         "softmax",
         str,
-        "softmax: one class an image; sigmoid: any number",
-        choices=("softmax", "sigmoid"),
+        "softmax: one class, or several that share the probability; sigmoid: any number of classes "
+        "(mean over them); sigmoid_sum: their sum",
+        choices=("softmax", "sigmoid", "sigmoid_sum"),
     ),
     "train.optimizer": Key(
         "rmsprop",
@@ -146,7 +153,34 @@ KEYS: dict[str, Key] = {
         0.9999, float, "moving average of weights and BatchNorm statistics; 0: none", low=0, high=1
     ),
     "train.weight_decay": Key(1e-5, float, "factor of the L2 term, on kernels only", low=0),
+    "train.weight_decay_inc": Key(
+        0.0, float, "weight decay grows by this share of itself from first to last step", low=0
+    ),
+    "train.weight_decay_vars": Key(
+        "kernel$", str, "regular expression of the variables with weight decay, layer/variable"
+    ),
+    "train.varsexp": Key(
+        None, str, "regular expression of the variables to train, layer/variable; not set: all"
+    ),
+    "train.gclip": Key(0.0, float, "largest norm of all gradients together; 0: any", low=0),
+    "train.gclip_per_variable": Key(
+        False, bool, "train.gclip is for each variable's gradient, not for all together"
+    ),
+    "train.precision": Key(
+        "float32",
+        str,
+        "of the network's arithmetic; weights are float32; float16 scales the loss as it goes",
+        choices=("float32", "bfloat16", "float16"),
+    ),
     "train.label_smoothing": Key(0.1, float, "share of the label spread evenly", low=0, high=0.99),
+    "train.profile": Key(
+        [0, 0],
+        list,
+        "first and last step, from 1, of a TensorBoard profile; [0,0]: none",
+        low=0,
+        item=int,
+        length=2,
+    ),
     "train.seed": Key(0, int, "seed of initial weights, shuffling, crops and dropout", low=0),
     # ------------------------------------------------------------------ eval
     "eval.batch_size": Key(64, int, "images a step in evaluation and inference", low=1),
@@ -223,6 +257,10 @@ KEYS: dict[str, Key] = {
         str,
         "devices: auto takes all GPUs, else the CPU; none takes one device",
         choices=("auto", "none", "cpu", "gpu", "tpu"),
+    ),
+    "runtime.xla": Key(False, bool, "compile the training step, once for each image size"),
+    "runtime.steps_per_loop": Key(
+        1, int, "steps between looks at stop requests and metrics", low=1
     ),
     "runtime.keep_checkpoint_max": Key(5, int, "checkpoints kept", low=1),
     "runtime.save_checkpoint_epochs": Key(1, int, "epochs between checkpoints", low=1),

@@ -7,14 +7,14 @@ message, before TensorFlow is imported.
 from __future__ import annotations
 
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 from ml_collections import config_dict
 
-from hparams import base, blocks
+from hparams import base
+from hparams.combinations import impossible
 from hparams.datasets import find_dataset
 from hparams.models import MODELS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
@@ -194,7 +194,7 @@ def _build(values: Mapping[str, Any], problems: list[str]) -> Config:
         except ConfigError as error:
             problems.extend(error.problems)
     if not problems:
-        problems.extend(_impossible(config))
+        problems.extend(impossible(config))
     if problems:
         raise ConfigError(problems)
     return config_dict.FrozenConfigDict(config)
@@ -208,71 +208,3 @@ def _plain(config: Config) -> dict[str, dict[str, Any]]:
         }
         for section, keys in config.to_dict().items()
     }
-
-
-def _impossible(config: config_dict.ConfigDict) -> list[str]:
-    """Combinations of values that are each right and together wrong."""
-    problems = []
-    if config.data.source != "tfds" and config.data.data_dir is None:
-        problems.append(f"{config.data.ds_name} needs the folder of its files: --data_dir=FOLDER")
-    service = config.data.service
-    if service is not None and re.fullmatch(r"grpc://[^:/]+:\d+", service) is None:
-        problems.append(f"data.service must be grpc://host:port, got '{service}'")
-    if config.train.scale_batch_with_size and config.train.size_schedule != "progressive":
-        problems.append("train.scale_batch_with_size needs train.size_schedule=progressive")
-    if config.data.multi_label and config.train.loss_type == "softmax":
-        problems.append("data.multi_label needs train.loss_type=sigmoid")
-    train = config.train
-    sizes_differ = train.size_schedule == "random" or (
-        train.size_schedule == "progressive" and train.stages > 1
-    )
-    if sizes_differ and config.data.ibase > train.isize:
-        problems.append(
-            f"data.ibase ({config.data.ibase}) must not exceed train.isize ({config.train.isize})"
-        )
-    for key in ("crop_area", "crop_aspect"):
-        low, high = config.data[key]
-        if not 0 < low <= high:
-            problems.append(f"data.{key} must rise from above 0, got {[low, high]}")
-    return problems + _impossible_model(config.model)
-
-
-# All that can be changed of a body from keras.applications; it is otherwise as it is.
-_RESNET_KEYS = ("preprocess", "bn_momentum", "dropout_rate", "dropout_base", "num_classes")
-
-
-def _impossible_model(model: config_dict.ConfigDict) -> list[str]:
-    resnets = [name for name, row in MODELS.items() if row.family == "resnet"]
-    if model.model_name not in resnets:
-        if model.family == "resnet":
-            return [f"model.family=resnet is for {' and '.join(resnets)} alone"]
-        return _impossible_blocks(model.blocks_args)
-    row = {"model.model_name": model.model_name, **MODELS[model.model_name].overrides()}
-    return [
-        f"model.{key} cannot be changed for {model.model_name}"
-        for key, value in model.items()
-        if key not in _RESNET_KEYS
-        and value != row.get(f"model.{key}", base.KEYS[f"model.{key}"].default)
-    ]
-
-
-def _impossible_blocks(block_strings: list[str]) -> list[str]:
-    if not block_strings:
-        return ["model.blocks_args must hold at least one block string"]
-    problems = []
-    specs = []
-    for text in block_strings:
-        try:
-            specs.append(blocks.decode_block(text))
-        except blocks.BlockStringError as error:
-            problems.append(f"model.blocks_args: {error}")
-    if problems:
-        return problems
-    for index in range(1, len(specs)):
-        made, taken = specs[index - 1].output_filters, specs[index].input_filters
-        if made != taken:
-            problems.append(
-                f"model.blocks_args: '{block_strings[index]}' takes {taken} channels, but the "
-                f"stage before it gives {made}"
-            )
-    return problems

@@ -79,7 +79,11 @@ class EvaluationInput:
     def _prepare(self, index: tf.Tensor, reference: Nest) -> tuple[tf.Tensor, tf.Tensor]:
         del index
         _, encoded, label = self._source.load(reference)
-        target = target_of(label, num_classes=self._config.model.num_classes)
+        target = target_of(
+            label,
+            num_classes=self._config.model.num_classes,
+            share=self._config.train.loss_type == "softmax",
+        )
         return evaluation_image(self._config, encoded), target
 
 

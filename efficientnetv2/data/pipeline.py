@@ -62,12 +62,14 @@ class TrainingInput:
       settings: sizes and strengths by step.
       augmentation: of the images.
       num_classes: length of the targets.
+      share_targets: an image's labels share a weight of 1 (softmax); otherwise each has 1.
       shuffle_buffer: encoded images held to shuffle, where files are read in order.
       seed: of shuffling, crops, augmentation and mixing.
       skipped: names of images that cannot be read go here and others take their place; None: such
         an image is an error.
       service: address of a tf.data service that does the work; None: this process.
       service_streams: parts of the stream that the service's workers share out.
+      parts: of a step's batch, which come one after the other, each mixed on its own.
     """
 
     source: Source
@@ -76,14 +78,16 @@ class TrainingInput:
     settings: SettingsSchedule
     augmentation: Augmentation
     num_classes: int
+    share_targets: bool
     shuffle_buffer: int
     seed: int
     skipped: SkippedLog | None = None
     service: str | None = None
     service_streams: int = 1
+    parts: int = 1
 
     def batches(self, *, start_step: int = 0) -> tf.data.Dataset:
-        """Returns an endless stream of training batches.
+        """Returns an endless stream of training batches, or of their parts.
 
         Args:
           start_step: the step of the first batch, counted from the start of the training.
@@ -135,8 +139,8 @@ class TrainingInput:
             part,
             parts=self.service_streams,
             address=self.service,
-            first_step=max(start_step, leg.first_step),
-            end_step=_FOREVER if end is None else end.first_step,
+            steps=(max(start_step, leg.first_step), _FOREVER if end is None else end.first_step),
+            batches_per_step=self.parts,
         )
 
     def _references(self, leg: Leg, end: Leg | None, *, start_step: int) -> tf.data.Dataset:
@@ -165,18 +169,19 @@ class TrainingInput:
         # Nothing here has control flow that AutoGraph would have to convert, which takes seconds.
         plain = tf.autograph.experimental.do_not_convert
         prepare = plain(functools.partial(self._prepare, leg))
+        size = leg.batch_size // self.parts
         if self.skipped is None:
-            batches = references.map(prepare, **parallel).batch(leg.batch_size, drop_remainder=True)
+            batches = references.map(prepare, **parallel).batch(size, drop_remainder=True)
             return batches.map(plain(self._mix), **parallel)
         batches = prepare_readable(
             references,
             prepare,
-            batch_size=leg.batch_size,
+            batch_size=size,
             drop_remainder=True,
             name=self.source.name,
             log=self.skipped,
         )
-        filled = functools.partial(fill, batch_size=leg.batch_size)
+        filled = functools.partial(fill, batch_size=size)
         return batches.map(plain(lambda places, *b: self._mix(*filled(places, b))), **parallel)
 
     def _step(self, leg: Leg, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
@@ -184,23 +189,24 @@ class TrainingInput:
         return leg.first_step + epochs * leg.steps_per_epoch + index // leg.batch_size
 
     def _prepare(self, leg: Leg, epoch: tf.Tensor, index: tf.Tensor, reference: Nest) -> Nest:
-        """Returns the step, the image ``[S, S, 3]`` in 0..255 and the target ``[K]``."""
+        """Returns the number of the batch, the image ``[S, S, 3]`` in 0..255 and its target."""
         step = self._step(leg, epoch, index)
+        number = step * self.parts + index % leg.batch_size // (leg.batch_size // self.parts)
         _, encoded, label = self.source.load(reference)
         seed = tf.stack([self.seed * _PRIME + epoch, index])
         image = self.augmentation.image(encoded, seed, self.settings.at(step))
-        return step, image, target_of(label, num_classes=self.num_classes)
+        target = target_of(label, num_classes=self.num_classes, share=self.share_targets)
+        return number, image, target
 
     def _mix(
-        self, steps: tf.Tensor, images: tf.Tensor, targets: tf.Tensor
+        self, numbers: tf.Tensor, images: tf.Tensor, targets: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        step = steps[0]
-        settings = self.settings.at(step)
+        settings = self.settings.at(numbers[0] // self.parts)
         images = normalise(images, self.augmentation.preprocess)
         return mix(
             images,
             targets,
-            tf.stack([tf.constant(self.seed * _PRIME + _MIX, tf.int64), step]),
+            tf.stack([tf.constant(self.seed * _PRIME + _MIX, tf.int64), numbers[0]]),
             mixup_alpha=settings.mixup_alpha,
             cutmix_alpha=settings.cutmix_alpha,
             table=self.augmentation.ops,
@@ -214,6 +220,7 @@ def build_training_input(
     legs: Sequence[Leg],
     settings: SettingsSchedule,
     skipped: SkippedLog | None = None,
+    parts: int = 1,
 ) -> TrainingInput:
     """Opens the configuration for the training stream.
 
@@ -223,6 +230,7 @@ def build_training_input(
       legs: epochs by batch size.
       settings: sizes and strengths by step.
       skipped: where ``data.on_bad_image=skip`` writes names.
+      parts: of a step's batch.
     """
     data = config.data
     return TrainingInput(
@@ -241,9 +249,11 @@ def build_training_input(
             cutout=data.cutout,
         ),
         num_classes=config.model.num_classes,
+        share_targets=config.train.loss_type == "softmax",
         shuffle_buffer=data.shuffle_buffer,
         seed=config.train.seed,
         skipped=skipped if data.on_bad_image == "skip" else None,
         service=data.service,
         service_streams=data.service_streams,
+        parts=parts,
     )

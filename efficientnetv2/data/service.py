@@ -15,8 +15,8 @@ def served(
     *,
     parts: int,
     address: str,
-    first_step: int,
-    end_step: int,
+    steps: tuple[int, int],
+    batches_per_step: int,
 ) -> tf.data.Dataset:
     """Returns the batches of all parts in the order of their steps, the same as without a service.
 
@@ -25,8 +25,8 @@ def served(
         from ``first_step`` on.
       parts: of the stream; no more workers than these have work.
       address: of the dispatcher, ``grpc://host:port``.
-      first_step: of the stream.
-      end_step: the first step after it.
+      steps: the first of the stream, and the first after it.
+      batches_per_step: of a part.
     """
     streams = [
         tf.data.Dataset.range(number, number + 1)
@@ -34,5 +34,7 @@ def served(
         .apply(tf.data.experimental.service.distribute(_POLICY, address))
         for number in range(parts)
     ]
-    turns = tf.data.Dataset.range(first_step, end_step).map(lambda step: step % parts)
+    turns = tf.data.Dataset.range(*steps).flat_map(
+        lambda step: tf.data.Dataset.from_tensors(step % parts).repeat(batches_per_step)
+    )
     return tf.data.Dataset.choose_from_datasets(streams, turns)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tensorflow as tf
 
 
-def target_of(label: tf.Tensor, *, num_classes: int) -> tf.Tensor:
+def target_of(label: tf.Tensor, *, num_classes: int, share: bool = False) -> tf.Tensor:
     """Returns 1 at each label of an image, 0 elsewhere; fails on a label that is no class.
 
     Args:
       label: int64 scalar, or ``[n]`` for an image of several labels (n may be 0).
       num_classes: K.
+      share: several labels share a weight of 1, as softmax wants it (paper section 5.2).
     """
     in_range = tf.reduce_all((label >= 0) & (label < num_classes))
     words = tf.strings.format("its label {} is outside 0..{}", (label, num_classes - 1))
@@ -18,4 +19,7 @@ def target_of(label: tf.Tensor, *, num_classes: int) -> tf.Tensor:
         target = tf.one_hot(label, num_classes, on_value=True, off_value=False)
     if label.shape.rank:
         target = tf.reduce_any(target, 0)  # of no label at all: all False
-    return tf.cast(target, tf.float32)
+    target = tf.cast(target, tf.float32)
+    if share and label.shape.rank:
+        target = tf.math.divide_no_nan(target, tf.reduce_sum(target))
+    return target

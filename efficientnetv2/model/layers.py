@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 from tensorflow import keras
@@ -60,12 +61,14 @@ class TrainingState:
 
     Attributes:
       step: int64 scalar variable, the number of finished steps.
+      draw: int64 scalar variable, another number for each pass through the network.
       dropout_rate: float32 scalar variable, of the dropout before the classifier.
       seed: of all dropout masks.
     """
 
     def __init__(self, *, step: tf.Variable, dropout_rate: float, seed: int) -> None:
         self.step = step
+        self.draw = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.dropout_rate = tf.Variable(dropout_rate, trainable=False, dtype=tf.float32)
         self.seed = seed
 
@@ -82,14 +85,14 @@ def training_layers(state: TrainingState) -> LayerSet:
 
 
 class StepDropout(keras.layers.Layer):
-    """Dropout whose mask is a function of (seed, layer name, step, replica).
+    """Dropout whose mask is a function of (seed, layer name, draw, replica).
 
     A stopped and resumed training therefore drops what an uninterrupted one would have dropped;
     the state of Keras's own ``SeedGenerator`` is not kept by ``tf.train.Checkpoint``.
 
     Args:
       rate: share that is dropped, in [0, 1); a number, or a variable read at each step.
-      state: where the step and the seed stand.
+      state: where the draw and the seed stand.
       noise_shape: shape of the mask, None for the input's own size; None: as the input.
       name: of the layer.
     """
@@ -104,7 +107,7 @@ class StepDropout(keras.layers.Layer):
     ) -> None:
         super().__init__(name=name)
         # Held in a closure: Keras would track the shared variables as this layer's weights.
-        self._read = lambda: (tf.convert_to_tensor(rate), tf.convert_to_tensor(state.step))
+        self._read = lambda: (tf.convert_to_tensor(rate), tf.convert_to_tensor(state.draw))
         self._noise_shape = noise_shape
         self._seed = tf.constant([state.seed, zlib.crc32(name.encode())], tf.int64)
 
@@ -112,12 +115,12 @@ class StepDropout(keras.layers.Layer):
         """Returns ``inputs`` with parts set to 0 and the rest scaled up, or as they are."""
         if not training:
             return inputs
-        rate, step = self._read()
+        rate, draw = self._read()
         keep = 1.0 - tf.cast(rate, tf.float32)
         context = tf.distribute.get_replica_context()
         replica = tf.cast(context.replica_id_in_sync_group, tf.int64) if context else 0
         noise = tf.random.stateless_uniform(
-            self._mask_shape(inputs), seed=tf.stack([step, replica]) + self._seed * 1_000_003
+            self._mask_shape(inputs), seed=tf.stack([draw, replica]) + self._seed * 1_000_003
         )
         scale = tf.where(noise < keep, 1.0 / keep, 0.0)
         return inputs * tf.cast(scale, inputs.dtype)
@@ -141,6 +144,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     Keras 3 computes the moments in ops of their own. The kernel also returns the UNBIASED variance,
     so the moving variance follows that, as in Keras 2 and the official code (Keras 3: biased).
     """
+
+    def __init__(self, **options: Any) -> None:
+        # In mixed precision the kernel takes 16-bit images, and all else as it is, in float32.
+        super().__init__(autocast=False, **options)
 
     def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
         """Normalises ``[B, H, W, C]`` (or channels first) by the batch's own statistics."""

@@ -161,5 +161,6 @@ def classify(x: tf.Tensor, top: Top, *, layer_set: LayerSet, data_format: str) -
         top.num_classes,
         activation=top.classifier_activation,
         kernel_initializer=dense_initializer(),
+        dtype="float32",  # also where the network is of 16-bit numbers
         name="predictions",
     )(x)

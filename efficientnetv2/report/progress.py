@@ -17,14 +17,10 @@ _READ_SECONDS = 0.5  # reading the metrics waits for the device
 
 
 class ProgressBar(Observer):
-    """Stage, epoch, images/s, loss, accuracy and the time left, while a person looks on.
+    """Stage, epoch, images/s, loss, accuracy and the time left, while a person looks on."""
 
-    Args:
-      epochs: of the whole training.
-    """
-
-    def __init__(self, *, epochs: int) -> None:
-        self._epochs = epochs
+    def __init__(self) -> None:
+        self._epochs = 0
         self._stream = sys.stdout  # Orbit's prints are silenced by replacing sys.stdout
         self._plan: list[Stage] = []
         self._stage: Stage | None = None
@@ -34,7 +30,7 @@ class ProgressBar(Observer):
 
     def begin(self, *, step: int, plan: list[Stage]) -> None:
         """Shows the bar, at the steps that an earlier start has done."""
-        self._plan = plan
+        self._plan, self._epochs = plan, plan[-1].end_epoch
         self._bar = tqdm.tqdm(
             initial=step,
             total=plan[-1].end_step,

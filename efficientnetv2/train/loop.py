@@ -19,12 +19,14 @@ import tensorflow as tf
 from efficientnetv2.data.broken import SkippedLog
 from efficientnetv2.data.pipeline import Leg, build_training_input
 from efficientnetv2.data.sources import Source
+from efficientnetv2.train.learner import Learner, build_learner
+from efficientnetv2.train.profile import build_profile
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.saving import build_checkpoint, find_checkpoint, restore
 from efficientnetv2.train.schedules import build_learning_rate
 from efficientnetv2.train.sizes import build_settings
 from efficientnetv2.train.stages import Stage, build_stages, stage_at
-from efficientnetv2.train.step import Learner, Stopped, Trainer, build_learner
+from efficientnetv2.train.step import Stopped, build_trainer
 from efficientnetv2.train.strategy import build_strategy
 from hparams.errors import UserError
 from hparams.resolve import Config
@@ -89,21 +91,21 @@ class Training:
             legs=_legs(self.plan),
             settings=self.settings,
             skipped=self._skipped,
+            parts=config.train.accumulate,
         )
         self._rate = build_learning_rate(config, self.plan)
         tf.keras.utils.set_random_seed(config.train.seed)
         self.strategy = strategy = build_strategy(config.runtime.strategy)
         with strategy.scope():
             self.learner: Learner = build_learner(config, self._rate)
-        self.trainer = Trainer(
+        self.trainer = build_trainer(
+            config,
             self.learner,
             strategy,
             settings=self.settings,
-            loss_type=config.train.loss_type,
-            label_smoothing=config.train.label_smoothing,
-            weight_decay=config.train.weight_decay,
             after_step=self._after_step,
         )
+        self._profile = build_profile(config, run.tensorboard)
         checkpoint = build_checkpoint(self.learner)
         latest = find_checkpoint(run)
         if latest is not None:
@@ -135,6 +137,7 @@ class Training:
         self._observer.begin(step=step, plan=self.plan)
         try:
             with self._stop_on_signals():
+                self._profile.after(step)
                 if step < self._end_step:
                     self.trainer.set_input(self._input.batches(start_step=step))
                 while self.learner.step < self._end_step:
@@ -146,9 +149,11 @@ class Training:
             self._save()
             raise
         except tf.errors.OpError as error:
-            self._save()
+            if self._config.train.accumulate == 1:  # else a part of the step may have been counted
+                self._save()
             self._input.raise_bad_image(error, step=self.learner.step)
         finally:
+            self._profile.stop()
             self._observer.end()
         return None
 
@@ -204,6 +209,7 @@ class Training:
 
     def _after_step(self, step: int) -> None:
         self._observer.step(step, self.learner.metrics.result)
+        self._profile.after(step)
         # After an epoch's last step its record is written first.
         if self._stop_signal is not None and step < self._epoch_end(step - 1):
             raise Stopped

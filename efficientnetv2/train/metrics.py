@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -29,8 +30,59 @@ def any_in_top_k(logits: tf.Tensor, targets: tf.Tensor, *, k: int) -> tf.Tensor:
     return tf.reduce_max(tf.gather(targets, best, batch_dims=1), -1) > 0
 
 
+_THRESHOLDS = 200  # of the precision-recall curve, evenly spaced in 0..1
+_KS = (1, 5)
+
+
+def multi_label_sums(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Returns what adds up over images and replicas to the metrics of ``multi_label_result``.
+
+    Args:
+      logits: ``[B, K]``; their sigmoid is the probability of each class.
+      targets: ``[B, K]``, above 0 at each label.
+
+    Returns:
+      float32 vector: images, labels, labels among the 1 and the 5 largest logits; how many of the
+      B x K probabilities lie between two thresholds, of labels and of other classes.
+    """
+    is_label = tf.cast(targets > 0, tf.float32)
+    labels = tf.reduce_sum(is_label)
+    hits = []
+    for k in _KS:
+        best = tf.math.top_k(logits, k=min(k, logits.shape[-1])).indices
+        hits.append(tf.reduce_sum(tf.gather(is_label, best, batch_dims=1)))
+    bucket = tf.cast(tf.sigmoid(tf.cast(logits, tf.float32)) * _THRESHOLDS, tf.int32)
+    bucket = tf.minimum(bucket, _THRESHOLDS - 1)
+    counts = [
+        tf.math.bincount(bucket, weights=part, minlength=_THRESHOLDS, maxlength=_THRESHOLDS)
+        for part in (is_label, 1.0 - is_label)
+    ]
+    images = tf.cast(tf.shape(logits)[0], tf.float32)
+    return tf.concat([tf.stack([images, labels, *hits]), *counts], 0)
+
+
+def multi_label_result(sums: np.ndarray) -> dict[str, float]:
+    """Returns precision and recall at 1 and 5, and the area under the precision-recall curve.
+
+    All are over all images and classes together. The area is average precision, the sum of
+    precision times the rise of recall, at 200 thresholds: that of probabilities rounded to 1/200.
+
+    Args:
+      sums: of ``multi_label_sums``, over any number of images.
+    """
+    images, labels, *hits = sums[: 2 + len(_KS)]
+    positives, negatives = np.split(np.asarray(sums[2 + len(_KS) :], np.float64), 2)
+    right, wrong = np.cumsum(positives[::-1]), np.cumsum(negatives[::-1])
+    precision = right / np.maximum(right + wrong, 1.0)
+    result = {"pr_auc": float(precision @ positives[::-1] / max(labels, 1.0))}
+    for k, hit in zip(_KS, hits):
+        result[f"precision_at_{k}"] = float(hit / max(k * images, 1.0))
+        result[f"recall_at_{k}"] = float(hit / max(labels, 1.0))
+    return result
+
+
 class TrainingMetrics(tf.Module):
-    """Means of loss and top-1 accuracy over the steps since the last reset.
+    """Means of loss, top-1 accuracy and gradient norm over the steps since the last reset.
 
     The sums are variables, so that a checkpoint inside an epoch keeps them.
     """
@@ -40,6 +92,8 @@ class TrainingMetrics(tf.Module):
         self._loss = self._sum("loss")
         self._correct = self._sum("correct")
         self._images = self._sum("images")
+        self._gradient_norm = self._sum("gradient_norm")
+        self._updates = self._sum("updates")
 
     @staticmethod
     def _sum(name: str) -> tf.Variable:
@@ -50,6 +104,11 @@ class TrainingMetrics(tf.Module):
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.SUM,
         )
+
+    def update_gradient(self, gradient_norm: tf.Tensor) -> None:
+        """Adds the norm of one replica's gradients; those of all replicas, once each, are meant."""
+        self._gradient_norm.assign_add(gradient_norm)
+        self._updates.assign_add(1.0)
 
     def update(self, *, loss_sum: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor) -> None:
         """Adds one replica's step.
@@ -67,15 +126,23 @@ class TrainingMetrics(tf.Module):
         self._images.assign_add(tf.cast(tf.shape(logits)[0], tf.float32))
 
     def result(self) -> dict[str, float]:
-        """Returns the means ``loss`` and ``accuracy`` (0..1)."""
-        loss, correct, images = (
-            float(tf.convert_to_tensor(variable))
-            for variable in (self._loss, self._correct, self._images)
-        )
-        images = max(images, 1.0)
-        return {"loss": loss / images, "accuracy": correct / images}
+        """Returns the means ``loss``, ``accuracy`` (0..1) and ``gradient_norm``."""
+        loss, correct, images, norm, updates = map(self._read, self._variables_in_order())
+        images, updates = max(images, 1.0), max(updates, 1.0)
+        return {
+            "loss": loss / images,
+            "accuracy": correct / images,
+            "gradient_norm": norm / updates,
+        }
+
+    @staticmethod
+    def _read(variable: tf.Variable) -> float:
+        return float(tf.convert_to_tensor(variable))
+
+    def _variables_in_order(self) -> tuple[tf.Variable, ...]:
+        return self._loss, self._correct, self._images, self._gradient_norm, self._updates
 
     def reset(self) -> None:
         """Forgets all steps so far."""
-        for variable in (self._loss, self._correct, self._images):
+        for variable in self._variables_in_order():
             variable.assign(0.0)

@@ -93,32 +93,44 @@ class AdamW(Adam, keras.optimizers.AdamW):
 _RMSPROP_EPSILON = 1e-3  # of the EfficientNet papers' code
 
 
-def _rmsprop(cls: type) -> Callable[[Config, KerasSchedule], keras.optimizers.Optimizer]:
-    def build(config: Config, schedule: KerasSchedule) -> keras.optimizers.Optimizer:
-        return cls(
-            schedule,
-            rho=config.train.rmsprop_decay,
-            momentum=config.train.momentum,
-            epsilon=_RMSPROP_EPSILON,
-        )
-
-    return build
+def _rmsprop(config: Config) -> dict[str, float]:
+    return {
+        "rho": config.train.rmsprop_decay,
+        "momentum": config.train.momentum,
+        "epsilon": _RMSPROP_EPSILON,
+    }
 
 
-OPTIMIZERS: dict[str, Callable[[Config, KerasSchedule], keras.optimizers.Optimizer]] = {
-    "rmsprop": _rmsprop(RMSPropTF1),
-    "rmsprop_keras": _rmsprop(keras.optimizers.RMSprop),
-    "sgd": lambda _, schedule: keras.optimizers.SGD(schedule),
-    "momentum": lambda config, schedule: keras.optimizers.SGD(
-        schedule, momentum=config.train.momentum
-    ),
-    "adam": lambda _, schedule: Adam(schedule),
-    # Weight decay is the L2 term of the loss for every optimizer; AdamW's own is its default 0.004.
-    "adamw": lambda _, schedule: AdamW(schedule),
-    "lamb": lambda _, schedule: keras.optimizers.Lamb(schedule),
+def _nothing(config: Config) -> dict[str, float]:
+    del config
+    return {}
+
+
+# Class, and its arguments. Weight decay is the L2 term of the loss for every optimizer; AdamW's own
+# is its default 0.004.
+OPTIMIZERS: dict[str, tuple[type, Callable[[Config], dict[str, float]]]] = {
+    "rmsprop": (RMSPropTF1, _rmsprop),
+    "rmsprop_keras": (keras.optimizers.RMSprop, _rmsprop),
+    "sgd": (keras.optimizers.SGD, _nothing),
+    "momentum": (keras.optimizers.SGD, lambda config: {"momentum": config.train.momentum}),
+    "adam": (Adam, _nothing),
+    "adamw": (AdamW, _nothing),
+    "lamb": (keras.optimizers.Lamb, _nothing),
 }
 
 
 def build_optimizer(config: Config, schedule: KerasSchedule) -> keras.optimizers.Optimizer:
-    """Opens the configuration for the optimizer; its slots are made when it is built."""
-    return OPTIMIZERS[config.train.optimizer](config, schedule)
+    """Opens the configuration for the optimizer; its slots are made when it is built.
+
+    It takes gradients that have been added over the replicas, and clips these. With float16 it
+    takes those of a loss that its ``scale_loss`` made larger, and leaves out a step that overflows.
+    """
+    train = config.train
+    cls, arguments = OPTIMIZERS[train.optimizer]
+    limit = "clipnorm" if train.gclip_per_variable else "global_clipnorm"
+    optimizer = cls(schedule, **arguments(config), **({limit: train.gclip} if train.gclip else {}))
+    # Keras would clip each replica's gradients by their own norm, and add them up afterwards.
+    optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
+    if train.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

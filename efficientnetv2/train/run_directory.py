@@ -15,7 +15,14 @@ from hparams.overrides import Overrides
 from hparams.resolve import Config, load_config, save_config
 
 # Keys that may differ between the start and the continuation of one training.
-_FREE_KEYS = ("runtime.", "eval.", "data.data_dir", "data.service", "data.cache_mib")
+_FREE_KEYS = (
+    "runtime.",
+    "eval.",
+    "train.profile",
+    "data.data_dir",
+    "data.service",
+    "data.cache_mib",
+)
 # What is not set is found in the data, and compared when they have been opened.
 _FOUND_KEYS = ("model.num_classes", "data.train_split", "data.minival_split", "data.eval_split")
 

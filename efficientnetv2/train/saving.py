@@ -11,8 +11,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.train.learner import Learner, named_weights
 from efficientnetv2.train.run_directory import RunDirectory, RunError
-from efficientnetv2.train.step import Learner, named_weights
 
 
 def build_checkpoint(learner: Learner) -> tf.train.Checkpoint:

@@ -103,6 +103,12 @@ class StagedRate:
     steps_per_epoch: tuple[int, ...]
     batch_factor: tuple[float, ...]
 
+    @property
+    def total_steps(self) -> float:
+        """Steps of the whole training."""
+        last_steps = self.rate.total_steps - self.first_epoch[-1] * self.steps_per_epoch[-1]
+        return self.first_step[-1] + last_steps
+
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the learning rate of the update that follows ``step`` finished steps."""
         step = tf.cast(step, tf.int64)
@@ -141,7 +147,7 @@ def build_learning_rate(config: Config, plan: Sequence[Stage]) -> LearningRate |
         peak=train.lr_base * train.batch_size / 256,
         name=train.lr_sched,
         warmup_steps=train.lr_warmup_epoch * steps_per_epoch,
-        total_steps=train.epochs * steps_per_epoch,
+        total_steps=plan[-1].end_epoch * steps_per_epoch,
         decay_steps=train.lr_decay_epoch * steps_per_epoch,
         decay_factor=train.lr_decay_factor,
         minimum=train.lr_min,

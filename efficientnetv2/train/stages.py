@@ -185,9 +185,10 @@ def build_ends(config: Config) -> Ends:
 def build_stages(config: Config, *, num_images: int) -> list[Stage]:
     """Opens the configuration for the plan of stages; one stage where sizes do not grow."""
     train = config.train
+    steps_per_epoch = max(num_images // train.batch_size, 1)
     return plan_stages(
         build_ends(config),
-        epochs=train.epochs,
+        epochs=max(train.epochs, -(-train.min_steps // steps_per_epoch)),
         stages=train.stages if train.size_schedule == "progressive" else 1,
         num_images=num_images,
         batch_size=train.batch_size,

@@ -5,73 +5,20 @@ Images float32 ``[B, S, S, 3]`` and targets float32 ``[B, K]``; one trace serves
 
 from __future__ import annotations
 
-import dataclasses
+import time
 from collections.abc import Callable, Iterator
 
 import orbit
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.data.settings import SettingsSchedule
-from efficientnetv2.model.factory import build_model
-from efficientnetv2.model.layers import TrainingState, training_layers
-from efficientnetv2.train.ema import MovingAverage
-from efficientnetv2.train.losses import LOSSES, l2_term
-from efficientnetv2.train.metrics import TrainingMetrics
-from efficientnetv2.train.optimizers import build_optimizer
-from efficientnetv2.train.schedules import KerasSchedule, LearningRate, StagedRate
+from efficientnetv2.data.settings import SettingsSchedule, StepSettings
+from efficientnetv2.train.learner import Learner
 from hparams.resolve import Config
 
 
 class Stopped(Exception):  # noqa: N818 - a request that was granted, not an error
     """Raised between two steps when the training was asked to stop."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Learner:
-    """Everything that a training changes, made under one strategy.
-
-    Attributes:
-      model: a network of training layers.
-      optimizer: built for the model's trainable variables.
-      average: moving average of weights and BatchNorm statistics, or None.
-      state: step and dropout rate, read by the model's layers.
-      metrics: means over the steps of this epoch.
-    """
-
-    model: keras.Model
-    optimizer: keras.optimizers.Optimizer
-    average: MovingAverage | None
-    state: TrainingState
-    metrics: TrainingMetrics
-
-    @property
-    def step(self) -> int:
-        """Number of finished steps."""
-        return int(tf.convert_to_tensor(self.state.step))
-
-
-def named_weights(model: keras.Model) -> dict[str, tf.Variable]:
-    """Returns all weights of a model by ``layer/variable``, BatchNorm statistics included."""
-    return {weight.path: weight.value for weight in model.weights}
-
-
-def build_learner(config: Config, rate: LearningRate | StagedRate) -> Learner:
-    """Opens the configuration for all that is trained; call it under the strategy's scope."""
-    step = tf.Variable(
-        0,
-        dtype=tf.int64,
-        name="step",
-        trainable=False,
-        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-    )
-    state = TrainingState(step=step, dropout_rate=config.model.dropout_rate, seed=config.train.seed)
-    model = build_model(config.model, layer_set=training_layers(state))
-    optimizer = build_optimizer(config, KerasSchedule(rate))
-    optimizer.build(model.trainable_variables)
-    decay = config.train.ema_decay
-    average = MovingAverage(named_weights(model), decay=decay) if decay else None
-    return Learner(model, optimizer, average, state, TrainingMetrics())
 
 
 class Trainer(orbit.AbstractTrainer):
@@ -81,10 +28,10 @@ class Trainer(orbit.AbstractTrainer):
       learner: what is trained.
       strategy: where.
       settings: batch size and dropout rate by step.
-      loss_type: a row of ``losses.LOSSES``.
-      label_smoothing: of the loss.
-      weight_decay: of the loss's L2 term.
       after_step: called with the number of finished steps; may raise ``Stopped``.
+      accumulate: parts that a batch comes in; their gradients are added before the update.
+      xla: compile the replicas' part of a step, once for each image size.
+      steps_per_loop: steps in one call of the traced function; ``after_step`` is called after each.
 
     Attributes:
       num_traces: how often the step has been traced.
@@ -96,78 +43,171 @@ class Trainer(orbit.AbstractTrainer):
         strategy: tf.distribute.Strategy,
         *,
         settings: SettingsSchedule,
-        loss_type: str,
-        label_smoothing: float,
-        weight_decay: float,
         after_step: Callable[[int], None],
+        accumulate: int = 1,
+        xla: bool = False,
+        steps_per_loop: int = 1,
     ) -> None:
         self.num_traces = 0
         self._learner = learner
         self._strategy = strategy
         self._settings = settings
-        self._loss = LOSSES[loss_type]
-        self._label_smoothing = label_smoothing
-        self._weight_decay = weight_decay
         self._after_step = after_step
+        self._accumulate = accumulate
+        self._steps_per_loop = steps_per_loop
         self._batches: Iterator | None = None
-        self._step = tf.function(self._distributed_step)
+        self._sums: list[tf.Variable] = []
+        if accumulate > 1:
+            with strategy.scope():
+                self._sums = [_sum_like(variable) for variable in learner.variables]
+        self._loop = tf.function(self._steps, autograph=False)
+        # Not with the update, which meets the other replicas: a function of its own cannot.
+        self._gradients = (
+            tf.function(self._pass, autograph=False, jit_compile=True) if xla else self._pass
+        )
 
     def set_input(self, dataset: tf.data.Dataset) -> None:
-        """Trains on ``dataset`` from now on: global batches, split over the replicas."""
+        """Trains on ``dataset`` from now on: global batches, or parts of them, for all replicas."""
         self._batches = iter(self._strategy.experimental_distribute_dataset(dataset))
 
     def train(self, num_steps: tf.Tensor) -> dict[str, float]:
-        """Runs ``num_steps`` steps and returns the epoch's mean ``loss`` and ``accuracy``."""
-        first = self._learner.step
-        for done in range(1, int(num_steps) + 1):
-            self._step(self._batches)
-            self._after_step(first + done)
-        return self._learner.metrics.result()
+        """Runs some steps.
 
-    def _distributed_step(self, batches: Iterator) -> None:
+        Returns:
+          Means of this epoch so far and settings, learning rate and speed of these steps: what
+          TensorBoard shows.
+        """
+        first, wanted, done = self._learner.step, int(num_steps), 0
+        start = time.monotonic()
+        while done < wanted:
+            count = min(self._steps_per_loop, wanted - done)
+            self._loop(self._batches, tf.constant(count))
+            done += count
+            self._after_step(first + done)
+        settings = self._settings.mean(first, first + wanted)
+        seconds = time.monotonic() - start
+        return {
+            **self._learner.metrics.result(),
+            **settings,
+            "learning_rate": float(self._learner.optimizer.learning_rate),
+            "images_per_second": settings["batch_size"] * wanted / seconds,
+        }
+
+    def _steps(self, batches: Iterator, count: tf.Tensor) -> None:
         self.num_traces += 1  # Python runs only while tracing
-        state, average = self._learner.state, self._learner.average
-        settings = self._settings.at(state.step)
+        if self._steps_per_loop == 1:
+            self._one_step(batches)
+        else:
+            _repeat(count, lambda _: self._one_step(batches))
+
+    def _one_step(self, batches: Iterator) -> None:
+        settings = self._settings.at(self._learner.state.step)
+        if self._accumulate == 1:
+            images = self._one_pass(batches, tf.constant(0), settings)
+            after = self._strategy.experimental_local_results(images)
+        else:
+            _repeat(self._accumulate, lambda part: self._one_pass(batches, part, settings))
+            self._strategy.run(self._replica_apply)
+            after = ()
+        with tf.control_dependencies(after):
+            if self._learner.average is not None:
+                self._learner.average.update(self._learner.state.step)
+            self._learner.state.step.assign_add(1)
+
+    def _one_pass(self, batches: Iterator, part: tf.Tensor, settings: StepSettings) -> tf.Tensor:
+        """Runs one batch, or one part of it, and returns its images."""
+        state = self._learner.state
         images, targets = next(batches)
         # Where an image cannot be read, nothing of the step may have happened: no count goes on.
         with tf.control_dependencies(self._strategy.experimental_local_results(images)):
             state.dropout_rate.assign(settings.dropout_rate)
+            state.draw.assign(state.step * self._accumulate + tf.cast(part, tf.int64))
             batch_size = tf.cast(settings.batch_size, tf.float32)
-        self._strategy.run(self._replica_step, args=(images, targets, batch_size))
-        with tf.control_dependencies(self._strategy.experimental_local_results(images)):
-            if average is not None:
-                average.update(state.step)
-            state.step.assign_add(1)
+        self._strategy.run(self._replica_pass, args=(images, targets, batch_size))
+        return images
 
-    def _replica_step(
+    def _replica_pass(
         self, images: tf.Tensor, targets: tf.Tensor, global_batch_size: tf.Tensor
     ) -> None:
         with tf.control_dependencies([images]):
-            self._update(images, targets, global_batch_size)
+            gradients = self._gradients(images, targets, global_batch_size)
+            if self._accumulate == 1:
+                self._update(gradients)
+            for total, gradient in zip(self._sums, gradients):
+                total.assign_add(gradient)
 
-    def _update(self, images: tf.Tensor, targets: tf.Tensor, global_batch_size: tf.Tensor) -> None:
-        model = self._learner.model
-        variables = model.trainable_variables
+    def _replica_apply(self) -> None:
+        self._update([tf.convert_to_tensor(total) for total in self._sums])
+        for total in self._sums:
+            total.assign(tf.zeros_like(total))
+
+    def _pass(
+        self, images: tf.Tensor, targets: tf.Tensor, global_batch_size: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Gradients of the loss's share of these images, scaled where the optimizer wants it."""
+        learner = self._learner
         with tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            cross_entropy = self._loss(
-                logits,
-                targets,
-                label_smoothing=self._label_smoothing,
-                global_batch_size=global_batch_size,
+            logits = learner.model(images, training=True)
+            cross_entropy = learner.objective.cross_entropy(
+                logits, targets, global_batch_size=global_batch_size
             )
-            penalty = l2_term(_kernels(model), weight_decay=self._weight_decay)
-            # The optimizer adds the replicas' gradients: each brings its share of the L2 term.
-            loss = cross_entropy + penalty / self._strategy.num_replicas_in_sync
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        self._learner.optimizer.apply(gradients, variables)
+            penalty = learner.objective.penalty(learner.state.step)
+            # All replicas' and parts' gradients are added: each brings its share of the L2 term.
+            shares = self._strategy.num_replicas_in_sync * self._accumulate
+            loss = learner.optimizer.scale_loss(cross_entropy + penalty / shares)
         images_here = tf.cast(tf.shape(images)[0], tf.float32)
-        self._learner.metrics.update(
+        learner.metrics.update(
             loss_sum=cross_entropy * global_batch_size + penalty * images_here,
             logits=logits,
             targets=targets,
         )
+        return tape.gradient(loss, [variable.value for variable in learner.variables])
+
+    def _update(self, gradients: list[tf.Tensor]) -> None:
+        learner = self._learner
+        if self._strategy.num_replicas_in_sync > 1:
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        norm = tf.linalg.global_norm(gradients) / learner.optimizer.scale_loss(1.0)
+        learner.metrics.update_gradient(norm)
+        learner.optimizer.apply(gradients, learner.variables)
 
 
-def _kernels(model: keras.Model) -> list[tf.Variable]:
-    return [v.value for v in model.trainable_variables if v.name.endswith("kernel")]
+def build_trainer(
+    config: Config,
+    learner: Learner,
+    strategy: tf.distribute.Strategy,
+    *,
+    settings: SettingsSchedule,
+    after_step: Callable[[int], None],
+) -> Trainer:
+    """Opens the configuration for the inner loop; other arguments as of ``Trainer``."""
+    return Trainer(
+        learner,
+        strategy,
+        settings=settings,
+        after_step=after_step,
+        accumulate=config.train.accumulate,
+        xla=config.runtime.xla,
+        steps_per_loop=config.runtime.steps_per_loop,
+    )
+
+
+def _sum_like(variable: keras.Variable) -> tf.Variable:
+    """A sum of gradients; each replica has its own."""
+    return tf.Variable(
+        tf.zeros(variable.shape),
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+    )
+
+
+def _repeat(count: tf.Tensor | int, body: Callable[[tf.Tensor], object]) -> None:
+    """Calls ``body`` with 0, 1, ... inside the graph, one call after the other."""
+
+    def once(index: tf.Tensor) -> tuple[tf.Tensor]:
+        body(index)
+        return (index + 1,)
+
+    tf.while_loop(lambda index: index < count, once, [tf.constant(0)], parallel_iterations=1)

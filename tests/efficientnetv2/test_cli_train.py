@@ -18,7 +18,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 BLOCKS = "[r1_k3_s1_e1_i8_o8_c1,r2_k3_s2_e4_i8_o16_c1,r2_k3_s2_e4_i16_o32_se0.25]"
 SETTINGS = (
     f"model.blocks_args={BLOCKS},model.feature_size=64,train.epochs=4,train.lr_base=0.02,"
-    "train.lr_warmup_epoch=1,train.stages=2,data.ibase=24,train.optimizer=adam,runtime.save_checkpoint_epochs=1"
+    "train.lr_warmup_epoch=1,train.stages=2,data.ibase=24,train.optimizer=adam,runtime.save_checkpoint_epochs=1,"
+    "train.profile=[20,21]"
 )
 
 
@@ -79,15 +80,27 @@ def test_metrics_have_a_line_an_epoch(trained):
     assert {"minival_top1", "minival_ema_top1", "learning_rate"} <= set(lines[-1])
 
 
-def test_tensorboard_has_the_loss_of_every_epoch(trained):
+TAGS = (
+    "loss accuracy gradient_norm learning_rate image_size dropout_rate magnitude mixup_alpha "
+    "cutmix_alpha batch_size images_per_second"
+)
+
+
+@pytest.mark.parametrize("tag", TAGS.split())
+def test_tensorboard_has_every_epoch(trained, tag):
     steps = [
         event.step
-        for file in sorted((trained / "tensorboard").iterdir())
+        for file in sorted((trained / "tensorboard").glob("**/events.*"))
         for event in tf.compat.v1.train.summary_iterator(str(file))
         for value in event.summary.value
-        if value.tag == "loss"
+        if value.tag == tag
     ]
     assert steps == [19, 38, 57, 76]
+
+
+def test_tensorboard_has_the_profile(trained):
+    (profile,) = (trained / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb")
+    assert profile.stat().st_size > 1000
 
 
 def test_evaluation_gives_what_training_gave(home, trained):

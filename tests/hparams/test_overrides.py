@@ -194,7 +194,7 @@ def test_unknown_choices(text, message):
     [
         ("train.size_schedule", ("progressive", "random", "fixed")),
         ("train.stage_rule", ("paper", "official")),
-        ("train.loss_type", ("softmax", "sigmoid")),
+        ("train.loss_type", ("softmax", "sigmoid", "sigmoid_sum")),
         ("data.source", ("tfds", "folder", "tfrecord")),
         ("data.on_bad_image", ("error", "skip")),
         ("data.augment_ops", ("default", "official")),

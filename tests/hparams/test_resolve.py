@@ -105,7 +105,26 @@ def test_a_config_error_is_a_user_error():
         ("data.crop_aspect=2|1", "data.crop_aspect must rise from above 0, got [2.0, 1.0]"),
         ("model.blocks_args=[]", "model.blocks_args must hold at least one block string"),
         ("model.family=resnet", "model.family=resnet is for resnet50 and resnet152 alone"),
-        ("data.multi_label=true", "data.multi_label needs train.loss_type=sigmoid"),
+        (
+            "train.batch_size=6,train.accumulate=4",
+            "train.batch_size (6) must divide by train.accumulate (4)",
+        ),
+        (
+            "train.varsexp=a(",
+            "train.varsexp is no regular expression: missing ), unterminated subpattern at "
+            "position 1: 'a('",
+        ),
+        (
+            "train.weight_decay_vars=*",
+            "train.weight_decay_vars is no regular expression: nothing to repeat at position 0: "
+            "'*'",
+        ),
+        (
+            "runtime.xla=true,train.size_schedule=random",
+            "runtime.xla compiles for each size: give train.size_steps=0 (an epoch)",
+        ),
+        ("train.profile=[5,4]", "train.profile must be two steps from 1 on, rising, got [5, 4]"),
+        ("train.profile=[0,4]", "train.profile must be two steps from 1 on, rising, got [0, 4]"),
         (
             "train.scale_batch_with_size=true,train.size_schedule=random",
             "train.scale_batch_with_size needs train.size_schedule=progressive",
@@ -139,6 +158,7 @@ def test_impossible_combinations(overrides, message):
 @pytest.mark.parametrize(
     "overrides",
     [
+        "data.multi_label=true",
         "data.multi_label=true,train.loss_type=sigmoid",
         "train.loss_type=sigmoid",
         "train.scale_batch_with_size=true",

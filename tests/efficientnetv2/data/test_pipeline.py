@@ -104,6 +104,31 @@ def test_all_sizes_have_one_type(stream):
     assert targets.shape.as_list() == [64, 10]
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_a_batch_are_the_batch(parts, stream, uninterrupted):
+    in_parts = dataclasses.replace(stream, parts=parts)
+    for step in (0, 18):
+        made = take(in_parts, parts, start_step=step)
+        assert [len(images) for images, _ in made] == [64 // parts] * parts
+        assert_same([np.concatenate(arrays) for arrays in zip(*made)], uninterrupted[step])
+
+
+def test_parts_of_a_batch_are_mixed_each_on_its_own(stream):
+    mixing = dataclasses.replace(stream, settings=constant(mixup_alpha=0.5), parts=2)
+    whole = dataclasses.replace(stream, settings=constant())
+    for step in (0, 3):
+        parts = take(mixing, 2, start_step=step)
+        plain = take(whole, 1, start_step=step)[0]
+        weights = []
+        for number, (images, targets) in enumerate(parts):
+            own = plain[1][32 * number : 32 * (number + 1)]
+            assert set(targets.nonzero()[1]) <= set(own.nonzero()[1])
+            assert not np.array_equal(images, plain[0][32 * number : 32 * (number + 1)])
+            weights.append(targets.max(-1))
+        assert not np.allclose(*weights)
+        assert_same(take(mixing, 1, start_step=step)[0], parts[0])
+
+
 # ---------------------------------------------------------------------- progressive, all at once
 
 EVERYTHING = {

@@ -23,6 +23,15 @@ def test_several_labels(given, expected):
     np.testing.assert_array_equal(target_of(labels(*given), num_classes=4), expected)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [((0, 3), [0.5, 0, 0, 0.5]), ((1,), [0, 1, 0, 0]), ((), [0, 0, 0, 0])],
+)
+def test_several_labels_may_share_a_weight_of_1(given, expected):
+    shared = target_of(labels(*given), num_classes=4, share=True)
+    np.testing.assert_array_equal(shared, expected)
+
+
 @pytest.mark.parametrize("label", [-1, 4, 1000])
 def test_a_label_that_is_no_class_is_named(label):
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"label {label} is outside 0\.\.3"):

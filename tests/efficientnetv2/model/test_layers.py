@@ -28,8 +28,11 @@ BN_SETTINGS = {"momentum": 0.7, "epsilon": 0.02, "axis": 3}
 
 
 def state(*, step: int = 0, dropout_rate: float = 0.5, seed: int = 0) -> TrainingState:
-    variable = tf.Variable(step, dtype=tf.int64)
-    return TrainingState(step=variable, dropout_rate=dropout_rate, seed=seed)
+    made = TrainingState(
+        step=tf.Variable(step, dtype=tf.int64), dropout_rate=dropout_rate, seed=seed
+    )
+    made.draw.assign(step)
+    return made
 
 
 @pytest.fixture
@@ -192,7 +195,7 @@ def test_rate_and_step_take_effect_without_a_new_trace() -> None:
     ones, masks = tf.ones((1000,)), []
     for rate, step in ((0.0, 0), (0.5, 0), (0.5, 1), (0.8, 1)):
         at.dropout_rate.assign(rate)
-        at.step.assign(step)
+        at.draw.assign(step)
         masks.append(run(ones).numpy())
     assert len(traces) == 1
     assert layer.weights == []

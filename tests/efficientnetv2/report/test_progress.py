@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import sys
 import types
@@ -87,6 +88,12 @@ def plan(*, scale_batch: bool = False) -> list[Stage]:
     )
 
 
+def four_stages() -> list[Stage]:
+    """The plan that ``TEXT`` tells of."""
+    stages = plan() + plan()
+    return [*stages[:-1], dataclasses.replace(stages[-1], end_epoch=350)]
+
+
 def no_metrics() -> dict[str, float]:
     raise AssertionError("the metrics were read, which waits for the device")
 
@@ -94,8 +101,8 @@ def no_metrics() -> dict[str, float]:
 def test_without_a_terminal_each_epoch_is_one_line_of_stdout(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bar = ProgressBar(epochs=350)
-    bar.begin(step=0, plan=plan() + plan())
+    bar = ProgressBar()
+    bar.begin(step=0, plan=four_stages())
     bar.stage(plan()[0])
     for step in range(1, 3):
         bar.step(step, no_metrics)
@@ -110,8 +117,8 @@ def test_without_a_terminal_each_epoch_is_one_line_of_stdout(
 def test_lines_are_printed_although_sys_stdout_is_replaced_later(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bar, silenced = ProgressBar(epochs=350), io.StringIO()
-    bar.begin(step=0, plan=plan() + plan())
+    bar, silenced = ProgressBar(), io.StringIO()
+    bar.begin(step=0, plan=four_stages())
     monkeypatch.setattr(sys, "stdout", silenced)
     bar.epoch(LINE)
     assert silenced.getvalue() == ""
@@ -120,7 +127,7 @@ def test_lines_are_printed_although_sys_stdout_is_replaced_later(
 
 
 def test_a_bar_that_never_began_ends_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
-    ProgressBar(epochs=1).end()
+    ProgressBar().end()
     assert capsys.readouterr() == ("", "")
 
 
@@ -162,7 +169,7 @@ def test_a_terminal_is_told_speed_and_time_left(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     terminal = look_on(monkeypatch)
-    bar = ProgressBar(epochs=4)
+    bar = ProgressBar()
     bar.begin(step=0, plan=plan())
     assert last_text(terminal).endswith("| building the training step, once for all stages")
     bar.stage(plan()[0])
@@ -182,7 +189,7 @@ def test_batches_of_different_sizes_count_by_their_images(
 ) -> None:
     terminal, stages = look_on(monkeypatch), plan(scale_batch=True)
     assert [(stage.batch_size, stage.end_step) for stage in stages] == [(256, 4), (64, 24)]
-    bar = ProgressBar(epochs=4)
+    bar = ProgressBar()
     bar.begin(step=0, plan=stages)
     bar.stage(stages[0])
     bar.step(1, no_metrics)
@@ -207,7 +214,7 @@ def test_speed_is_measured_anew_in_each_stage(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     terminal = look_on(monkeypatch)
-    bar = ProgressBar(epochs=4)
+    bar = ProgressBar()
     bar.begin(step=19, plan=plan())
     bar.stage(plan()[0])
     bar.step(20, no_metrics)
@@ -232,7 +239,7 @@ def test_metrics_are_read_twice_a_second_at_most(
         reads.append(clock.now - 1000.0)
         return {"loss": 1.0, "accuracy": 1.0}
 
-    bar = ProgressBar(epochs=4)
+    bar = ProgressBar()
     bar.begin(step=0, plan=plan())
     bar.stage(plan()[0])
     for step in range(1, 20):
@@ -246,8 +253,8 @@ def test_the_bar_gives_way_to_an_epochs_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     terminal = look_on(monkeypatch)
-    bar = ProgressBar(epochs=350)
-    bar.begin(step=0, plan=plan() + plan())
+    bar = ProgressBar()
+    bar.begin(step=0, plan=four_stages())
     assert last_text(terminal).startswith("  0%|")
     bar.epoch(LINE)
     assert last_text(terminal) == ""
@@ -270,7 +277,7 @@ def test_images_that_were_left_out_are_named(
     names: list[str],
     text: str,
 ) -> None:
-    bar = ProgressBar(epochs=4)
+    bar = ProgressBar()
     bar.begin(step=0, plan=plan())
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     bar.bad_images(names)

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from efficientnetv2.train.ema import MovingAverage
+from efficientnetv2.train.learner import Learner, build_learner, named_weights
 from efficientnetv2.train.schedules import LearningRate
-from efficientnetv2.train.step import Learner, build_learner, named_weights
 from hparams.resolve import resolve
 
 TINY = {

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnetv2.train.learner import build_learner, named_weights
 from efficientnetv2.train.loop import Observer, Training
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.schedules import build_learning_rate
 from efficientnetv2.train.sizes import staged
 from efficientnetv2.train.stages import build_stages
-from efficientnetv2.train.step import Trainer, build_learner, named_weights
+from efficientnetv2.train.step import Trainer
 from hparams import resolve
 from hparams.errors import UserError
 
@@ -185,9 +186,6 @@ def test_changing_the_size_of_s_costs_under_4_seconds():
         learner,
         tf.distribute.get_strategy(),
         settings=staged(plan),
-        loss_type="softmax",
-        label_smoothing=0.1,
-        weight_decay=1e-5,
         after_step=lambda step: None,
     )
     seconds = []

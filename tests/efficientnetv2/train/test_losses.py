@@ -9,6 +9,7 @@ from efficientnetv2.train.losses import (
     l2_term,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
+    summed_sigmoid_cross_entropy,
 )
 from hparams.base import KEYS
 
@@ -29,7 +30,17 @@ def numpy_sigmoid(logits: np.ndarray, targets: np.ndarray, *, label_smoothing: f
     return (targets * has + (1 - targets) * has_not).mean(-1)
 
 
-NUMPY = {"softmax": numpy_softmax, "sigmoid": numpy_sigmoid}
+def numpy_sigmoid_sum(
+    logits: np.ndarray, targets: np.ndarray, *, label_smoothing: float
+) -> np.ndarray:
+    return logits.shape[-1] * numpy_sigmoid(logits, targets, label_smoothing=label_smoothing)
+
+
+NUMPY = {
+    "softmax": numpy_softmax,
+    "sigmoid": numpy_sigmoid,
+    "sigmoid_sum": numpy_sigmoid_sum,
+}
 both_losses = pytest.mark.parametrize("name", NUMPY)
 
 
@@ -46,7 +57,11 @@ def targets(seed: int) -> np.ndarray:
 
 
 def test_the_table_has_a_loss_for_each_choice_of_the_configuration() -> None:
-    assert {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy} == LOSSES
+    assert {
+        "softmax": softmax_cross_entropy,
+        "sigmoid": sigmoid_cross_entropy,
+        "sigmoid_sum": summed_sigmoid_cross_entropy,
+    } == LOSSES
     assert tuple(LOSSES) == KEYS["train.loss_type"].choices
 
 

@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import tensorflow as tf
 
-from efficientnetv2.train.metrics import TrainingMetrics, any_in_top_k, top_k_correct
+from efficientnetv2.train.metrics import (
+    TrainingMetrics,
+    any_in_top_k,
+    multi_label_result,
+    multi_label_sums,
+    top_k_correct,
+)
 
 CLASSES = 5
 
@@ -60,6 +67,34 @@ def test_with_one_label_both_counts_agree(seed: int) -> None:
         )
 
 
+@pytest.mark.parametrize("batches", [1, 3])
+def test_metrics_of_several_labels_are_scikit_learns(seed: int, batches: int) -> None:
+    rng = np.random.default_rng(seed)
+    targets = (rng.uniform(size=(60, 7)) < 0.3).astype(np.float32)
+    logits = (rng.normal(size=(60, 7)) + 2 * targets).astype(np.float32)
+    sums = sum(
+        multi_label_sums(tf.constant(some_logits), tf.constant(some_targets)).numpy()
+        for some_logits, some_targets in zip(np.split(logits, batches), np.split(targets, batches))
+    )
+    result = multi_label_result(sums)
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    rounded = np.floor(probabilities * 200)
+    expected = sklearn.metrics.average_precision_score(targets.ravel(), rounded.ravel())
+    assert result["pr_auc"] == pytest.approx(expected, abs=1e-6)
+    exact = sklearn.metrics.average_precision_score(targets.ravel(), probabilities.ravel())
+    assert result["pr_auc"] == pytest.approx(exact, abs=0.02)
+    for k in (1, 5):
+        chosen = np.argsort(-logits, axis=1)[:, :k]
+        hits = np.take_along_axis(targets, chosen, 1).sum()
+        assert result[f"precision_at_{k}"] == pytest.approx(hits / (60 * k), abs=1e-6)
+        assert result[f"recall_at_{k}"] == pytest.approx(hits / targets.sum(), abs=1e-6)
+
+
+def test_metrics_of_no_label_and_of_nothing_are_zero() -> None:
+    sums = multi_label_sums(tf.ones([4, 3]), tf.zeros([4, 3])).numpy()
+    assert set(multi_label_result(sums).values()) == {0.0}
+
+
 def update(metrics: TrainingMetrics, loss_sum: float, *, guesses: list, targets: list) -> None:
     metrics.update(
         loss_sum=tf.constant(loss_sum),
@@ -72,20 +107,24 @@ def one_hot(*labels: int) -> list:
     return np.eye(CLASSES)[list(labels)].tolist()
 
 
+def means(metrics: TrainingMetrics) -> dict[str, float]:
+    return {name: metrics.result()[name] for name in ("loss", "accuracy")}
+
+
 def test_means_weigh_each_image_alike_over_several_updates() -> None:
     metrics = TrainingMetrics()
     update(metrics, 6.0, guesses=[0, 1, 2], targets=one_hot(0, 1, 3))
     update(metrics, 1.0, guesses=[4], targets=one_hot(4))
     update(metrics, 2.5, guesses=[1, 1], targets=one_hot(0, 2))
-    assert metrics.result() == {"loss": 9.5 / 6, "accuracy": 3 / 6}
+    assert means(metrics) == {"loss": 9.5 / 6, "accuracy": 3 / 6}
 
 
 def test_result_can_be_read_between_updates() -> None:
     metrics = TrainingMetrics()
     update(metrics, 6.0, guesses=[0, 1], targets=one_hot(0, 2))
-    assert metrics.result() == {"loss": 3.0, "accuracy": 0.5}
+    assert means(metrics) == {"loss": 3.0, "accuracy": 0.5}
     update(metrics, 2.0, guesses=[0, 1], targets=one_hot(0, 1))
-    assert metrics.result() == {"loss": 2.0, "accuracy": 0.75}
+    assert means(metrics) == {"loss": 2.0, "accuracy": 0.75}
 
 
 def test_a_mixed_image_counts_as_its_largest_part() -> None:
@@ -117,17 +156,26 @@ def test_updates_inside_a_function_are_counted() -> None:
 
     for label in (0, 1):
         step(tf.one_hot([0, 0], CLASSES), tf.one_hot([label, label], CLASSES))
-    assert metrics.result() == {"loss": 2.0, "accuracy": 0.5}
+    assert means(metrics) == {"loss": 2.0, "accuracy": 0.5}
 
 
 def test_reset_forgets_everything() -> None:
     metrics = TrainingMetrics()
     update(metrics, 100.0, guesses=[0, 0], targets=one_hot(1, 1))
     metrics.reset()
-    assert metrics.result() == {"loss": 0.0, "accuracy": 0.0}
+    assert means(metrics) == {"loss": 0.0, "accuracy": 0.0}
     update(metrics, 1.0, guesses=[2], targets=one_hot(2))
-    assert metrics.result() == {"loss": 1.0, "accuracy": 1.0}
+    assert means(metrics) == {"loss": 1.0, "accuracy": 1.0}
 
 
 def test_the_result_before_any_step_is_zero() -> None:
-    assert TrainingMetrics().result() == {"loss": 0.0, "accuracy": 0.0}
+    assert set(TrainingMetrics().result().values()) == {0.0}
+
+
+def test_the_mean_norm_of_the_gradients() -> None:
+    metrics = TrainingMetrics()
+    for norm in (1.0, 2.0, 6.0):
+        metrics.update_gradient(tf.constant(norm))
+    assert metrics.result()["gradient_norm"] == 3.0
+    metrics.reset()
+    assert metrics.result()["gradient_norm"] == 0.0

@@ -132,3 +132,29 @@ def test_each_update_takes_the_rate_of_the_steps_finished_before_it() -> None:
 
 def test_the_choices_of_the_configuration_are_the_optimizers() -> None:
     assert set(KEYS["train.optimizer"].choices) == set(OPTIMIZERS)
+
+
+def two_updates(overrides: str) -> tuple[np.ndarray, np.ndarray]:
+    """What SGD of rate 0.1 subtracts for gradients of norms 5 and 12, by the rate."""
+    optimizer = build("sgd", overrides=overrides)
+    variables = [keras.Variable(np.zeros(2, np.float32)) for _ in range(2)]
+    optimizer.build(variables)
+    optimizer.apply([tf.constant([3.0, 4.0]), tf.constant([0.0, 12.0])], variables)
+    first, second = (-variable.numpy() / 0.1 for variable in variables)
+    return first, second
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first", "second"),
+    [
+        ("train.gclip=0", [3, 4], [0, 12]),
+        ("train.gclip=6.5", [1.5, 2], [0, 6]),  # all together have norm 13
+        ("train.gclip=13.5", [3, 4], [0, 12]),
+        ("train.gclip=6,train.gclip_per_variable=true", [3, 4], [0, 6]),
+        ("train.gclip=2.5,train.gclip_per_variable=true", [1.5, 2], [0, 2.5]),
+    ],
+)
+def test_gradients_are_clipped(overrides: str, first: list, second: list) -> None:
+    values = two_updates(overrides)
+    np.testing.assert_allclose(values[0], first, rtol=1e-5)
+    np.testing.assert_allclose(values[1], second, rtol=1e-5)

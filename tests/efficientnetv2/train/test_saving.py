@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model.factory import build_model
+from efficientnetv2.train.learner import Learner, build_learner
 from efficientnetv2.train.run_directory import RunDirectory, RunError
 from efficientnetv2.train.saving import (
     BestCheckpoint,
@@ -23,7 +24,6 @@ from efficientnetv2.train.saving import (
     restore,
 )
 from efficientnetv2.train.schedules import LearningRate
-from efficientnetv2.train.step import Learner, build_learner
 from hparams.resolve import Config, resolve
 
 TINY = {

@@ -125,6 +125,14 @@ def test_with_equal_batches_it_is_the_rate_of_one_stage(name: str, steps_per_epo
     np.testing.assert_allclose(each_step(equal, len(steps)), rate(steps), rtol=1e-6, atol=1e-9)
 
 
+def test_the_steps_of_all_stages_are_counted() -> None:
+    given = {"train.epochs": 6, "train.stages": 3, "train.scale_batch_with_size": True}
+    config = resolve("efficientnetv2-s", "digits", {**given, "data.ibase": 12})
+    plan = build_stages(config, num_images=1257)
+    rate = build_learning_rate(config, plan)
+    assert isinstance(rate, StagedRate) and rate.total_steps == plan[-1].end_step
+
+
 def test_batches_that_grow_as_images_shrink_make_the_rate_staged() -> None:
     config = resolve("efficientnetv2-s", "imagenet2012", "train.scale_batch_with_size=true")
     plain = resolve("efficientnetv2-s", "imagenet2012")

@@ -42,7 +42,8 @@ from tensorflow import keras
 from efficientnetv2.train.schedules import LearningRate
 from efficientnetv2.train.sizes import staged
 from efficientnetv2.train.stages import Ends, plan_stages
-from efficientnetv2.train.step import Trainer, build_learner, named_weights
+from efficientnetv2.train.learner import build_learner, named_weights
+from efficientnetv2.train.step import Trainer
 from hparams import resolve
 
 devices, optimizer = json.loads(sys.argv[1])
@@ -61,8 +62,7 @@ for layer in learner.model.layers:
         layer.trainable = False
 ends = Ends(image_size=(16, 16), dropout_rate=(0.0, 0.0))
 plan = plan_stages(ends, epochs=1, stages=1, num_images=80, batch_size=8)
-trainer = Trainer(learner, strategy, settings=staged(plan), loss_type="softmax",
-                  label_smoothing=0.1, weight_decay=1e-3, after_step=lambda step: None)
+trainer = Trainer(learner, strategy, settings=staged(plan), after_step=lambda step: None)
 rng = np.random.default_rng(0)
 images = rng.normal(size=(8, 16, 16, 3)).astype(np.float32)
 trainer.set_input(tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype=np.float32)[:8]))

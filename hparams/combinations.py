@@ -1,0 +1,97 @@
+"""A configuration in; what is wrong in combinations of values that are each right, out."""
+
+from __future__ import annotations
+
+import re
+
+from ml_collections import config_dict
+
+from hparams import base, blocks
+from hparams.models import MODELS
+
+
+def impossible(config: config_dict.ConfigDict) -> list[str]:
+    """Returns one line for each combination that cannot be run."""
+    problems = []
+    if config.data.source != "tfds" and config.data.data_dir is None:
+        problems.append(f"{config.data.ds_name} needs the folder of its files: --data_dir=FOLDER")
+    service = config.data.service
+    if service is not None and re.fullmatch(r"grpc://[^:/]+:\d+", service) is None:
+        problems.append(f"data.service must be grpc://host:port, got '{service}'")
+    if config.train.scale_batch_with_size and config.train.size_schedule != "progressive":
+        problems.append("train.scale_batch_with_size needs train.size_schedule=progressive")
+    train = config.train
+    sizes_differ = train.size_schedule == "random" or (
+        train.size_schedule == "progressive" and train.stages > 1
+    )
+    if sizes_differ and config.data.ibase > train.isize:
+        problems.append(
+            f"data.ibase ({config.data.ibase}) must not exceed train.isize ({config.train.isize})"
+        )
+    for key in ("crop_area", "crop_aspect"):
+        low, high = config.data[key]
+        if not 0 < low <= high:
+            problems.append(f"data.{key} must rise from above 0, got {[low, high]}")
+    return problems + _impossible_step(config) + _impossible_model(config.model)
+
+
+def _impossible_step(config: config_dict.ConfigDict) -> list[str]:
+    train, runtime = config.train, config.runtime
+    problems = []
+    if train.batch_size % train.accumulate:
+        problems.append(
+            f"train.batch_size ({train.batch_size}) must divide by train.accumulate "
+            f"({train.accumulate})"
+        )
+    for key in ("varsexp", "weight_decay_vars"):
+        try:
+            re.compile(train[key] or "")
+        except re.error as error:
+            problems.append(f"train.{key} is no regular expression: {error}: '{train[key]}'")
+    if train.size_schedule == "random" and train.size_steps and runtime.xla:
+        problems.append("runtime.xla compiles for each size: give train.size_steps=0 (an epoch)")
+    first, last = train.profile
+    if not (1 <= first <= last or first == last == 0):
+        problems.append(f"train.profile must be two steps from 1 on, rising, got {[first, last]}")
+    return problems
+
+
+# All that can be changed of a body from keras.applications; it is otherwise as it is.
+_RESNET_KEYS = ("preprocess", "bn_momentum", "dropout_rate", "dropout_base", "num_classes")
+
+
+def _impossible_model(model: config_dict.ConfigDict) -> list[str]:
+    resnets = [name for name, row in MODELS.items() if row.family == "resnet"]
+    if model.model_name not in resnets:
+        if model.family == "resnet":
+            return [f"model.family=resnet is for {' and '.join(resnets)} alone"]
+        return _impossible_blocks(model.blocks_args)
+    row = {"model.model_name": model.model_name, **MODELS[model.model_name].overrides()}
+    return [
+        f"model.{key} cannot be changed for {model.model_name}"
+        for key, value in model.items()
+        if key not in _RESNET_KEYS
+        and value != row.get(f"model.{key}", base.KEYS[f"model.{key}"].default)
+    ]
+
+
+def _impossible_blocks(block_strings: list[str]) -> list[str]:
+    if not block_strings:
+        return ["model.blocks_args must hold at least one block string"]
+    problems = []
+    specs = []
+    for text in block_strings:
+        try:
+            specs.append(blocks.decode_block(text))
+        except blocks.BlockStringError as error:
+            problems.append(f"model.blocks_args: {error}")
+    if problems:
+        return problems
+    for index in range(1, len(specs)):
+        made, taken = specs[index - 1].output_filters, specs[index].input_filters
+        if made != taken:
+            problems.append(
+                f"model.blocks_args: '{block_strings[index]}' takes {taken} channels, but the "
+                f"stage before it gives {made}"
+            )
+    return problems

@@ -1,0 +1,240 @@
+"""One step: parts of a batch, clipping, subsets, precisions and loops, against the plain step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+from efficientnetv2.train.learner import Learner, build_learner, named_weights
+from efficientnetv2.train.schedules import build_learning_rate
+from efficientnetv2.train.sizes import staged
+from efficientnetv2.train.stages import build_stages
+from efficientnetv2.train.step import Trainer, build_trainer
+from hparams import resolve
+from hparams.errors import UserError
+
+SETTINGS = {
+    "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
+    "model.feature_size": 16,
+    "model.dropout_base": 0.0,
+    "model.dropout_rate": 0.0,
+    "train.optimizer": "rmsprop",
+    "train.lr_sched": "constant",
+    "train.lr_warmup_epoch": 0.0,
+    "train.batch_size": 8,
+    "train.stages": 1,
+}
+SIZE = 16
+
+
+def batch(seed: int, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(8, size, size, 3)).astype(np.float32)
+    return images, np.eye(10, dtype=np.float32)[rng.integers(0, 10, 8)]
+
+
+def any_size(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.ensure_shape(images, [None, None, None, 3]), targets
+
+
+def batches(count: int, *, parts: int = 1, size: int = SIZE) -> tf.data.Dataset:
+    """``count`` different batches, each in so many parts, again and again."""
+
+    def generate():
+        for seed in range(count):
+            images, targets = batch(seed, size)
+            yield from zip(np.split(images, parts), np.split(targets, parts))
+
+    signature = (
+        tf.TensorSpec([8 // parts, None, None, 3], tf.float32),
+        tf.TensorSpec([8 // parts, 10], tf.float32),
+    )
+    return tf.data.Dataset.from_generator(generate, output_signature=signature).repeat()
+
+
+def learner_of(*, frozen: bool = False, **settings: object) -> tuple[Learner, Trainer]:
+    keras.utils.set_random_seed(3)
+    config = resolve("efficientnetv2-s", "digits", {**SETTINGS, **settings})
+    plan = build_stages(config, num_images=80)
+    learner = build_learner(config, build_learning_rate(config, plan))
+    if frozen:
+        for layer in learner.model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+    strategy = tf.distribute.get_strategy()
+    return learner, build_trainer(
+        config, learner, strategy, settings=staged(plan), after_step=lambda step: None
+    )
+
+
+def trained(
+    steps: int, *, frozen: bool = False, **settings: object
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """All values after some steps, and what the steps said."""
+    learner, trainer = learner_of(frozen=frozen, **settings)
+    trainer.set_input(batches(steps, parts=int(settings.get("train.accumulate", 1))))
+    told = trainer.train(tf.constant(steps))
+    assert learner.step == steps
+    values = {name: v.numpy() for name, v in named_weights(learner.model).items()}
+    if learner.average is not None:
+        values |= {f"ema/{name}": v.numpy() for name, v in learner.average.averages.items()}
+    return values, told
+
+
+def assert_close(values: dict, expected: dict, **tolerance: float) -> None:
+    assert values.keys() == expected.keys()
+    for name, value in values.items():
+        np.testing.assert_allclose(value, expected[name], err_msg=name, **tolerance)
+
+
+@pytest.fixture(scope="module")
+def plain() -> tuple[dict, dict]:
+    return trained(4)
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adamw", "momentum"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_a_batch_make_the_step_of_the_whole(optimizer: str, parts: int) -> None:
+    options = {"train.optimizer": optimizer, "train.weight_decay": 1e-3, "train.lr_base": 0.1}
+    whole, told = trained(4, frozen=True, **options)
+    values, told_by_parts = trained(4, frozen=True, **options, **{"train.accumulate": parts})
+    assert_close(values, whole, rtol=1e-5, atol=1e-5)
+    for name in ("loss", "accuracy", "gradient_norm", "learning_rate", "batch_size"):
+        assert told_by_parts[name] == pytest.approx(told[name], rel=1e-4), name
+
+
+def test_each_part_has_its_own_dropout_and_stochastic_depth() -> None:
+    learner, trainer = learner_of(**{"model.dropout_rate": 0.5, "train.accumulate": 2})
+    draws = []
+    assign = learner.state.draw.assign
+    learner.state.draw.assign = lambda value: draws.append(value) or assign(value)
+    trainer.set_input(batches(2, parts=2))
+    trainer.train(tf.constant(2))
+    assert int(learner.state.draw) == 3 and len(draws) == 1  # traced once, in a loop
+
+
+@pytest.mark.parametrize("steps_per_loop", [2, 3, 10])
+def test_steps_in_a_loop_have_the_same_bits(plain: tuple[dict, dict], steps_per_loop: int) -> None:
+    values, told = trained(4, **{"runtime.steps_per_loop": steps_per_loop})
+    assert_close(values, plain[0], rtol=0, atol=0)
+    assert told["loss"] == plain[1]["loss"]
+
+
+def test_after_step_is_called_after_each_loop() -> None:
+    _, trainer = learner_of(**{"runtime.steps_per_loop": 3})
+    seen: list[int] = []
+    trainer._after_step = seen.append
+    trainer.set_input(batches(7))
+    trainer.train(tf.constant(7))
+    assert seen == [3, 6, 7] and trainer.num_traces == 1
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_compiled_step_is_the_same(plain: tuple[dict, dict], parts: int) -> None:
+    options = {"train.accumulate": parts}
+    expected = plain[0] if parts == 1 else trained(4, **options)[0]
+    values, _ = trained(4, **options, **{"runtime.xla": True})
+    assert_close(values, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_compiled_step_takes_another_size() -> None:
+    learner, trainer = learner_of(**{"runtime.xla": True})
+    for size in (16, 24):
+        trainer.set_input(batches(1, size=size))
+        trainer.train(tf.constant(1))
+    assert learner.step == 2
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_16_bit_steps_keep_float32_weights_and_come_near(
+    plain: tuple[dict, dict], precision: str
+) -> None:
+    learner, _ = learner_of(**{"train.precision": precision})
+    assert {v.dtype for v in learner.model.weights} == {"float32"}
+    assert learner.model.get_layer("stem_conv").compute_dtype == precision
+    assert learner.model.get_layer("predictions").compute_dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+    _, told = trained(4, **{"train.precision": precision})
+    assert told["loss"] == pytest.approx(plain[1]["loss"], rel=0.02)
+    assert told["gradient_norm"] == pytest.approx(plain[1]["gradient_norm"], rel=0.1)
+
+
+def test_float16_leaves_out_a_step_that_overflows_and_scales_less() -> None:
+    learner, trainer = learner_of(**{"train.precision": "float16"})
+    before = {name: v.numpy() for name, v in named_weights(learner.model).items()}
+    scale = float(learner.optimizer.dynamic_scale)
+    huge = tf.data.Dataset.from_tensors(batch(0)).map(lambda i, t: (i * 1e30, t)).map(any_size)
+    trainer.set_input(huge.repeat())
+    trainer.train(tf.constant(1))
+    assert float(learner.optimizer.dynamic_scale) == scale / 2
+    for variable in learner.variables:
+        np.testing.assert_array_equal(variable.numpy(), before[variable.path])
+
+
+def test_only_variables_that_match_are_trained() -> None:
+    learner, trainer = learner_of(**{"train.varsexp": "predictions|top_conv"})
+    assert {v.path.partition("/")[0] for v in learner.variables} == {"predictions", "top_conv"}
+    before = {v.path: v.numpy() for v in learner.model.trainable_variables}
+    trainer.set_input(batches(1))
+    trainer.train(tf.constant(1))
+    changed = {
+        v.path
+        for v in learner.model.trainable_variables
+        if not np.array_equal(v.numpy(), before[v.path])
+    }
+    assert changed == {v.path for v in learner.variables}
+
+
+def test_expressions_that_match_nothing_are_refused() -> None:
+    with pytest.raises(UserError, match=r"train\.varsexp='prediction_' is in no variable's name"):
+        learner_of(**{"train.varsexp": "prediction_"})
+    with pytest.raises(UserError, match=r"train\.weight_decay_vars='kernels'"):
+        learner_of(**{"train.weight_decay_vars": "kernels"})
+    learner_of(**{"train.weight_decay_vars": "kernels", "train.weight_decay": 0.0})
+
+
+def test_weight_decay_is_for_the_variables_that_match() -> None:
+    for expression, names in (("kernel$", "kernel"), ("gamma$", "gamma"), ("stem_bn/", "")):
+        learner, _ = learner_of(**{"train.weight_decay_vars": expression})
+        expected = [v for v in learner.variables if v.name.endswith(names)]
+        if expression == "stem_bn/":
+            expected = [v for v in learner.variables if v.path.startswith("stem_bn/")]
+        assert learner.objective.decayed == [v.value for v in expected] and expected
+        squares = sum(float(np.square(v.numpy()).sum()) for v in expected)
+        decay = learner.objective.weight_decay
+        assert float(learner.objective.penalty(tf.constant(0))) == pytest.approx(
+            decay * squares / 2, rel=1e-5
+        )
+
+
+def test_weight_decay_grows_to_the_last_step() -> None:
+    learner, _ = learner_of(**{"train.weight_decay": 0.1, "train.weight_decay_inc": 0.5})
+    last = 17 * 10 - 1  # of 17 epochs of 80 images
+    first, middle, end = (
+        float(learner.objective.penalty(tf.constant(step))) for step in (0, last // 2, last)
+    )
+    assert middle == pytest.approx(1.25 * first, rel=0.01)
+    assert end == pytest.approx(1.5 * first, rel=1e-5)
+
+
+def test_a_limit_holds_for_the_whole_gradient() -> None:
+    options = {"train.optimizer": "sgd", "train.gclip": 0.125, "train.lr_base": 8.0}
+    learner, trainer = learner_of(**options)
+    before = [v.numpy() for v in learner.variables]
+    trainer.set_input(batches(1))
+    told = trainer.train(tf.constant(1))
+    assert told["gradient_norm"] > 0.125  # what TensorBoard shows is before clipping
+    moved = [(b - v.numpy()) / told["learning_rate"] for b, v in zip(before, learner.variables)]
+    norm = np.sqrt(sum(float(np.square(m.astype(np.float64)).sum()) for m in moved))
+    assert norm == pytest.approx(0.125, rel=1e-3)
+
+
+def test_what_a_step_tells() -> None:
+    _, told = trained(2)
+    assert set(told) == {
+        "loss", "accuracy", "gradient_norm", "image_size", "magnitude", "mixup_alpha",
+        "cutmix_alpha", "dropout_rate", "batch_size", "learning_rate", "images_per_second",
+    }  # fmt: skip
+    assert all(np.isfinite(value) for value in told.values())
