@@ -147,6 +147,12 @@ KEYS: dict[str, Key] = {
     ),
     "train.weight_decay": Key(1e-5, float, "factor of the L2 term, on kernels only", low=0),
     "train.label_smoothing": Key(0.1, float, "share of the label spread evenly", low=0, high=0.99),
+    "train.patience": Key(
+        0,
+        int,
+        "traineval: end after so many epochs without a better minival top-1; 0: never",
+        low=0,
+    ),
     "train.seed": Key(0, int, "seed of initial weights, shuffling, crops and dropout", low=0),
     # ------------------------------------------------------------------ eval
     "eval.batch_size": Key(64, int, "images a step in evaluation and inference", low=1),

@@ -23,10 +23,6 @@ from efficientnetv2.train.schedules import KerasSchedule, LearningRate, StagedRa
 from hparams.resolve import Config
 
 
-class Stopped(Exception):  # noqa: N818 - a request that was granted, not an error
-    """Raised between two steps when the training was asked to stop."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Learner:
     """Everything that a training changes, made under one strategy.
@@ -84,7 +80,7 @@ class Trainer(orbit.AbstractTrainer):
       loss_type: a row of ``losses.LOSSES``.
       label_smoothing: of the loss.
       weight_decay: of the loss's L2 term.
-      after_step: called with the number of finished steps; may raise ``Stopped``.
+      after_step: called with the number of finished steps; may raise ``stopping.Stopped``.
 
     Attributes:
       num_traces: how often the step has been traced.

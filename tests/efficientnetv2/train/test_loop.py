@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2.train.loop import Observer, Training
+from efficientnetv2.train.loop import Training
+from efficientnetv2.train.observer import Observer
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.schedules import build_learning_rate
 from efficientnetv2.train.sizes import staged
