@@ -88,7 +88,9 @@ def _one_line(path: str) -> Iterator[None]:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    text = " ".join(str(error).split())
+    # TensorFlow puts the operation before and after what it has to say.
+    return (text.partition("}} ")[2] or text).partition(" [Op:")[0][:300]
 
 
 class Checkpoints:
