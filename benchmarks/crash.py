@@ -49,6 +49,7 @@ class Process:
     """A training in a process of its own."""
 
     def __init__(self, run: pathlib.Path) -> None:
+        self.run = run
         self.start = time.monotonic()
         self.errors = run.with_suffix(".stderr")
         with self.errors.open("w") as errors:
@@ -66,11 +67,13 @@ class Process:
             if line.startswith("writing to"):
                 break
 
-    def kill_after(self, seconds: float) -> bool:
-        """Kills it; returns False if it ended before."""
+    def kill_after(self, seconds: float, *, in_a_save: bool) -> bool:
+        """Kills it, or its next save; returns False if it ended before."""
         try:
             self.popen.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
+            while in_a_save and self.popen.poll() is None and not drafts(self.run):
+                time.sleep(0.0005)
             self.popen.kill()
             self.popen.communicate()
         return self.popen.returncode < 0
@@ -129,12 +132,16 @@ def state(run: pathlib.Path) -> dict[str, object]:
     checkpoints = run / "checkpoints"
     steps = [int(path.stem.partition("-")[2]) for path in checkpoints.glob("*.index")]
     metrics = run / "metrics.jsonl"
-    drafts = [*checkpoints.glob("*.tmp"), *(run / "best").glob("*.tmp")]
     return {
         "step": max(steps, default=0),
         "epochs": metrics.read_text().count("\n") if metrics.exists() else 0,
-        "in_a_save": bool(drafts),
+        "in_a_save": bool(drafts(run)),
     }
+
+
+def drafts(run: pathlib.Path) -> list[pathlib.Path]:
+    """Checkpoints that are being written."""
+    return [*(run / "checkpoints").glob("*.tmp"), *(run / "best").glob("*.tmp")]
 
 
 def killed_training(
@@ -147,11 +154,13 @@ def killed_training(
         if len(rows) == kills:
             process.finish()
             return rows
-        # One in ten is killed while it starts; most of that time nothing is written.
-        in_training = rng.random() < 0.9
+        # One in ten is killed while it starts; most of that time nothing is written. Saves take
+        # little of the rest; so one in three is killed in the first save after its moment.
+        in_training, in_a_save = rng.random() < 0.9, rng.random() < 1 / 3
         if in_training:
             process.wait_for_training()
-        if not process.kill_after(rng.uniform(0, seconds[in_training])):
+        moment = rng.uniform(0, seconds[in_training])
+        if not process.kill_after(moment, in_a_save=in_training and in_a_save):
             process.require_success()
             return rows
         row = {"seconds": round(process.seconds, 1), "in_training": in_training, **state(run)}

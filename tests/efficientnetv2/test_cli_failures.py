@@ -4,6 +4,7 @@ import json
 import pathlib
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -77,6 +78,20 @@ def test_an_evaluation_follows_a_training_to_its_end(followed):
     final = json.loads((folder / "eval.json").read_text())
     assert {key: lines[-1][key] for key in final} == final
     assert followed["eval"][1] == ""
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_anything_is_done_ends_it_at_once(mode, number, followed, tmp_path):
+    folder = followed["folder"] if mode == "eval" else tmp_path / "run"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    with subprocess.Popen(command(folder, mode), **pipes) as process:
+        time.sleep(1)  # TensorFlow is being imported
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (128 + number, "")
+    assert err == f"main_tf2.py: stopped by {number.name}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def damage(folder, step):

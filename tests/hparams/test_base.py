@@ -61,6 +61,7 @@ NON_DEFAULT = {
     "train.ema_decay": 0.5,
     "train.weight_decay": 4e-5,
     "train.label_smoothing": 0.05,
+    "train.patience": 3,
     "train.seed": 2104,
     "eval.batch_size": 24,
     "eval.isize": 176,
