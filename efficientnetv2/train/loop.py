@@ -254,8 +254,10 @@ class Training:
             self._input.batches(start_step=step - 1),
             rate=float(self._rate(tf.constant(step - 1))),
         )
-        kept = f"the checkpoint of step {self._saved[0]} is" if self._saved else "none was"
-        return f"{cause}; {kept} saved in '{self._run.checkpoints}'"
+        newest = (
+            f"its newest checkpoint of step {self._saved[0]}" if self._saved else "no checkpoint"
+        )
+        return f"{cause}; '{self._run.path}' has {newest}"
 
 
 def _legs(plan: list[Stage]) -> list[Leg]:

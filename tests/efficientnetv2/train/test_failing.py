@@ -71,8 +71,10 @@ class Poisoned:
 def test_images_that_are_not_finite_are_named_by_their_step(step, digits, tmp_path):
     training = start(tmp_path, digits)
     training._input = Poisoned(training._input, step)
-    kept = f"the checkpoint of step {STEPS} is saved in" if step > STEPS else "none was saved in"
-    message = rf"^the loss of step {step} is nan: its images hold values that are not.*; {kept} '"
+    newest = f"its newest checkpoint of step {STEPS}" if step > STEPS else "no checkpoint"
+    message = (
+        rf"^the loss of step {step} is nan: its images hold values.*; '{tmp_path}' has {newest}$"
+    )
     with pytest.raises(DivergedError, match=message):
         training.run()
     run = RunDirectory(tmp_path)
