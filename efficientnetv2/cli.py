@@ -6,6 +6,7 @@ signal N, saved. TensorFlow is imported after everything that can be checked wit
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import re
@@ -20,8 +21,12 @@ from absl import logging
 from efficientnetv2.data.sources.listing import scan_folder
 from efficientnetv2.data.sources.shards import find_shards
 from efficientnetv2.flags import define_flags, help_text, parse
+from efficientnetv2.following import wait_for_config
 from efficientnetv2.image_files import find_images
+from efficientnetv2.train.checkpoint_files import require_usable
+from efficientnetv2.train.lock import training_lock
 from efficientnetv2.train.run_directory import RunDirectory
+from efficientnetv2.train.stopping import Stopped, StopRequest
 from hparams.datasets import find_dataset
 from hparams.errors import UserError
 from hparams.models import MODELS
@@ -30,6 +35,10 @@ from hparams.resolve import Config, require_trainable, resolve
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
+
+
+# Errors of a disk that takes no more.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
@@ -45,20 +54,26 @@ def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
     values = define_flags(defaults or {})
     program = pathlib.Path(argv[0]).name
     try:
-        parse(values, argv)
-        if values.help or values.helpfull:
-            print(help_text(values, program=program), flush=True)
-            return 0
-        return _MODES[values.mode](values)
+        with StopRequest().listening():
+            parse(values, argv)
+            if values.help or values.helpfull:
+                print(help_text(values, program=program), flush=True)
+                return 0
+            return _MODES[values.mode](values)
     except UserError as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except Stopped as stopped:
+        print(f"{program}: {stopped}", file=sys.stderr)
+        return 128 + stopped.number
     except BrokenPipeError:  # nobody reads on, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        print(f"{program}: cannot write: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def _quiet_tensorflow() -> None:
@@ -123,24 +138,30 @@ def _trained(values: FlagValues) -> tuple[RunDirectory, Config]:
     ):
         if values[flag].present and asked != is_name:
             raise UserError(f"--{flag}={asked}, but '{run.path}' holds a training of {is_name}")
+    require_usable(run)
     return run, config
 
 
 def _train(values: FlagValues, *, validate: bool = False) -> int:
     config = _resolved(values)
     require_trainable(config)
+    if config.train.patience and not validate:
+        raise UserError("train.patience needs the minival accuracy of --mode=traineval")
     run = _run_directory(values)
-    run.require_same(config)
-    _quiet_tensorflow()
-    from efficientnetv2 import modes
+    with training_lock(run.lock_file), StopRequest().listening() as stop:
+        run.require_same(config)
+        require_usable(run)
+        _quiet_tensorflow()
+        from efficientnetv2 import modes
 
-    return modes.train(
-        config,
-        run,
-        validate=validate,
-        archive_best=validate and values.archive_ckpt,
-        eval_name=values.eval_name,
-    )
+        return modes.train(
+            config,
+            run,
+            validate=validate,
+            archive_best=validate and values.archive_ckpt,
+            eval_name=values.eval_name,
+            stop=stop,
+        )
 
 
 def _traineval(values: FlagValues) -> int:
@@ -148,6 +169,7 @@ def _traineval(values: FlagValues) -> int:
 
 
 def _eval(values: FlagValues) -> int:
+    wait_for_config(_run_directory(values))
     run, config = _trained(values)
     _quiet_tensorflow()
     from efficientnetv2 import modes

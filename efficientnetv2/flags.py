@@ -15,7 +15,7 @@ from hparams.registry import did_you_mean
 
 MODES = {
     "train": "train, resuming what the model_dir holds; then evaluate on the test split",
-    "eval": "evaluate a trained model_dir: raw and averaged weights, top-1 and top-5",
+    "eval": "evaluate a trained model_dir, or follow the training that runs there",
     "traineval": "train, and evaluate on the minival split after each epoch",
     "infer": "name what is in --image_path, with a trained model_dir",
     "preview": "draw what the network will see in each stage, and the schedule",

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import pathlib
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+from tensorflow import keras
 
 from efficientnetv2.data.broken import SkippedLog
 from efficientnetv2.data.evaluation import EvaluationInput
 from efficientnetv2.data.sources import Source, build_source
 from efficientnetv2.evaluate import Evaluator, build_evaluator
+from efficientnetv2.following import new_checkpoints
 from efficientnetv2.infer import predict
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.preview import preview_rows
 from efficientnetv2.report.pictures import draw_preview, draw_schedule
 from efficientnetv2.report.plots import plot_curves
 from efficientnetv2.report.progress import ProgressBar
-from efficientnetv2.report.tables import table
-from efficientnetv2.train.learner import Learner
-from efficientnetv2.train.loop import Training
-from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.saving import (
-    BestCheckpoint,
-    has_average,
-    latest_checkpoint,
-    load_weights,
+from efficientnetv2.report.results import (
+    Metrics,
+    data_name,
+    keep_result,
+    report_result,
+    result_file,
 )
+from efficientnetv2.report.tables import table
+from efficientnetv2.train.checkpoint_files import is_whole, latest_checkpoint
+from efficientnetv2.train.learner import Learner
+from efficientnetv2.train.lock import holder
+from efficientnetv2.train.loop import Training
+from efficientnetv2.train.run_directory import RunDirectory, RunError
+from efficientnetv2.train.saving import BestCheckpoint, has_average, load_weights
 from efficientnetv2.train.stages import build_stages
+from efficientnetv2.train.stopping import StopRequest
 from hparams.errors import UserError
 from hparams.resolve import Config, require_full_batch, with_facts
 
 _PREVIEW_COLUMNS = 8
-Metrics = dict[str, dict[str, float]]  # "raw" and "ema" -> images, loss, top1, top5
 
 
 def train(
@@ -43,6 +49,7 @@ def train(
     validate: bool,
     archive_best: bool,
     eval_name: str | None,
+    stop: StopRequest,
 ) -> int:
     """Trains to the end and evaluates on the final split.
 
@@ -52,38 +59,42 @@ def train(
       validate: also evaluate on the minival split after each epoch.
       archive_best: with ``validate``: keep the best of these in ``best/``.
       eval_name: as in ``evaluate``.
+      stop: the signals that stop it.
 
     Returns:
       0, or 128 + N when signal N stopped it.
+
+    Raises:
+      Stopped: if a signal came before the first step or after the last; all is saved.
     """
     config, source = _open(config, run)
     run.require_same(config)
     require_full_batch(config, num_images=source.num_images(config.data.train_split))
     run.start(config, source.class_names)
     bar = ProgressBar()
-    training = Training(config, source, run=run, observer=bar)
+    training = Training(config, source, run=run, observer=bar, stop=stop)
     _announce(config, run, source, training=training)
     evaluator = _evaluator(config, training.learner.model, strategy=training.strategy)
     after_epoch = None
     if validate:
-        best = BestCheckpoint(training.learner, run.best) if archive_best else None
+        best = BestCheckpoint(training.learner, run) if archive_best else None
         minival = _input(config, source, run, split=config.data.minival_split)
-        after_epoch = _validator(training.learner, evaluator, minival, best=best)
+        after_epoch = _validator(training.learner, evaluator, minival, best=best, stop=stop)
     stopped_by = training.run(after_epoch=after_epoch)
     _draw(config, run)
+    done = f"after step {training.learner.step} of {training.plan[-1].end_step}"
     if stopped_by is not None:
-        total = training.plan[-1].end_step
-        print(
-            f"stopped after step {training.learner.step} of {total}; saved in {run.path}; "
-            "the same command goes on from there"
-        )
+        print(f"stopped {done}; saved in {run.path}; the same command goes on from there")
         return 128 + stopped_by
+    if training.learner.step < training.plan[-1].end_step:
+        print(f"ended {done}: no better minival top-1 in {config.train.patience} epochs")
     images = _input(config, source, run, split=config.data.eval_split)
-    _report(config, run, _evaluate_learner(training.learner, evaluator, images), eval_name)
+    metrics = _evaluate_learner(training.learner, evaluator, images)
+    report_result(config, run, metrics, eval_name=eval_name)
     print(
         f"\nwritten to {run.path}: checkpoints/, {'best/, ' if archive_best else ''}config.yaml, "
         "labels.txt, metrics.jsonl, "
-        f"{run.curves_file.name}, tensorboard/, {_eval_file(run, eval_name).name}"
+        f"{run.curves_file.name}, tensorboard/, {result_file(run, eval_name).name}"
     )
     return 0
 
@@ -91,23 +102,53 @@ def train(
 def evaluate(config: Config, run: RunDirectory, *, eval_name: str | None) -> int:
     """Evaluates the newest checkpoint on the final split, raw and averaged weights.
 
+    While a training runs there, each checkpoint that it saves is evaluated, one line each goes to
+    eval.jsonl, and the last one counts.
+
     Args:
       config: of the run.
-      run: holds a checkpoint.
+      run: holds a checkpoint, or a training.
       eval_name: results go to ``eval_<eval_name>.json``; None: ``eval.json``.
     """
-    checkpoint = latest_checkpoint(run)
+    follows = holder(run.lock_file) is not None
+    checkpoints = new_checkpoints(run)
+    checkpoint: str | None = next(checkpoints)
     config, source = _open(config, run)
     images = _input(config, source, run, split=config.data.eval_split)
     model = build_model(config.model)
     evaluator = _evaluator(config, model)
     metrics: Metrics = {}
+    while checkpoint is not None:
+        try:
+            metrics = _evaluate_checkpoint(checkpoint, model, evaluator, images)
+        except RunError:
+            # The training keeps but a few checkpoints; this one may be gone by now.
+            if not follows or is_whole(checkpoint):
+                raise
+        else:
+            if follows:
+                keep_result(config, run, metrics, eval_name=eval_name, checkpoint=checkpoint)
+        checkpoint = next(checkpoints, None)
+    if not metrics:
+        raise RunError(f"no checkpoint of '{run.checkpoints}' stayed long enough to be evaluated")
+    report_result(config, run, metrics, eval_name=eval_name)
+    print(f"\nwritten to {result_file(run, eval_name)}")
+    return 0
+
+
+def _evaluate_checkpoint(
+    checkpoint: str, model: keras.Model, evaluator: Evaluator, images: EvaluationInput
+) -> Metrics:
+    # All is read before the long work: a training may remove the checkpoint meanwhile.
+    weights = {}
     for name in ("raw", "ema") if has_average(checkpoint) else ("raw",):
         load_weights(model, checkpoint, average=name == "ema")
+        weights[name] = model.get_weights()
+    metrics = {}
+    for name, values in weights.items():
+        model.set_weights(values)
         metrics[name] = _measure(evaluator, images)
-    _report(config, run, metrics, eval_name)
-    print(f"\nwritten to {_eval_file(run, eval_name)}")
-    return 0
+    return metrics
 
 
 def infer(config: Config, run: RunDirectory, images: Sequence[pathlib.Path], *, top_k: int) -> int:
@@ -136,7 +177,7 @@ def preview(config: Config, run: RunDirectory) -> int:
     num_images = source.num_images(config.data.train_split)
     require_full_batch(config, num_images=num_images)
     plan = build_stages(config, num_images=num_images)
-    title = f"{config.model.model_name} on {_data_name(config)}"
+    title = f"{config.model.model_name} on {data_name(config)}"
     rows = preview_rows(config, source, plan, columns=min(_PREVIEW_COLUMNS, num_images))
     draw_preview(rows, run.path / "preview.png", title=f"{title}: what the network sees")
     written = ["preview.png"]
@@ -177,7 +218,7 @@ def _input(config: Config, source: Source, run: RunDirectory, *, split: str) -> 
 
 
 def _evaluator(
-    config: Config, model: tf.keras.Model, *, strategy: tf.distribute.Strategy | None = None
+    config: Config, model: keras.Model, *, strategy: tf.distribute.Strategy | None = None
 ) -> Evaluator:
     return build_evaluator(
         model,
@@ -187,11 +228,14 @@ def _evaluator(
     )
 
 
-def _measure(evaluator: Evaluator, images: EvaluationInput) -> dict[str, float]:
-    try:
-        return evaluator(images.batches())
-    except tf.errors.OpError as error:
-        images.raise_bad_image(error)
+def _measure(
+    evaluator: Evaluator, images: EvaluationInput, stop: StopRequest | None = None
+) -> dict[str, float]:
+    with stop.at_once() if stop else contextlib.nullcontext():
+        try:
+            return evaluator(images.batches())
+        except tf.errors.OpError as error:
+            images.raise_bad_image(error)
 
 
 def _announce(config: Config, run: RunDirectory, source: Source, *, training: Training) -> None:
@@ -202,7 +246,7 @@ def _announce(config: Config, run: RunDirectory, source: Source, *, training: Tr
         sizes = f"{config.data.ibase} to {last.image_size}, at random"
     images = source.num_images(config.data.train_split)
     print(
-        f"{config.model.model_name} ({parameters:,} parameters) on {_data_name(config)}: "
+        f"{config.model.model_name} ({parameters:,} parameters) on {data_name(config)}: "
         f"{images:,} images of {source.num_classes} classes, {last.end_epoch} epochs of "
         f"{last.steps_per_epoch} steps, batch {config.train.batch_size}, image size {sizes} px\n"
         f"writing to {run.path}",
@@ -212,19 +256,16 @@ def _announce(config: Config, run: RunDirectory, source: Source, *, training: Tr
         print(f"going on after step {training.learner.step} of {last.end_step}", flush=True)
 
 
-def _data_name(config: Config) -> str:
-    return config.data.data_dir if config.data.source == "folder" else config.data.ds_name
-
-
 def _evaluate_learner(
     learner: Learner,
     evaluator: Evaluator,
     images: EvaluationInput,
+    stop: StopRequest | None = None,
 ) -> Metrics:
-    metrics = {"raw": _measure(evaluator, images)}
+    metrics = {"raw": _measure(evaluator, images, stop)}
     if learner.average is not None:
-        with learner.average.swapped():
-            metrics["ema"] = _measure(evaluator, images)
+        with learner.average.swapped():  # never stopped half way
+            metrics["ema"] = _measure(evaluator, images, stop)
     return metrics
 
 
@@ -234,9 +275,10 @@ def _validator(
     images: EvaluationInput,
     *,
     best: BestCheckpoint | None,
+    stop: StopRequest,
 ) -> Callable[[], dict[str, float]]:
     def after_epoch() -> dict[str, float]:
-        metrics = _evaluate_learner(learner, evaluator, images)
+        metrics = _evaluate_learner(learner, evaluator, images, stop)
         line = {
             f"minival{'_ema' if name == 'ema' else ''}_{key}": values[key]
             for name, values in metrics.items()
@@ -251,27 +293,5 @@ def _validator(
 
 
 def _draw(config: Config, run: RunDirectory) -> None:
-    title = f"{config.model.model_name} on {_data_name(config)}"
+    title = f"{config.model.model_name} on {data_name(config)}"
     plot_curves(run.metrics(), run.curves_file, title=title)
-
-
-def _eval_file(run: RunDirectory, eval_name: str | None) -> pathlib.Path:
-    return run.path / (f"eval_{eval_name}.json" if eval_name else "eval.json")
-
-
-def _report(config: Config, run: RunDirectory, metrics: Metrics, eval_name: str | None) -> None:
-    """Prints the metrics as a table and writes them as JSON."""
-    split = config.data.eval_split
-    result = {"data_set": config.data.ds_name, "split": split, **metrics}
-    _eval_file(run, eval_name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    names = {"raw": "raw", "ema": "EMA"}
-    columns = {"top-1": "top1", "top-5": "top5", "loss": "loss"}
-    if config.data.multi_label:
-        columns |= {"PR AUC": "pr_auc", "P@1": "precision_at_1", "P@5": "precision_at_5"}
-        columns |= {"R@1": "recall_at_1", "R@5": "recall_at_5"}
-    rows = [
-        [names[name], *(f"{values[key]:.4f}" for key in columns.values())]
-        for name, values in metrics.items()
-    ]
-    print(f"\n{_data_name(config)}, split {split}, {metrics['raw']['images']:,} images")
-    print(table(["weights", *columns], rows))

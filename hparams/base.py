@@ -181,6 +181,12 @@ KEYS: dict[str, Key] = {
         item=int,
         length=2,
     ),
+    "train.patience": Key(
+        0,
+        int,
+        "traineval: end after so many epochs without a better minival top-1; 0: never",
+        low=0,
+    ),
     "train.seed": Key(0, int, "seed of initial weights, shuffling, crops and dropout", low=0),
     # ------------------------------------------------------------------ eval
     "eval.batch_size": Key(64, int, "images a step in evaluation and inference", low=1),

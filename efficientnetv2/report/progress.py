@@ -9,7 +9,7 @@ from typing import Any
 
 import tqdm
 
-from efficientnetv2.train.loop import Observer
+from efficientnetv2.train.observer import Observer
 from efficientnetv2.train.stages import Stage
 
 _NAMES = 5  # shown of the images that were left out

@@ -2,15 +2,19 @@
 
 The outer loop: Orbit's controller runs one epoch at a time; between epochs come stages, records and
 saves. A stop request ends it between two steps, saved.
+
+A checkpoint is what a training goes on from; everything else follows from it. A record is written
+before the checkpoint that follows it, so records after the newest checkpoint are dropped and
+written again. A checkpoint at an epoch's end whose metrics are not reset is of an epoch that is not
+yet validated and recorded.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import orbit
@@ -19,41 +23,25 @@ import tensorflow as tf
 from efficientnetv2.data.broken import SkippedLog
 from efficientnetv2.data.pipeline import Leg, build_training_input
 from efficientnetv2.data.sources import Source
+from efficientnetv2.train.divergence import DivergedError, LossWatch, likely_cause
+from efficientnetv2.train.durable import WriteError
 from efficientnetv2.train.learner import Learner, build_learner
+from efficientnetv2.train.observer import Observer
+from efficientnetv2.train.patience import epochs_without_better
 from efficientnetv2.train.profile import build_profile
 from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.saving import build_checkpoint, find_checkpoint, restore
+from efficientnetv2.train.saving import Checkpoints
 from efficientnetv2.train.schedules import build_learning_rate
 from efficientnetv2.train.sizes import build_settings
 from efficientnetv2.train.stages import Stage, build_stages, stage_at
-from efficientnetv2.train.step import Stopped, build_trainer
+from efficientnetv2.train.step import build_trainer
+from efficientnetv2.train.stopping import Stopped, StopRequest
 from efficientnetv2.train.strategy import build_strategy
+from efficientnetv2.train.summaries import Summaries
 from hparams.errors import UserError
 from hparams.resolve import Config
 
 _NAMES = 5  # of images that were left out, in a record
-
-
-class Observer:
-    """What a training tells while it runs; every method may be left as it is."""
-
-    def begin(self, *, step: int, plan: list[Stage]) -> None:
-        """Called once, with the finished steps of an earlier start (0 if none)."""
-
-    def stage(self, stage: Stage) -> None:
-        """Called when a stage begins or is resumed."""
-
-    def step(self, step: int, read_metrics: Callable[[], dict[str, float]]) -> None:
-        """Called after each step; ``read_metrics`` waits for the device, so call it seldom."""
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        """Called after each epoch with what goes into metrics.jsonl."""
-
-    def bad_images(self, names: list[str]) -> None:
-        """Called after an epoch in which images were left out for the first time."""
-
-    def end(self) -> None:
-        """Called when the training ends, whether it is finished, stopped or failed."""
 
 
 class Training:
@@ -64,6 +52,7 @@ class Training:
       source: the data set.
       run: the run directory, started.
       observer: is told of everything.
+      stop: the signals that stop it; None: it listens by itself, while it runs.
 
     Attributes:
       learner: the network and all that is trained with it.
@@ -74,12 +63,18 @@ class Training:
     """
 
     def __init__(
-        self, config: Config, source: Source, *, run: RunDirectory, observer: Observer | None = None
+        self,
+        config: Config,
+        source: Source,
+        *,
+        run: RunDirectory,
+        observer: Observer | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         self._config = config
         self._run = run
         self._observer = observer or Observer()
-        self._stop_signal: int | None = None
+        self._stop = stop or StopRequest()
         self.plan = build_stages(config, num_images=source.num_images(config.data.train_split))
         self._end_step = self.plan[-1].end_step
         self.settings = build_settings(config, self.plan)
@@ -106,21 +101,24 @@ class Training:
             after_step=self._after_step,
         )
         self._profile = build_profile(config, run.tensorboard)
-        checkpoint = build_checkpoint(self.learner)
-        latest = find_checkpoint(run)
-        if latest is not None:
-            restore(checkpoint, latest)
-        self._checkpoints = tf.train.CheckpointManager(
-            checkpoint,
-            str(run.checkpoints),
-            max_to_keep=config.runtime.keep_checkpoint_max,
-        )
+        self._watch = LossWatch(self.learner, self._explain)
+        self._summaries = Summaries(run.tensorboard)
+        self._checkpoints = Checkpoints(self.learner, run, keep=config.runtime.keep_checkpoint_max)
+        restored = self._checkpoints.restore()
+        self._saved = self._place() if restored else None
         self._controller = orbit.Controller(
             global_step=self.learner.state.step,
             trainer=self.trainer,
             steps_per_loop=lambda step: self._epoch_end(int(step)) - step,
             strategy=strategy,
-            summary_dir=str(run.tensorboard),
+        )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are done, or ``train.patience`` is at its end."""
+        patience = self._config.train.patience
+        return self.learner.step >= self._end_step or (
+            0 < patience <= epochs_without_better(self._run.metrics())
         )
 
     def run(self, *, after_epoch: Callable[[], dict[str, float]] | None = None) -> int | None:
@@ -130,31 +128,34 @@ class Training:
           after_epoch: called after each epoch; what it returns joins the epoch's record.
 
         Returns:
-          None when all epochs are done, or the number of the signal that stopped it (saved).
+          None when it is finished, or the number of the signal that stopped it (saved).
+
+        Raises:
+          WriteError: if the disk is full, for example; nothing more is saved.
+          DivergedError: if the loss is not finite; nothing more is saved.
         """
-        step = self.learner.step
-        self._run.forget_metrics_after(step)
-        self._observer.begin(step=step, plan=self.plan)
-        try:
-            with self._stop_on_signals():
-                self._profile.after(step)
-                if step < self._end_step:
-                    self.trainer.set_input(self._input.batches(start_step=step))
-                while self.learner.step < self._end_step:
-                    self._run_stage(after_epoch)
-        except Stopped:
-            self._save()
-            return self._stop_signal
-        except (UserError, BrokenPipeError):  # of after_epoch; of an observer that prints
-            self._save()
-            raise
-        except tf.errors.OpError as error:
-            if self._config.train.accumulate == 1:  # else a part of the step may have been counted
+        with self._stop.listening(), self._stop.deferred():
+            step = self.learner.step
+            self._run.forget_metrics_after(step - 1 if self._epoch_is_open() else step)
+            self._observer.begin(step=step, plan=self.plan)
+            self._profile.after(step)
+            try:
+                self._run_stages(after_epoch)
+            except Stopped as stopped:
                 self._save()
-            self._input.raise_bad_image(error, step=self.learner.step)
-        finally:
-            self._profile.stop()
-            self._observer.end()
+                return stopped.number
+            except (WriteError, DivergedError):
+                raise
+            except (UserError, BrokenPipeError):  # of after_epoch; of an observer that prints
+                self._save()
+                raise
+            except tf.errors.OpError as error:
+                if self._config.train.accumulate == 1:  # else parts of the step have been counted
+                    self._save()
+                self._input.raise_bad_image(error, step=self.learner.step)
+            finally:
+                self._profile.stop()
+                self._observer.end()
         return None
 
     def _epoch_end(self, step: int) -> int:
@@ -163,19 +164,48 @@ class Training:
         done = (step - stage.first_step) // stage.steps_per_epoch
         return stage.first_step + (done + 1) * stage.steps_per_epoch
 
-    def _run_stage(self, after_epoch: Callable[[], dict[str, float]] | None) -> None:
-        stage = stage_at(self.plan, self.learner.step)
-        self._observer.stage(stage)
-        while self.learner.step < stage.end_step:
-            self._run_epoch(stage, after_epoch)
+    def _epoch_is_open(self) -> bool:
+        """Whether an epoch's steps are done, and it is not yet validated and recorded."""
+        step = self.learner.step
+        sums = self.learner.metrics.variables
+        return (
+            step > 0
+            and step == self._epoch_end(step - 1)
+            and any(float(tf.convert_to_tensor(variable)) != 0 for variable in sums)
+        )
 
-    def _run_epoch(self, stage: Stage, after_epoch: Callable[[], dict[str, float]] | None) -> None:
+    def _run_stages(self, after_epoch: Callable[[], dict[str, float]] | None) -> None:
+        if self._epoch_is_open():  # its time was not kept
+            self._close_epoch(after_epoch, steps=0, seconds=0.0)
+        if not self.is_finished:
+            self.trainer.set_input(self._input.batches(start_step=self.learner.step))
+        stage = None
+        while not self.is_finished:
+            if stage != stage_at(self.plan, self.learner.step):
+                stage = stage_at(self.plan, self.learner.step)
+                self._observer.stage(stage)
+            self._run_epoch(after_epoch)
+
+    def _run_epoch(self, after_epoch: Callable[[], dict[str, float]] | None) -> None:
         start, first_step = time.monotonic(), self.learner.step
         end_step = self._epoch_end(first_step)
         # Orbit prints a line a loop; ours come from the observer.
         with contextlib.redirect_stdout(io.StringIO()):
             self._controller.train(end_step, checkpoint_at_completion=False)
         seconds = time.monotonic() - start
+        self._close_epoch(after_epoch, steps=end_step - first_step, seconds=seconds)
+
+    def _close_epoch(
+        self,
+        after_epoch: Callable[[], dict[str, float]] | None,
+        *,
+        steps: int,
+        seconds: float,
+    ) -> None:
+        """Validates, records and saves after the last step of an epoch."""
+        self._watch.check()
+        end_step = self.learner.step
+        stage = stage_at(self.plan, end_step - 1)
         epoch = stage.first_epoch + (end_step - stage.first_step) // stage.steps_per_epoch
         line = {
             "epoch": epoch,
@@ -184,55 +214,56 @@ class Training:
             **self.settings.mean(end_step - stage.steps_per_epoch, end_step),
             "learning_rate": float(self._rate(tf.constant(end_step - 1))),
             **self.learner.metrics.result(),
-            "images_per_second": (end_step - first_step) * stage.batch_size / seconds,
+            "images_per_second": steps * stage.batch_size / seconds if seconds else 0.0,
             "seconds": seconds,
         }
-        self.learner.metrics.reset()
-        try:
-            line.update(after_epoch() if after_epoch else {})
-        finally:  # the epoch is done, also where it cannot be validated
-            self._record(line)
-        if epoch % self._config.runtime.save_checkpoint_epochs == 0 or end_step == self._end_step:
+        line.update(after_epoch() if after_epoch else {})
+        self._record(line)
+        if epoch % self._config.runtime.save_checkpoint_epochs == 0 or self.is_finished:
             self._save()
-        if self._stop_signal is not None:
-            raise Stopped
+        self._stop.check()
 
     def _record(self, line: dict[str, Any]) -> None:
         bad = self._skipped.names()
         if bad:
             line.update({"bad_images": len(bad), "bad_image_names": bad[:_NAMES]})
         self._run.append_metrics(line)
+        self.learner.metrics.reset()
+        self._summaries.write(line)
         self._observer.epoch(line)
         if len(bad) > self._bad_images_told:
             self._bad_images_told = len(bad)
             self._observer.bad_images(bad)
 
     def _after_step(self, step: int) -> None:
+        self._watch.note(step)
         self._observer.step(step, self.learner.metrics.result)
         self._profile.after(step)
         # After an epoch's last step its record is written first.
-        if self._stop_signal is not None and step < self._epoch_end(step - 1):
-            raise Stopped
+        if step < self._epoch_end(step - 1):
+            self._stop.check()
+
+    def _place(self) -> tuple[int, bool]:
+        """The one that a checkpoint is of: steps done, and whether their epoch is open."""
+        return self.learner.step, self._epoch_is_open()
 
     def _save(self) -> None:
-        self._checkpoints.save(checkpoint_number=self.learner.step)
+        place = self._place()
+        if place != self._saved:
+            self._watch.check_weights()
+            self._checkpoints.save()
+            self._saved = place
 
-    @contextlib.contextmanager
-    def _stop_on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM stop after the step at hand; a second one acts at once."""
-
-        def request(number: int, frame: object) -> None:
-            del frame
-            self._stop_signal = number
-            signal.signal(number, signal.SIG_DFL)
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, request) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _explain(self, step: int) -> str:
+        cause = likely_cause(
+            self.learner.model,
+            self._input.batches(start_step=step - 1),
+            rate=float(self._rate(tf.constant(step - 1))),
+        )
+        newest = (
+            f"its newest checkpoint of step {self._saved[0]}" if self._saved else "no checkpoint"
+        )
+        return f"{cause}; '{self._run.path}' has {newest}"
 
 
 def _legs(plan: list[Stage]) -> list[Leg]:

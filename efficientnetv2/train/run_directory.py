@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from efficientnetv2.train.durable import append_line, replace, replace_text
 from hparams.errors import UserError
 from hparams.overrides import Overrides
 from hparams.resolve import Config, load_config, save_config
@@ -54,6 +55,7 @@ class RunDirectory:
         self.curves_file = self.path / "curves.png"
         self.split_file = self.path / "split.csv"
         self.bad_images_file = self.path / "bad_images.txt"
+        self.lock_file = self.path / "training.lock"
 
     def create(self) -> None:
         """Creates the directory.
@@ -74,10 +76,12 @@ class RunDirectory:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            save_config(config, self.config_file)
-            self.labels_file.write_text("".join(f"{n}\n" for n in class_names), encoding="utf-8")
+            draft = self.config_file.with_name(f"{self.config_file.name}.tmp")
+            save_config(config, draft)
+            replace(draft, self.config_file)
         except OSError as error:
             raise RunError(f"cannot write to '{self.path}': {error.strerror or error}") from None
+        replace_text(self.labels_file, "".join(f"{name}\n" for name in class_names))
 
     def require_same(self, config: Config) -> None:
         """Checks that the directory is new, or holds a training of this configuration.
@@ -131,27 +135,52 @@ class RunDirectory:
             ) from None
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """Adds one line to metrics.jsonl."""
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        """Adds one line to metrics.jsonl; it is on the disk when this returns.
+
+        Raises:
+          WriteError: if it cannot be written.
+        """
+        append_line(self.metrics_file, json.dumps(line))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Reads all lines of metrics.jsonl."""
+        """Reads all lines of metrics.jsonl.
+
+        Raises:
+          RunError: if one is no record.
+        """
         if not self.metrics_file.exists():
             return []
-        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")
         # What follows the last line break was cut off by the end of the process that wrote it.
-        return [json.loads(line) for line in lines[:-1]]
+        *lines, _ = self.metrics_file.read_bytes().split(b"\n")
+        records = [_record(line) for line in lines]
+        if None in records:
+            raise RunError(
+                f"line {records.index(None) + 1} of '{self.metrics_file}' is damaged; mend or "
+                "remove it"
+            )
+        return [record for record in records if record is not None]
 
     def forget_metrics_after(self, step: int) -> None:
-        """Drops lines of steps that will be run again, because they came after the last save."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
-        self.metrics_file.write_text(
-            "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
-        )
+        """Drops lines of steps that will be run again, because they came after the last save.
+
+        Raises:
+          WriteError: if the rest cannot be written; the file stays as it was.
+        """
+        if self.metrics_file.exists():
+            kept = [line for line in self.metrics() if line["step"] <= step]
+            replace_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _flat(config: Config) -> dict[str, Any]:
     return {
         f"{section}.{key}": config[section][key] for section in config for key in config[section]
     }
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Returns a line of metrics.jsonl, or None if it is no record."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.train import checkpoint_files
+from efficientnetv2.train.durable import cannot_write, replace_text
 from efficientnetv2.train.learner import Learner, named_weights
+from efficientnetv2.train.patience import best_top1
 from efficientnetv2.train.run_directory import RunDirectory, RunError
 
 
@@ -33,38 +35,12 @@ def build_checkpoint(learner: Learner) -> tf.train.Checkpoint:
     return tf.train.Checkpoint(**parts)
 
 
-def latest_checkpoint(run: RunDirectory) -> str:
-    """Returns the path prefix of the newest checkpoint of a run.
-
-    Raises:
-      RunError: if there is none.
-    """
-    latest = find_checkpoint(run)
-    if latest is None:
-        raise RunError(f"'{run.checkpoints}' holds no checkpoint; train first with --mode=train")
-    return latest
-
-
-def find_checkpoint(run: RunDirectory) -> str | None:
-    """Returns the path prefix of the newest checkpoint of a run, or None.
-
-    It goes by the files: TensorFlow's own note of the newest may be lost in copying a run, and a
-    training that found none would begin anew.
-    """
-    steps = [
-        int(path.stem.removeprefix("ckpt-"))
-        for path in run.checkpoints.glob("ckpt-*.index")
-        if path.stem.removeprefix("ckpt-").isdecimal()
-    ]
-    return str(run.checkpoints / f"ckpt-{max(steps)}") if steps else None
-
-
 def restore(checkpoint: tf.train.Checkpoint, path: str) -> None:
     """Reads a whole training back.
 
     Args:
       checkpoint: from ``build_checkpoint``, of the same configuration.
-      path: prefix from ``find_checkpoint``.
+      path: prefix from ``checkpoint_files.find_checkpoint``.
 
     Raises:
       RunError: if it cannot be read, or does not hold everything.
@@ -88,7 +64,7 @@ def load_weights(model: keras.Model, checkpoint: str, *, average: bool) -> None:
 
     Args:
       model: of stock or training layers.
-      checkpoint: path prefix from ``latest_checkpoint``.
+      checkpoint: path prefix from ``checkpoint_files.latest_checkpoint``.
       average: take the moving average instead of the raw weights.
 
     Raises:
@@ -108,45 +84,123 @@ def _one_line(path: str) -> Iterator[None]:
     except (AssertionError, ValueError) as error:
         raise RunError(f"checkpoint '{path}' does not fit the model: {_short(error)}") from None
     except (IndexError, tf.errors.OpError) as error:
-        raise RunError(
-            f"checkpoint '{path}' is damaged: {_short(error)}; without its files, the newest one "
-            "before it is taken"
-        ) from None
+        raise RunError(f"checkpoint '{path}' is damaged: {_short(error)}") from None
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    text = " ".join(str(error).split())
+    # TensorFlow puts the operation before and after what it has to say.
+    return (text.partition("}} ")[2] or text).partition(" [Op:")[0][:300]
 
 
-class BestCheckpoint:
-    """Keeps the weights that were best on minival, in a directory of their own.
+class Checkpoints:
+    """The checkpoints of a training in its run directory.
 
     Args:
       learner: what is trained.
-      path: the directory; it holds ``ckpt.*`` and ``best.json``.
+      run: the run directory.
+      keep: how many stay, at least 1.
     """
 
-    def __init__(self, learner: Learner, path: pathlib.Path) -> None:
+    def __init__(self, learner: Learner, run: RunDirectory, *, keep: int) -> None:
         self._learner = learner
-        self._path = path
-        self._record = path / "best.json"
+        self._run = run
+        self._keep = keep
+        self._checkpoint = build_checkpoint(learner)
+
+    def restore(self) -> bool:
+        """Reads the newest whole one back, if there is one, and returns whether there is.
+
+        What a killed training began to write is finished or removed.
+
+        Raises:
+          RunError: if all are damaged, or the newest whole one is of another network.
+        """
+        for folder in (self._run.checkpoints, self._run.best):
+            checkpoint_files.mend(folder)
+        latest = checkpoint_files.find_checkpoint(self._run)
+        if latest is None:
+            return False
+        restore(self._checkpoint, latest)
+        self._prune()
+        return True
+
+    def save(self) -> None:
+        """Saves the training as it is now, and removes the oldest checkpoint.
+
+        Raises:
+          WriteError: if it cannot be written; the others stay.
+        """
+        step = self._learner.step
+        with _written(f"{self._run.checkpoints / f'ckpt-{step}'}"):
+            checkpoint_files.write(self._run.checkpoints, step, self._checkpoint.write)
+        self._prune()
+
+    def _prune(self) -> None:
+        step = self._learner.step
+        checkpoint_files.prune(self._run.checkpoints, newest=step, keep=self._keep)
+
+
+@contextlib.contextmanager
+def _written(path: str) -> Iterator[None]:
+    """Makes one line of what TensorFlow raises for a file that cannot be written."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise cannot_write(path, _short(error)) from None
+
+
+class BestCheckpoint:
+    """Keeps the weights that were best on minival, in ``best/``.
+
+    ``best.json`` names its checkpoint and takes the place of the one before when that is written,
+    so that they belong together after a kill at any moment.
+
+    Args:
+      learner: what is trained.
+      run: the run directory.
+    """
+
+    def __init__(self, learner: Learner, run: RunDirectory) -> None:
+        self._learner = learner
+        self._run = run
+        self._record = run.best / "best.json"
         parts: dict[str, Any] = {"weights": named_weights(learner.model)}
         if learner.average is not None:
             parts["ema"] = learner.average.averages
         self._checkpoint = tf.train.Checkpoint(**parts)
+        if self._recorded()[0]:  # a process that was killed may have left others
+            checkpoint_files.keep_only(run.best, self._recorded()[0])
 
     def offer(self, top1: dict[str, float]) -> None:
-        """Saves the weights of now if they beat the best so far, of an earlier start as well.
+        """Saves the weights of now if they beat those of every epoch that is recorded.
 
         Args:
           top1: "raw" and "ema" -> accuracy on minival; the higher one counts.
+
+        Raises:
+          WriteError: if they cannot be written; the best so far stays.
         """
-        best = 0.0
-        if self._record.exists():
-            best = max(json.loads(self._record.read_text(encoding="utf-8"))["top1"].values())
-        if max(top1.values()) <= best:
+        step = self._learner.step
+        if max(top1.values()) <= self._best(step):
             return
-        self._path.mkdir(exist_ok=True)
-        self._checkpoint.write(str(self._path / "ckpt"))
-        record = {"step": self._learner.step, "top1": top1}
-        self._record.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        with _written(f"{self._run.best / f'ckpt-{step}'}"):
+            checkpoint_files.write(self._run.best, step, self._checkpoint.write)
+        record = {"step": step, "top1": top1, "checkpoint": f"ckpt-{step}"}
+        replace_text(self._record, json.dumps(record) + "\n")
+        checkpoint_files.keep_only(self._run.best, step)
+
+    def _recorded(self) -> tuple[int, float]:
+        """Step and top-1 of best.json; (0, 0) if there is none."""
+        try:
+            record = json.loads(self._record.read_text(encoding="utf-8"))
+            return int(record["step"]), float(max(record["top1"].values()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return 0, 0.0
+
+    def _best(self, step: int) -> float:
+        """The best top-1 before this step; what was best in epochs that are run again is not."""
+        best = best_top1(self._run.metrics())
+        recorded, top1 = self._recorded()
+        # The records of metrics.jsonl may have been removed.
+        return top1 if best == 0.0 and recorded < step else best

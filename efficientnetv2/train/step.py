@@ -5,7 +5,6 @@ Images float32 ``[B, S, S, 3]`` and targets float32 ``[B, K]``; one trace serves
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import orbit
@@ -17,10 +16,6 @@ from efficientnetv2.train.learner import Learner
 from hparams.resolve import Config
 
 
-class Stopped(Exception):  # noqa: N818 - a request that was granted, not an error
-    """Raised between two steps when the training was asked to stop."""
-
-
 class Trainer(orbit.AbstractTrainer):
     """Orbit's inner loop.
 
@@ -28,7 +23,7 @@ class Trainer(orbit.AbstractTrainer):
       learner: what is trained.
       strategy: where.
       settings: batch size and dropout rate by step.
-      after_step: called with the number of finished steps; may raise ``Stopped``.
+      after_step: called with the number of finished steps; may raise ``stopping.Stopped``.
       accumulate: parts that a batch comes in; their gradients are added before the update.
       xla: compile the replicas' part of a step, once for each image size.
       steps_per_loop: steps in one call of the traced function; ``after_step`` is called after each.
@@ -71,27 +66,14 @@ class Trainer(orbit.AbstractTrainer):
         self._batches = iter(self._strategy.experimental_distribute_dataset(dataset))
 
     def train(self, num_steps: tf.Tensor) -> dict[str, float]:
-        """Runs some steps.
-
-        Returns:
-          Means of this epoch so far and settings, learning rate and speed of these steps: what
-          TensorBoard shows.
-        """
+        """Runs ``num_steps`` steps and returns the epoch's means so far."""
         first, wanted, done = self._learner.step, int(num_steps), 0
-        start = time.monotonic()
         while done < wanted:
             count = min(self._steps_per_loop, wanted - done)
             self._loop(self._batches, tf.constant(count))
             done += count
             self._after_step(first + done)
-        settings = self._settings.mean(first, first + wanted)
-        seconds = time.monotonic() - start
-        return {
-            **self._learner.metrics.result(),
-            **settings,
-            "learning_rate": float(self._learner.optimizer.learning_rate),
-            "images_per_second": settings["batch_size"] * wanted / seconds,
-        }
+        return self._learner.metrics.result()
 
     def _steps(self, batches: Iterator, count: tf.Tensor) -> None:
         self.num_traces += 1  # Python runs only while tracing

@@ -70,6 +70,7 @@ NON_DEFAULT = {
     "train.gclip_per_variable": True,
     "train.precision": "bfloat16",
     "train.profile": [3, 9],
+    "train.patience": 3,
     "train.seed": 2104,
     "eval.batch_size": 24,
     "eval.isize": 176,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable
+import resource
 
 import numpy as np
 import pytest
@@ -12,16 +12,16 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model.factory import build_model
+from efficientnetv2.train.checkpoint_files import latest_checkpoint
+from efficientnetv2.train.durable import WriteError
 from efficientnetv2.train.learner import Learner, build_learner
 from efficientnetv2.train.run_directory import RunDirectory, RunError
 from efficientnetv2.train.saving import (
     BestCheckpoint,
+    Checkpoints,
     build_checkpoint,
-    find_checkpoint,
     has_average,
-    latest_checkpoint,
     load_weights,
-    restore,
 )
 from efficientnetv2.train.schedules import LearningRate
 from hparams.resolve import Config, resolve
@@ -84,7 +84,9 @@ def average_logits(learner: Learner) -> np.ndarray:
 
 
 def save(learner: Learner, run: RunDirectory) -> str:
-    return build_checkpoint(learner).save(str(run.checkpoints / "ckpt"))
+    learner.state.step.assign(1)
+    Checkpoints(learner, run, keep=5).save()
+    return str(run.checkpoints / "ckpt-1")
 
 
 def test_a_stock_model_gets_the_raw_weights_and_the_average(
@@ -99,16 +101,65 @@ def test_a_stock_model_gets_the_raw_weights_and_the_average(
         np.testing.assert_allclose(logits(stock), expected, rtol=1e-5, atol=1e-5)
 
 
+def values_of(learner: Learner) -> list[np.ndarray]:
+    return [np.array(tf.convert_to_tensor(variable)) for variable in changed_values(learner)]
+
+
 def test_another_learner_gets_everything_back(
     learner: Learner, run: RunDirectory, seed: int
 ) -> None:
-    saved = [np.array(tf.convert_to_tensor(variable)) for variable in changed_values(learner)]
     path = save(learner, run)
+    saved = values_of(learner)
     other = build_learner(tiny(), RATE)
     randomise(other, seed + 1)
-    build_checkpoint(other).restore(path).assert_consumed()
+    assert Checkpoints(other, run, keep=5).restore()
     for variable, value in zip(changed_values(other), saved):
         np.testing.assert_array_equal(tf.convert_to_tensor(variable), value, err_msg=variable.name)
+    build_checkpoint(other).read(path).assert_consumed()
+
+
+def test_a_damaged_newest_checkpoint_gives_the_one_before(
+    learner: Learner, run: RunDirectory, seed: int, capsys
+) -> None:
+    checkpoints = Checkpoints(learner, run, keep=5)
+    assert not checkpoints.restore()
+    saved = {}
+    for step in (1, 2):
+        randomise(learner, seed + step)
+        learner.state.step.assign(step)
+        checkpoints.save()
+        saved[step] = values_of(learner)
+    data = run.checkpoints / "ckpt-2.data-00000-of-00001"
+    values = bytearray(data.read_bytes())
+    values[-1] ^= 1
+    data.write_bytes(values)
+    assert checkpoints.restore()
+    assert learner.step == 1
+    for value, expected in zip(values_of(learner), saved[1]):
+        np.testing.assert_array_equal(value, expected)
+    warning = f"'{run.checkpoints}/ckpt-2' is damaged: ckpt-2.data-00000-of-00001 does not match"
+    assert warning in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [0, 100, 3000])
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoints(
+    size: int, learner: Learner, run: RunDirectory
+) -> None:
+    save(learner, run)
+    before = sorted(path.name for path in run.checkpoints.iterdir())
+    learner.state.step.assign(2)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    try:
+        with pytest.raises(WriteError, match=r"^cannot write '.*ckpt-2': [^\n]*; what was saved"):
+            Checkpoints(learner, run, keep=1).save()
+        with pytest.raises(WriteError, match=r"^cannot write '.*best/ckpt-2': [^\n]*; what was"):
+            BestCheckpoint(learner, run).offer({"raw": 0.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == before
+    assert latest_checkpoint(run) == str(run.checkpoints / "ckpt-1")
+    assert list(run.best.iterdir()) == []
 
 
 def test_names_in_a_checkpoint_say_what_they_are(learner: Learner, run: RunDirectory) -> None:
@@ -154,44 +205,6 @@ def test_a_checkpoint_that_is_not_there_is_refused(run: RunDirectory) -> None:
         load_weights(build_model(tiny().model), str(run.checkpoints / "ckpt-9"), average=False)
 
 
-def _cut(path: pathlib.Path) -> None:
-    path.write_bytes(path.read_bytes()[:1000])
-
-
-@pytest.mark.parametrize("damage", [_cut, pathlib.Path.unlink, lambda p: p.write_text("no data")])
-@pytest.mark.parametrize("kind", ["index", "data-00000-of-00001"])
-def test_a_damaged_checkpoint_is_named(
-    damage: Callable[[pathlib.Path], None], kind: str, learner: Learner, run: RunDirectory
-) -> None:
-    path = save(learner, run)
-    damage(pathlib.Path(f"{path}.{kind}"))
-    message = r"checkpoint '.*ckpt-1' is damaged: .*; without its files, the newest one before it"
-    with pytest.raises(RunError, match=message):
-        load_weights(build_model(tiny().model), path, average=has_average(path))
-    with pytest.raises(RunError, match=message):
-        restore(build_checkpoint(learner), path)
-
-
-def test_the_latest_checkpoint_is_the_newest_also_without_tensorflows_note_of_it(
-    learner: Learner, run: RunDirectory
-) -> None:
-    assert find_checkpoint(run) is None
-    manager = tf.train.CheckpointManager(build_checkpoint(learner), str(run.checkpoints), 5)
-    for step in (3, 20, 100):
-        saved = manager.save(checkpoint_number=step)
-    assert find_checkpoint(run) == saved
-    (run.checkpoints / "checkpoint").unlink()
-    assert find_checkpoint(run) == latest_checkpoint(run) == saved
-
-
-@pytest.mark.parametrize("made", [False, True])
-def test_an_empty_run_has_no_latest_checkpoint(run: RunDirectory, made: bool) -> None:
-    if made:
-        run.checkpoints.mkdir()
-    with pytest.raises(RunError, match="checkpoints' holds no checkpoint; train first with --mode"):
-        latest_checkpoint(run)
-
-
 def best_record(run: RunDirectory) -> dict:
     return json.loads((run.best / "best.json").read_text())
 
@@ -199,7 +212,7 @@ def best_record(run: RunDirectory) -> dict:
 def test_only_improvements_of_the_higher_accuracy_are_kept(
     learner: Learner, run: RunDirectory
 ) -> None:
-    best = BestCheckpoint(learner, run.best)
+    best = BestCheckpoint(learner, run)
     offers = [(0.5, 0.4), (0.5, 0.5), (0.4, 0.6), (0.59, 0.59), (0.7, 0.1)]
     kept = []
     for step, (raw, ema) in enumerate(offers):
@@ -207,20 +220,30 @@ def test_only_improvements_of_the_higher_accuracy_are_kept(
         best.offer({"raw": raw, "ema": ema})
         kept.append(best_record(run)["step"])
     assert kept == [0, 0, 2, 2, 4]
-    assert best_record(run) == {"step": 4, "top1": {"raw": 0.7, "ema": 0.1}}
+    assert best_record(run) == {
+        "step": 4,
+        "top1": {"raw": 0.7, "ema": 0.1},
+        "checkpoint": "ckpt-4",
+    }
+    assert sorted(path.name for path in run.best.iterdir()) == [
+        "best.json",
+        "ckpt-4.data-00000-of-00001",
+        "ckpt-4.index",
+        "ckpt-4.sha256",
+    ]
 
 
 @pytest.mark.parametrize("average", [False, True])
 def test_the_best_weights_outlive_worse_ones(
     learner: Learner, run: RunDirectory, average: bool, seed: int
 ) -> None:
-    best = BestCheckpoint(learner, run.best)
+    best = BestCheckpoint(learner, run)
     expected = average_logits(learner) if average else logits(learner.model)
     best.offer({"raw": 0.9, "ema": 0.8})
     randomise(learner, seed + 1)
     best.offer({"raw": 0.1, "ema": 0.2})
     stock = build_model(tiny().model)
-    load_weights(stock, str(run.best / "ckpt"), average=average)
+    load_weights(stock, str(run.best / best_record(run)["checkpoint"]), average=average)
     np.testing.assert_allclose(logits(stock), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -229,7 +252,35 @@ def test_a_later_start_must_beat_the_best_of_an_earlier_one(
     learner: Learner, run: RunDirectory, top1: float, step: int
 ) -> None:
     learner.state.step.assign(10)
-    BestCheckpoint(learner, run.best).offer({"raw": 0.8, "ema": 0.3})
+    BestCheckpoint(learner, run).offer({"raw": 0.8, "ema": 0.3})
     learner.state.step.assign(20)
-    BestCheckpoint(learner, run.best).offer({"raw": 0.2, "ema": top1})
+    BestCheckpoint(learner, run).offer({"raw": 0.2, "ema": top1})
     assert best_record(run)["step"] == step
+
+
+def test_what_was_best_in_epochs_that_are_run_again_does_not_count(
+    learner: Learner, run: RunDirectory, seed: int
+) -> None:
+    """A kill after the best was written, before the checkpoint: these epochs come again."""
+    learner.state.step.assign(20)
+    BestCheckpoint(learner, run).offer({"raw": 0.8})
+    randomise(learner, seed + 1)
+    expected = logits(learner.model)
+    run.append_metrics({"step": 10, "minival_top1": 0.5})
+    learner.state.step.assign(20)
+    BestCheckpoint(learner, run).offer({"raw": 0.6})
+    assert best_record(run)["top1"] == {"raw": 0.6}
+    stock = build_model(tiny().model)
+    load_weights(stock, str(run.best / "ckpt-20"), average=False)
+    np.testing.assert_allclose(logits(stock), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_best_of_all_records_must_be_beaten(learner: Learner, run: RunDirectory) -> None:
+    run.append_metrics({"step": 10, "minival_top1": 0.2, "minival_ema_top1": 0.5})
+    run.append_metrics({"step": 20, "minival_top1": 0.3, "minival_ema_top1": 0.1})
+    learner.state.step.assign(30)
+    best = BestCheckpoint(learner, run)
+    best.offer({"raw": 0.4, "ema": 0.5})
+    assert not run.best.exists()
+    best.offer({"raw": 0.51, "ema": 0.5})
+    assert best_record(run)["step"] == 30

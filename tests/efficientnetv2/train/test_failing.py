@@ -1,0 +1,194 @@
+"""What ends a training early: a loss that is not finite, no progress, a full disk, a bad epoch."""
+
+import os
+import resource
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnetv2.train.checkpoint_files import find_checkpoint
+from efficientnetv2.train.divergence import DivergedError
+from efficientnetv2.train.durable import WriteError
+from efficientnetv2.train.learner import named_weights
+from efficientnetv2.train.loop import Training
+from efficientnetv2.train.observer import Observer
+from efficientnetv2.train.run_directory import RunDirectory
+from efficientnetv2.train.stopping import StopRequest
+from hparams import resolve
+from hparams.errors import UserError
+
+SETTINGS = {
+    "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1"],
+    "model.feature_size": 16,
+    "train.epochs": 4,
+    "train.stages": 2,
+    "train.batch_size": 256,
+    "data.ibase": 16,
+    "train.isize": 24,
+    "train.optimizer": "rmsprop",
+    "runtime.save_checkpoint_epochs": 1,
+}
+STEPS = 1257 // 256  # an epoch
+
+
+def start(folder, digits, *, observer=None, stop=None, **settings):
+    config = resolve("efficientnetv2-s", "digits", {**SETTINGS, **settings})
+    run = RunDirectory(folder)
+    run.start(config, digits.class_names)
+    return Training(config, digits, run=run, observer=observer, stop=stop)
+
+
+def records(folder):
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
+        for line in RunDirectory(folder).metrics()
+    ]
+
+
+def weights_of(training):
+    return {k: v.numpy() for k, v in named_weights(training.learner.model).items()}
+
+
+class Poisoned:
+    """A training's input, in which one step's images have a NaN."""
+
+    def __init__(self, images, step):
+        self._images, self._step = images, step
+
+    def batches(self, *, start_step):
+        def poison(step, batch):
+            images, targets = batch
+            spot = tf.where(step == self._step, np.nan, 0.0)
+            return images + tf.pad([[[[spot]]]], [[0, n - 1] for n in (1, 1, 1, 1)]), targets
+
+        batches = self._images.batches(start_step=start_step)
+        return batches.enumerate(start=start_step + 1).map(poison)
+
+
+@pytest.mark.parametrize("step", [2, 8])
+def test_images_that_are_not_finite_are_named_by_their_step(step, digits, tmp_path):
+    training = start(tmp_path, digits)
+    training._input = Poisoned(training._input, step)
+    newest = f"its newest checkpoint of step {STEPS}" if step > STEPS else "no checkpoint"
+    message = (
+        rf"^the loss of step {step} is nan: its images hold values.*; '{tmp_path}' has {newest}$"
+    )
+    with pytest.raises(DivergedError, match=message):
+        training.run()
+    run = RunDirectory(tmp_path)
+    assert [line["step"] for line in run.metrics()] == ([STEPS] if step > STEPS else [])
+    assert find_checkpoint(run) == (
+        str(run.checkpoints / f"ckpt-{STEPS}") if step > STEPS else None
+    )
+    again = start(tmp_path, digits)
+    assert all(np.isfinite(value).all() for value in weights_of(again).values())
+
+
+def test_a_learning_rate_that_is_too_high_is_named(digits, tmp_path):
+    rate = {"train.lr_base": 1e30, "train.lr_warmup_epoch": 0.0}
+    message = r"^the loss of step \d is (nan|inf): the learning rate, \d.*e\+\d\d, is probably too "
+    with pytest.raises(DivergedError, match=message):
+        start(tmp_path, digits, **rate).run()
+    assert find_checkpoint(RunDirectory(tmp_path)) is None
+
+
+def test_a_stop_saves_nothing_after_a_bad_step(digits, tmp_path):
+    class StopAt3(Observer):
+        def step(self, step, read_metrics):
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    training = start(tmp_path, digits, observer=StopAt3())
+    training._input = Poisoned(training._input, 2)
+    with pytest.raises(DivergedError, match="the loss of step 2 is nan"):
+        training.run()
+    assert find_checkpoint(RunDirectory(tmp_path)) is None
+
+
+def test_weights_that_are_not_finite_are_not_saved(digits, tmp_path):
+    training = start(tmp_path, digits)
+    kernel = training.learner.model.get_layer("predictions").kernel
+    kernel.assign(tf.fill(kernel.shape, np.inf))
+    with pytest.raises(DivergedError, match=r"^after step 0, 'predictions/kernel' holds"):
+        training._save()
+    assert find_checkpoint(RunDirectory(tmp_path)) is None
+
+
+@pytest.mark.parametrize("stop_after", [None, STEPS + 2, 2 * STEPS])
+def test_patience_ends_a_training_for_good(stop_after, digits, tmp_path):
+    tops = {STEPS: 0.5, 2 * STEPS: 0.4, 3 * STEPS: 0.5, 4 * STEPS: 0.9}
+
+    class Stop(Observer):
+        def step(self, step, read_metrics):
+            if step == stop_after:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def train(observer=None):
+        patience = {"train.patience": 2, "runtime.save_checkpoint_epochs": 4}
+        training = start(tmp_path, digits, observer=observer, **patience)
+        after = training.run(after_epoch=lambda: {"minival_top1": tops[training.learner.step]})
+        return after, training
+
+    after, training = train(Stop())
+    if stop_after is not None:
+        assert after == signal.SIGTERM and not training.is_finished
+        after, training = train()
+    assert after is None and training.is_finished
+    values = weights_of(training)
+    assert [line["minival_top1"] for line in RunDirectory(tmp_path).metrics()] == [0.5, 0.4, 0.5]
+    after, again = train()
+    assert (after, again.learner.step) == (None, 3 * STEPS)
+    for name, value in weights_of(again).items():
+        np.testing.assert_array_equal(value, values[name])
+
+
+@pytest.mark.parametrize(("way", "epoch"), [("signal", 2), ("error", 4)])
+def test_an_epoch_that_was_not_validated_is_validated_by_the_next_start(
+    way, epoch, digits, tmp_path
+):
+    def train(folder, *, fails_at=None):
+        stop = StopRequest()
+        training = start(folder, digits, stop=stop)
+
+        def validate():
+            if training.learner.step == fails_at:
+                if way == "error":
+                    raise UserError("cannot read 'a.jpg'")
+                with stop.at_once():
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    pytest.fail("went on")
+            return {"minival_top1": training.learner.step / 100}
+
+        return training.run(after_epoch=validate)
+
+    train(tmp_path / "whole")
+    if way == "error":
+        with pytest.raises(UserError, match=r"a\.jpg"):
+            train(tmp_path / "cut", fails_at=epoch * STEPS)
+    else:
+        assert train(tmp_path / "cut", fails_at=epoch * STEPS) == signal.SIGTERM
+    assert len(records(tmp_path / "cut")) == epoch - 1
+    assert train(tmp_path / "cut") is None
+    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+
+
+def test_a_full_disk_ends_the_training_and_the_next_start_goes_on(digits, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Full(Observer):
+        def step(self, step, read_metrics):
+            if step == 2 * STEPS:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+
+    start(tmp_path / "whole", digits).run()
+    try:
+        with pytest.raises(WriteError, match=r"^cannot write '.*metrics\.jsonl': File too large"):
+            start(tmp_path / "full", digits, observer=Full()).run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    run = RunDirectory(tmp_path / "full")
+    assert find_checkpoint(run) == str(run.checkpoints / f"ckpt-{STEPS}")
+    assert start(tmp_path / "full", digits).run() is None
+    assert records(tmp_path / "full") == records(tmp_path / "whole")

@@ -1,0 +1,20 @@
+"""SIGKILL at random moments of a real training: what it ends with has the same bits."""
+
+import csv
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+def test_three_kills_change_nothing(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.crash", "3", "--seed=1", f"--out={tmp_path}"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (file,) = tmp_path.glob("crash-3kills-*.csv")
+    with file.open() as rows:
+        assert [row["same"] for row in csv.DictReader(rows)] == ["True"] * 3
