@@ -80,8 +80,7 @@ def test_an_evaluation_follows_a_training_to_its_end(followed):
     assert followed["eval"][1] == ""
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("mode", "number"), [("train", signal.SIGTERM), ("eval", signal.SIGINT)])
 def test_a_signal_before_anything_is_done_ends_it_at_once(mode, number, followed, tmp_path):
     folder = followed["folder"] if mode == "eval" else tmp_path / "run"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}

@@ -9,6 +9,7 @@ import pytest
 
 from efficientnetv2 import modes
 from efficientnetv2.train.run_directory import RunDirectory
+from efficientnetv2.train.stopping import StopRequest
 from hparams import resolve
 from hparams.base import KEYS
 from hparams.resolve import Config, with_facts
@@ -69,7 +70,8 @@ def test_each_key_is_read(seen: set[str], data_dir: str, tmp_path: pathlib.Path)
     given["train.size_schedule"] = "random"
     noted = Noted(resolve("efficientnetv2-b0", "digits", given), seen)
     run = RunDirectory(tmp_path / "run")
-    assert modes.train(noted, run, validate=True, archive_best=False, eval_name=None) == 0
+    options = {"validate": True, "archive_best": False, "eval_name": None}
+    assert modes.train(noted, run, **options, stop=StopRequest()) == 0
     given["train.size_schedule"] = "progressive"
     noted = Noted(resolve("efficientnetv2-b0", "digits", given), seen)
     assert modes.preview(noted, RunDirectory(tmp_path / "preview")) == 0

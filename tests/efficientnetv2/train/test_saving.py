@@ -239,8 +239,10 @@ def test_the_best_weights_outlive_worse_ones(
 ) -> None:
     best = BestCheckpoint(learner, run)
     expected = average_logits(learner) if average else logits(learner.model)
+    learner.state.step.assign(10)
     best.offer({"raw": 0.9, "ema": 0.8})
     randomise(learner, seed + 1)
+    learner.state.step.assign(20)
     best.offer({"raw": 0.1, "ema": 0.2})
     stock = build_model(tiny().model)
     load_weights(stock, str(run.best / best_record(run)["checkpoint"]), average=average)
