@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Sequence
 
 import tensorflow as tf
+from tensorflow import keras
 
 from efficientnetv2.data.broken import SkippedLog
 from efficientnetv2.data.evaluation import EvaluationInput
@@ -17,9 +19,9 @@ from efficientnetv2.model.factory import build_model
 from efficientnetv2.preview import preview_rows
 from efficientnetv2.report.pictures import draw_preview, draw_schedule
 from efficientnetv2.report.plots import plot_curves
-from efficientnetv2.report.progress import ProgressBar
+from efficientnetv2.report.progress import LeftOut, ProgressBar
 from efficientnetv2.report.tables import table
-from efficientnetv2.train.learner import Learner
+from efficientnetv2.train.cluster import require_divisible
 from efficientnetv2.train.loop import Training
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.saving import (
@@ -29,11 +31,12 @@ from efficientnetv2.train.saving import (
     load_weights,
 )
 from efficientnetv2.train.stages import build_stages
+from efficientnetv2.train.workers import Workers, build_workers
+from efficientnetv2.validate import Metrics, evaluate_learner, measure, validator
 from hparams.errors import UserError
 from hparams.resolve import Config, require_full_batch, with_facts
 
 _PREVIEW_COLUMNS = 8
-Metrics = dict[str, dict[str, float]]  # "raw" and "ema" -> images, loss, top1, top5
 
 
 def train(
@@ -56,35 +59,79 @@ def train(
     Returns:
       0, or 128 + N when signal N stopped it.
     """
-    config, source = _open(config, run)
-    run.require_same(config)
-    require_full_batch(config, num_images=source.num_images(config.data.train_split))
-    run.start(config, source.class_names)
-    bar = ProgressBar()
-    training = Training(config, source, run=run, observer=bar)
-    _announce(config, run, source, training=training)
-    evaluator = _evaluator(config, training.learner.model, strategy=training.strategy)
+    workers = build_workers(config)
+    pieces = workers.strategy.num_replicas_in_sync * config.train.accumulate
+    what = "devices" if config.train.accumulate == 1 else "devices x train.accumulate"
+    require_divisible(config.train.batch_size, pieces, what=what)
+    with workers.one_line(), workers.run_directory(run) as own_run:
+        with workers.chief_first():
+            config, source = _open(config, run, is_chief=workers.is_chief)
+            run.require_same(config)
+        num_images = source.num_images(config.data.train_split)
+        require_full_batch(config, num_images=num_images)
+        workers.require_same({**_settings(config), "number of training images": num_images})
+        own_run.start(config, source.class_names)
+        training = Training(
+            config,
+            source,
+            run=own_run,
+            observer=ProgressBar() if workers.is_chief else LeftOut(),
+            workers=workers,
+            resume_from=run,
+        )
+        workers.require_same({"step in the checkpoints of --model_dir": training.learner.step})
+        if workers.is_chief:
+            _announce(config, run, source, training=training)
+        return _run(
+            config,
+            training,
+            source,
+            own_run,
+            workers=workers,
+            validate=validate,
+            archive_best=archive_best,
+            eval_name=eval_name,
+        )
+
+
+def _run(
+    config: Config,
+    training: Training,
+    source: Source,
+    run: RunDirectory,
+    *,
+    workers: Workers,
+    validate: bool,
+    archive_best: bool,
+    eval_name: str | None,
+) -> int:
+    """Trains to the end and evaluates, on every worker; the chief prints and draws."""
+    learner = training.learner
+    evaluator = _evaluator(config, learner.model, strategy=training.strategy)
     after_epoch = None
     if validate:
-        best = BestCheckpoint(training.learner, run.best) if archive_best else None
+        best = BestCheckpoint(learner, run.best) if archive_best and workers.is_chief else None
         minival = _input(config, source, run, split=config.data.minival_split)
-        after_epoch = _validator(training.learner, evaluator, minival, best=best)
+        after_epoch = validator(learner, evaluator, minival, best=best, workers=workers)
     stopped_by = training.run(after_epoch=after_epoch)
-    _draw(config, run)
+    if workers.is_chief:
+        _draw(config, run)
     if stopped_by is not None:
-        total = training.plan[-1].end_step
-        print(
-            f"stopped after step {training.learner.step} of {total}; saved in {run.path}; "
-            "the same command goes on from there"
-        )
+        if workers.is_chief:
+            print(
+                f"stopped after step {learner.step} of {training.plan[-1].end_step}; "
+                f"saved in {run.path}; the same command goes on from there"
+            )
         return 128 + stopped_by
     images = _input(config, source, run, split=config.data.eval_split)
-    _report(config, run, _evaluate_learner(training.learner, evaluator, images), eval_name)
-    print(
-        f"\nwritten to {run.path}: checkpoints/, {'best/, ' if archive_best else ''}config.yaml, "
-        "labels.txt, metrics.jsonl, "
-        f"{run.curves_file.name}, tensorboard/, {_eval_file(run, eval_name).name}"
-    )
+    metrics = evaluate_learner(learner, evaluator, images, workers=workers)
+    if workers.is_chief:
+        _report(config, run, metrics, eval_name)
+        print(
+            f"\nwritten to {run.path}: checkpoints/, {'best/, ' if archive_best else ''}"
+            "config.yaml, labels.txt, metrics.jsonl, "
+            f"{run.curves_file.name}, tensorboard/, {_eval_file(run, eval_name).name}"
+        )
     return 0
 
 
@@ -97,16 +144,22 @@ def evaluate(config: Config, run: RunDirectory, *, eval_name: str | None) -> int
       eval_name: results go to ``eval_<eval_name>.json``; None: ``eval.json``.
     """
     checkpoint = latest_checkpoint(run)
-    config, source = _open(config, run)
-    images = _input(config, source, run, split=config.data.eval_split)
-    model = build_model(config.model)
-    evaluator = _evaluator(config, model)
-    metrics: Metrics = {}
-    for name in ("raw", "ema") if has_average(checkpoint) else ("raw",):
-        load_weights(model, checkpoint, average=name == "ema")
-        metrics[name] = _measure(evaluator, images)
-    _report(config, run, metrics, eval_name)
-    print(f"\nwritten to {_eval_file(run, eval_name)}")
+    workers = build_workers(config)
+    with workers.one_line():
+        with workers.chief_first():
+            config, source = _open(config, run, is_chief=workers.is_chief)
+        workers.require_same(_settings(config))
+        images = _input(config, source, run, split=config.data.eval_split)
+        with workers.strategy.scope():
+            model = build_model(config.model)
+        evaluator = _evaluator(config, model, strategy=workers.strategy)
+        metrics: Metrics = {}
+        for name in ("raw", "ema") if has_average(checkpoint) else ("raw",):
+            load_weights(model, checkpoint, average=name == "ema")
+            metrics[name] = measure(evaluator, images, workers=workers)
+        if workers.is_chief:
+            _report(config, run, metrics, eval_name)
+            print(f"\nwritten to {_eval_file(run, eval_name)}")
     return 0
 
 
@@ -131,7 +184,7 @@ def infer(config: Config, run: RunDirectory, images: Sequence[pathlib.Path], *, 
 
 def preview(config: Config, run: RunDirectory) -> int:
     """Draws ``preview.png`` and ``schedule.png``: what the network will see, and when."""
-    config, source = _open(config, run)
+    config, source = _open(config, run, is_chief=True)
     run.create()
     num_images = source.num_images(config.data.train_split)
     require_full_batch(config, num_images=num_images)
@@ -149,11 +202,12 @@ def preview(config: Config, run: RunDirectory) -> int:
     return 0
 
 
-def _open(config: Config, run: RunDirectory) -> tuple[Config, Source]:
+def _open(config: Config, run: RunDirectory, *, is_chief: bool) -> tuple[Config, Source]:
     """Opens the data set, and completes the configuration with what only the data set tells."""
-    if config.data.source == "folder":
+    if config.data.source == "folder" and is_chief:
         run.create()  # the split of the images is written there
-    source = build_source(config, listing_file=run.split_file)
+    may_write = is_chief or run.split_file.exists()
+    source = build_source(config, listing_file=run.split_file if may_write else None)
     train_split, minival_split, eval_split = source.default_splits
     config = with_facts(
         config,
@@ -177,7 +231,7 @@ def _input(config: Config, source: Source, run: RunDirectory, *, split: str) -> 
 
 
 def _evaluator(
-    config: Config, model: tf.keras.Model, *, strategy: tf.distribute.Strategy | None = None
+    config: Config, model: keras.Model, *, strategy: tf.distribute.Strategy
 ) -> Evaluator:
     return build_evaluator(
         model,
@@ -187,11 +241,13 @@ def _evaluator(
     )
 
 
-def _measure(evaluator: Evaluator, images: EvaluationInput) -> dict[str, float]:
-    try:
-        return evaluator(images.batches())
-    except tf.errors.OpError as error:
-        images.raise_bad_image(error)
+def _settings(config: Config) -> dict[str, int]:
+    """A number for all settings that must be the same on every worker."""
+    settings = config.to_dict()
+    del settings["runtime"]
+    for key in ("data_dir", "service", "cache_mib"):
+        del settings["data"][key]
+    return {"configuration (a check sum)": zlib.crc32(repr(settings).encode())}
 
 
 def _announce(config: Config, run: RunDirectory, source: Source, *, training: Training) -> None:
@@ -214,40 +270,6 @@ def _announce(config: Config, run: RunDirectory, source: Source, *, training: Tr
 
 def _data_name(config: Config) -> str:
     return config.data.data_dir if config.data.source == "folder" else config.data.ds_name
-
-
-def _evaluate_learner(
-    learner: Learner,
-    evaluator: Evaluator,
-    images: EvaluationInput,
-) -> Metrics:
-    metrics = {"raw": _measure(evaluator, images)}
-    if learner.average is not None:
-        with learner.average.swapped():
-            metrics["ema"] = _measure(evaluator, images)
-    return metrics
-
-
-def _validator(
-    learner: Learner,
-    evaluator: Evaluator,
-    images: EvaluationInput,
-    *,
-    best: BestCheckpoint | None,
-) -> Callable[[], dict[str, float]]:
-    def after_epoch() -> dict[str, float]:
-        metrics = _evaluate_learner(learner, evaluator, images)
-        line = {
-            f"minival{'_ema' if name == 'ema' else ''}_{key}": values[key]
-            for name, values in metrics.items()
-            for key in values
-            if key != "images"
-        }
-        if best is not None:
-            best.offer({name: values["top1"] for name, values in metrics.items()})
-        return line
-
-    return after_epoch
 
 
 def _draw(config: Config, run: RunDirectory) -> None:

@@ -27,7 +27,8 @@ from efficientnetv2.train.schedules import build_learning_rate
 from efficientnetv2.train.sizes import build_settings
 from efficientnetv2.train.stages import Stage, build_stages, stage_at
 from efficientnetv2.train.step import Stopped, build_trainer
-from efficientnetv2.train.strategy import build_strategy
+from efficientnetv2.train.strategy import distribute_training, needs_fixed_shapes
+from efficientnetv2.train.workers import Workers, build_workers
 from hparams.errors import UserError
 from hparams.resolve import Config
 
@@ -64,6 +65,8 @@ class Training:
       source: the data set.
       run: the run directory, started.
       observer: is told of everything.
+      workers: the devices and processes; None: those of the configuration.
+      resume_from: holds the checkpoints, where that is not ``run``.
 
     Attributes:
       learner: the network and all that is trained with it.
@@ -73,18 +76,28 @@ class Training:
       settings: sizes and strengths by step.
     """
 
+    _stop_signal: int | None = None
+    _fed: dict[str, float] | None = None  # the shapes that come in
+    _bad_images_told = 0
+
     def __init__(
-        self, config: Config, source: Source, *, run: RunDirectory, observer: Observer | None = None
+        self,
+        config: Config,
+        source: Source,
+        *,
+        run: RunDirectory,
+        observer: Observer | None = None,
+        workers: Workers | None = None,
+        resume_from: RunDirectory | None = None,
     ) -> None:
         self._config = config
         self._run = run
         self._observer = observer or Observer()
-        self._stop_signal: int | None = None
+        self._workers = workers or build_workers(config)
         self.plan = build_stages(config, num_images=source.num_images(config.data.train_split))
         self._end_step = self.plan[-1].end_step
         self.settings = build_settings(config, self.plan)
         self._skipped = SkippedLog(run.bad_images_file)
-        self._bad_images_told = 0
         self._input = build_training_input(
             config,
             source,
@@ -95,7 +108,7 @@ class Training:
         )
         self._rate = build_learning_rate(config, self.plan)
         tf.keras.utils.set_random_seed(config.train.seed)
-        self.strategy = strategy = build_strategy(config.runtime.strategy)
+        self.strategy = strategy = self._workers.strategy
         with strategy.scope():
             self.learner: Learner = build_learner(config, self._rate)
         self.trainer = build_trainer(
@@ -107,7 +120,7 @@ class Training:
         )
         self._profile = build_profile(config, run.tensorboard)
         checkpoint = build_checkpoint(self.learner)
-        latest = find_checkpoint(run)
+        latest = find_checkpoint(resume_from or run)
         if latest is not None:
             restore(checkpoint, latest)
         self._checkpoints = tf.train.CheckpointManager(
@@ -138,20 +151,20 @@ class Training:
         try:
             with self._stop_on_signals():
                 self._profile.after(step)
-                if step < self._end_step:
-                    self.trainer.set_input(self._input.batches(start_step=step))
                 while self.learner.step < self._end_step:
                     self._run_stage(after_epoch)
         except Stopped:
             self._save()
             return self._stop_signal
         except (UserError, BrokenPipeError):  # of after_epoch; of an observer that prints
-            self._save()
+            self._save_if_alone()
             raise
         except tf.errors.OpError as error:
+            if self._workers.lost(error):
+                raise
             if self._config.train.accumulate == 1:  # else a part of the step may have been counted
-                self._save()
-            self._input.raise_bad_image(error, step=self.learner.step)
+                self._save_if_alone()
+            self._input.raise_bad_image(error, step=self.learner.step, share=self._workers.share)
         finally:
             self._profile.stop()
             self._observer.end()
@@ -172,6 +185,7 @@ class Training:
     def _run_epoch(self, stage: Stage, after_epoch: Callable[[], dict[str, float]] | None) -> None:
         start, first_step = time.monotonic(), self.learner.step
         end_step = self._epoch_end(first_step)
+        self._feed(first_step)
         # Orbit prints a line a loop; ours come from the observer.
         with contextlib.redirect_stdout(io.StringIO()):
             self._controller.train(end_step, checkpoint_at_completion=False)
@@ -194,8 +208,15 @@ class Training:
             self._record(line)
         if epoch % self._config.runtime.save_checkpoint_epochs == 0 or end_step == self._end_step:
             self._save()
-        if self._stop_signal is not None:
-            raise Stopped
+        self._stop_if_asked()
+
+    def _feed(self, step: int) -> None:
+        """Opens the input; anew where the devices want fixed shapes and these change."""
+        settings = self.settings.mean(step, step + 1)
+        shapes = {name: settings[name] for name in ("image_size", "batch_size")}
+        if self._fed is None or (needs_fixed_shapes(self.strategy) and shapes != self._fed):
+            self.trainer.set_input(distribute_training(self.strategy, self._input, start_step=step))
+            self._fed = shapes
 
     def _record(self, line: dict[str, Any]) -> None:
         bad = self._skipped.names()
@@ -208,11 +229,20 @@ class Training:
             self._observer.bad_images(bad)
 
     def _after_step(self, step: int) -> None:
-        self._observer.step(step, self.learner.metrics.result)
+        self._observer.step(step, self.learner.metrics.here)
         self._profile.after(step)
         # After an epoch's last step its record is written first.
-        if self._stop_signal is not None and step < self._epoch_end(step - 1):
+        if step < self._epoch_end(step - 1):
+            self._stop_if_asked(step)
+
+    def _stop_if_asked(self, step: int | None = None) -> None:
+        self._stop_signal = self._workers.stop_signal(self._stop_signal, step=step)
+        if self._stop_signal is not None:
             raise Stopped
+
+    def _save_if_alone(self) -> None:
+        if self._workers.alone:  # or others, who know of no error, would have to take part
+            self._save()
 
     def _save(self) -> None:
         self._checkpoints.save(checkpoint_number=self.learner.step)
