@@ -53,7 +53,7 @@ def addresses(count=2):
         return [f"127.0.0.1:{opened.getsockname()[1]}" for opened in sockets]
 
 
-def start(home, model_dir, *, cluster=None, index=0, mode="traineval", **settings):
+def start(home, model_dir, *, cluster=None, index=0, mode="train", **settings):
     """One worker, or one process alone."""
     text = ",".join(f"{key}={value}" for key, value in {**SETTINGS, **settings}.items())
     command = [sys.executable, str(ROOT / "main_tf2.py"), f"--mode={mode}", "--data_dir=images"]
@@ -136,9 +136,6 @@ def test_two_processes_count_every_image_once(alone, together):
     for weights in ("raw", "ema"):
         assert two[weights]["images"] == one[weights]["images"] == 9
         assert two[weights] == pytest.approx(one[weights], abs=1e-3)
-    for a, b in zip(lines(alone), lines(together[0])):
-        assert b["minival_top1"] * 7 == pytest.approx(round(b["minival_top1"] * 7), abs=1e-4)
-        assert b["minival_loss"] == pytest.approx(a["minival_loss"], abs=1e-3)
 
 
 def test_only_the_chief_writes_and_prints(home, alone, together):
