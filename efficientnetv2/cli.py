@@ -6,6 +6,7 @@ signal N, saved. TensorFlow is imported after everything that can be checked wit
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -20,10 +21,16 @@ from absl import logging
 
 from efficientnetv2.data.sources.listing import scan_folder
 from efficientnetv2.data.sources.shards import find_shards
-from efficientnetv2.flags import define_flags, help_text, parse
+from efficientnetv2.flags import TPU_FLAGS, define_flags, help_text, parse
 from efficientnetv2.following import wait_for_config
 from efficientnetv2.image_files import find_images
 from efficientnetv2.train.checkpoint_files import require_usable
+from efficientnetv2.train.cluster import (
+    find_cluster,
+    require_divisible,
+    require_tpu_here,
+    tpu_name,
+)
 from efficientnetv2.train.lock import training_lock
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.stopping import Stopped, StopRequest
@@ -98,24 +105,40 @@ def _resolved(values: FlagValues) -> Config:
     elif config.data.source == "tfrecord":
         find_shards(pathlib.Path(config.data.data_dir))
     if config.data.service is not None:
-        _require_service(config.data.service)
+        _require_answer("data.service", config.data.service)
     return config
 
 
-def _require_service(address: str) -> None:
-    host, port = address.removeprefix("grpc://").split(":")
+def _require_answer(key: str, address: str) -> None:
+    host, _, port = address.removeprefix("grpc://").rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=3).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(f"data.service: nothing answers at '{address}' ({error})") from None
+    except (OSError, OverflowError, ValueError) as error:
+        raise UserError(f"{key}: nothing answers at '{address}' ({error})") from None
+
+
+def _require_devices(values: FlagValues, config: Config) -> None:
+    """Checks what can be known of the devices without TensorFlow."""
+    strategy = config.runtime.strategy
+    if values.tpu and strategy != "tpu":
+        raise UserError(f"--tpu={values.tpu} needs runtime.strategy=tpu, which is {strategy}")
+    if strategy == "tpu":
+        tpu = tpu_name(config.runtime.tpu)
+        require_tpu_here(tpu)
+        if tpu.startswith("grpc://"):
+            _require_answer("--tpu", tpu)
+    workers = len(find_cluster(strategy).workers)
+    if values.mode != "eval":
+        require_divisible(config.train.batch_size, workers, what="workers of TF_CONFIG")
 
 
 def _overrides(values: FlagValues) -> list[Overrides]:
     flags: dict[str, Any] = {}
     if values.data_dir is not None:
         flags["data.data_dir"] = values.data_dir
-    if values.use_tpu:
+    if values.use_tpu or values.tpu:
         flags["runtime.strategy"] = "tpu"
+    flags.update({key: values[flag].value for flag, key in TPU_FLAGS.items() if values[flag].value})
     return [flags, values.hparam_str, values.sweeps]
 
 
@@ -147,8 +170,11 @@ def _train(values: FlagValues, *, validate: bool = False) -> int:
     require_trainable(config)
     if config.train.patience and not validate:
         raise UserError("train.patience needs the minival accuracy of --mode=traineval")
+    _require_devices(values, config)
     run = _run_directory(values)
-    with training_lock(run.lock_file), StopRequest().listening() as stop:
+    is_chief = find_cluster(config.runtime.strategy).is_chief
+    lock = training_lock(run.lock_file) if is_chief else contextlib.nullcontext()
+    with lock, StopRequest().listening() as stop:
         run.require_same(config)
         require_usable(run)
         _quiet_tensorflow()
@@ -171,6 +197,7 @@ def _traineval(values: FlagValues) -> int:
 def _eval(values: FlagValues) -> int:
     wait_for_config(_run_directory(values))
     run, config = _trained(values)
+    _require_devices(values, config)
     _quiet_tensorflow()
     from efficientnetv2 import modes
 

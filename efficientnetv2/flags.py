@@ -21,8 +21,13 @@ MODES = {
     "preview": "draw what the network will see in each stage, and the schedule",
 }
 
-# Flags of the official code that need a Cloud TPU.
-_TPU_FLAGS = ("tpu", "gcp_project", "tpu_zone", "tpu_job_name", "export_to_tpu")
+# Flags of the official code that say which TPU, and their keys.
+TPU_FLAGS = {
+    "tpu": "runtime.tpu",
+    "gcp_project": "runtime.gcp_project",
+    "tpu_zone": "runtime.tpu_zone",
+    "tpu_job_name": "runtime.tpu_job_name",
+}
 
 HELP = """EfficientNetV2 for TensorFlow.
 
@@ -83,7 +88,7 @@ def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
     string("eval_name", None, "evaluation is written to eval_<name>.json")
     boolean("archive_ckpt", True, "traineval: keep the checkpoint that is best on minival in best/")
     boolean("use_tpu", False, "train on a TPU: the same as runtime.strategy=tpu")
-    string("tpu", None, "TPU address or name")
+    string("tpu", None, "TPU name or grpc:// address; implies --use_tpu; default: this machine's")
     string("gcp_project", None, "project of the Cloud TPU")
     string("tpu_zone", None, "zone of the Cloud TPU")
     string("tpu_job_name", None, "job name of the TPU workers")
@@ -112,9 +117,10 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
         raise UserError(f"unknown mode '{values.mode}'{did_you_mean(values.mode, MODES)}")
     if values.eval_name and re.fullmatch(r"[\w.-]+", values.eval_name) is None:
         raise UserError(f"--eval_name is part of a file's name, got '{values.eval_name}'")
-    for name in _TPU_FLAGS:
-        if values[name].value:
-            raise UserError(f"--{name} needs TPU training, which is not available yet")
+    if values.export_to_tpu:
+        raise UserError("--export_to_tpu needs --mode=export, which is not available yet")
+    if values["use_tpu"].present and not values.use_tpu and values.tpu:
+        raise UserError(f"--tpu={values.tpu} contradicts --nouse_tpu")
     return values
 
 

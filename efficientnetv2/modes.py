@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.data.broken import SkippedLog
 from efficientnetv2.data.evaluation import EvaluationInput
-from efficientnetv2.data.sources import Source, build_source
-from efficientnetv2.evaluate import Evaluator, build_evaluator
+from efficientnetv2.data.sources import Source
+from efficientnetv2.evaluate import Evaluator
 from efficientnetv2.following import new_checkpoints
 from efficientnetv2.infer import predict
 from efficientnetv2.model.factory import build_model
+from efficientnetv2.opening import open_data, open_evaluator, open_split, settings_sum
 from efficientnetv2.preview import preview_rows
 from efficientnetv2.report.pictures import draw_preview, draw_schedule
 from efficientnetv2.report.plots import plot_curves
-from efficientnetv2.report.progress import ProgressBar
+from efficientnetv2.report.progress import LeftOut, ProgressBar
 from efficientnetv2.report.results import (
     Metrics,
     data_name,
@@ -29,15 +27,17 @@ from efficientnetv2.report.results import (
 )
 from efficientnetv2.report.tables import table
 from efficientnetv2.train.checkpoint_files import is_whole, latest_checkpoint
-from efficientnetv2.train.learner import Learner
+from efficientnetv2.train.cluster import require_divisible
 from efficientnetv2.train.lock import holder
 from efficientnetv2.train.loop import Training
 from efficientnetv2.train.run_directory import RunDirectory, RunError
-from efficientnetv2.train.saving import BestCheckpoint, has_average, load_weights
+from efficientnetv2.train.saving import BestCheckpoint, has_average, load_weights, mend
 from efficientnetv2.train.stages import build_stages
 from efficientnetv2.train.stopping import StopRequest
+from efficientnetv2.train.workers import Workers, build_workers
+from efficientnetv2.validate import evaluate_learner, measure, validator
 from hparams.errors import UserError
-from hparams.resolve import Config, require_full_batch, with_facts
+from hparams.resolve import Config, require_full_batch
 
 _PREVIEW_COLUMNS = 8
 
@@ -67,35 +67,79 @@ def train(
     Raises:
       Stopped: if a signal came before the first step or after the last; all is saved.
     """
-    config, source = _open(config, run)
-    run.require_same(config)
-    require_full_batch(config, num_images=source.num_images(config.data.train_split))
-    run.start(config, source.class_names)
-    bar = ProgressBar()
-    training = Training(config, source, run=run, observer=bar, stop=stop)
-    _announce(config, run, source, training=training)
-    evaluator = _evaluator(config, training.learner.model, strategy=training.strategy)
-    after_epoch = None
-    if validate:
-        best = BestCheckpoint(training.learner, run) if archive_best else None
-        minival = _input(config, source, run, split=config.data.minival_split)
-        after_epoch = _validator(training.learner, evaluator, minival, best=best, stop=stop)
-    stopped_by = training.run(after_epoch=after_epoch)
-    _draw(config, run)
-    done = f"after step {training.learner.step} of {training.plan[-1].end_step}"
+    workers = build_workers(config)
+    pieces = workers.strategy.num_replicas_in_sync * config.train.accumulate
+    what = "devices" if config.train.accumulate == 1 else "devices x train.accumulate"
+    require_divisible(config.train.batch_size, pieces, what=what)
+    with workers.one_line(), workers.run_directory(run) as own_run:
+        with workers.chief_first():
+            config, source = open_data(config, run, is_chief=workers.is_chief)
+            run.require_same(config)
+            if workers.is_chief:
+                mend(run)
+        num_images = source.num_images(config.data.train_split)
+        require_full_batch(config, num_images=num_images)
+        workers.require_same({**settings_sum(config), "number of training images": num_images})
+        own_run.start(config, source.class_names)
+        training = Training(
+            config,
+            source,
+            run=own_run,
+            observer=ProgressBar() if workers.is_chief else LeftOut(),
+            stop=stop,
+            workers=workers,
+            resume_from=run,
+        )
+        workers.require_same({"step in the checkpoints of --model_dir": training.learner.step})
+        if workers.is_chief:
+            _announce(config, run, source, training=training)
+        after_epoch = None
+        if validate:
+            learner, keeps_best = training.learner, archive_best and workers.is_chief
+            after_epoch = validator(
+                learner,
+                open_evaluator(config, learner.model, strategy=training.strategy),
+                open_split(config, source, own_run, split=config.data.minival_split),
+                best=BestCheckpoint(learner, own_run) if keeps_best else None,
+                workers=workers,
+                stop=stop,
+            )
+        stopped_by = training.run(after_epoch=after_epoch)
+        return _finish(config, training, source, own_run, stopped_by, workers, eval_name=eval_name)
+
+
+def _finish(
+    config: Config,
+    training: Training,
+    source: Source,
+    run: RunDirectory,
+    stopped_by: int | None,
+    workers: Workers,
+    *,
+    eval_name: str | None,
+) -> int:
+    """Says how a training ended, and evaluates it if it was not stopped; returns the exit code."""
+    learner = training.learner
+    done = f"after step {learner.step} of {training.plan[-1].end_step}"
+    if workers.is_chief:
+        _draw(config, run)
     if stopped_by is not None:
-        print(f"stopped {done}; saved in {run.path}; the same command goes on from there")
+        if workers.is_chief:
+            print(f"stopped {done}; saved in {run.path}; the same command goes on from there")
         return 128 + stopped_by
-    if training.learner.step < training.plan[-1].end_step:
+    if workers.is_chief and learner.step < training.plan[-1].end_step:
         print(f"ended {done}: no better minival top-1 in {config.train.patience} epochs")
-    images = _input(config, source, run, split=config.data.eval_split)
-    metrics = _evaluate_learner(training.learner, evaluator, images)
-    report_result(config, run, metrics, eval_name=eval_name)
-    print(
-        f"\nwritten to {run.path}: checkpoints/, {'best/, ' if archive_best else ''}config.yaml, "
-        "labels.txt, metrics.jsonl, "
-        f"{run.curves_file.name}, tensorboard/, {result_file(run, eval_name).name}"
-    )
+    images = open_split(config, source, run, split=config.data.eval_split)
+    evaluator = open_evaluator(config, learner.model, strategy=training.strategy)
+    metrics = evaluate_learner(learner, evaluator, images, workers=workers)
+    if workers.is_chief:
+        report_result(config, run, metrics, eval_name=eval_name)
+        best = "best/, " if run.best.is_dir() else ""
+        print(
+            f"\nwritten to {run.path}: checkpoints/, {best}config.yaml, labels.txt, "
+            f"metrics.jsonl, {run.curves_file.name}, tensorboard/, "
+            f"{result_file(run, eval_name).name}"
+        )
     return 0
 
 
@@ -113,31 +157,42 @@ def evaluate(config: Config, run: RunDirectory, *, eval_name: str | None) -> int
     follows = holder(run.lock_file) is not None
     checkpoints = new_checkpoints(run)
     checkpoint: str | None = next(checkpoints)
-    config, source = _open(config, run)
-    images = _input(config, source, run, split=config.data.eval_split)
-    model = build_model(config.model)
-    evaluator = _evaluator(config, model)
-    metrics: Metrics = {}
-    while checkpoint is not None:
-        try:
-            metrics = _evaluate_checkpoint(checkpoint, model, evaluator, images)
-        except RunError:
-            # The training keeps but a few checkpoints; this one may be gone by now.
-            if not follows or is_whole(checkpoint):
-                raise
-        else:
-            if follows:
-                keep_result(config, run, metrics, eval_name=eval_name, checkpoint=checkpoint)
-        checkpoint = next(checkpoints, None)
+    workers = build_workers(config)
+    with workers.one_line():
+        with workers.chief_first():
+            config, source = open_data(config, run, is_chief=workers.is_chief)
+        workers.require_same(settings_sum(config))
+        images = open_split(config, source, run, split=config.data.eval_split)
+        with workers.strategy.scope():
+            model = build_model(config.model)
+        evaluator = open_evaluator(config, model, strategy=workers.strategy)
+        metrics: Metrics = {}
+        while checkpoint is not None:
+            try:
+                metrics = _evaluate_checkpoint(checkpoint, model, evaluator, images, workers)
+            except RunError:
+                # The training keeps but a few checkpoints; this one may be gone by now.
+                if not follows or is_whole(checkpoint):
+                    raise
+            else:
+                if follows:
+                    keep_result(config, run, metrics, eval_name=eval_name, checkpoint=checkpoint)
+            # Several processes would see new ones at different times.
+            checkpoint = next(checkpoints, None) if workers.alone else None
     if not metrics:
         raise RunError(f"no checkpoint of '{run.checkpoints}' stayed long enough to be evaluated")
-    report_result(config, run, metrics, eval_name=eval_name)
-    print(f"\nwritten to {result_file(run, eval_name)}")
+    if workers.is_chief:
+        report_result(config, run, metrics, eval_name=eval_name)
+        print(f"\nwritten to {result_file(run, eval_name)}")
     return 0
 
 
 def _evaluate_checkpoint(
-    checkpoint: str, model: keras.Model, evaluator: Evaluator, images: EvaluationInput
+    checkpoint: str,
+    model: keras.Model,
+    evaluator: Evaluator,
+    images: EvaluationInput,
+    workers: Workers,
 ) -> Metrics:
     # All is read before the long work: a training may remove the checkpoint meanwhile.
     weights = {}
@@ -147,7 +202,7 @@ def _evaluate_checkpoint(
     metrics = {}
     for name, values in weights.items():
         model.set_weights(values)
-        metrics[name] = _measure(evaluator, images)
+        metrics[name] = measure(evaluator, images, workers=workers)
     return metrics
 
 
@@ -172,7 +227,7 @@ def infer(config: Config, run: RunDirectory, images: Sequence[pathlib.Path], *, 
 
 def preview(config: Config, run: RunDirectory) -> int:
     """Draws ``preview.png`` and ``schedule.png``: what the network will see, and when."""
-    config, source = _open(config, run)
+    config, source = open_data(config, run)
     run.create()
     num_images = source.num_images(config.data.train_split)
     require_full_batch(config, num_images=num_images)
@@ -188,54 +243,6 @@ def preview(config: Config, run: RunDirectory) -> int:
         print(f"{row.title}: {', '.join(row.strengths)}")
     print(f"\nwritten to {run.path}: {', '.join(written)}")
     return 0
-
-
-def _open(config: Config, run: RunDirectory) -> tuple[Config, Source]:
-    """Opens the data set, and completes the configuration with what only the data set tells."""
-    if config.data.source == "folder":
-        run.create()  # the split of the images is written there
-    source = build_source(config, listing_file=run.split_file)
-    train_split, minival_split, eval_split = source.default_splits
-    config = with_facts(
-        config,
-        {
-            "model.num_classes": source.num_classes,
-            "data.train_split": train_split,
-            "data.minival_split": minival_split,
-            "data.eval_split": eval_split,
-        },
-    )
-    if source.num_classes != config.model.num_classes:
-        raise UserError(
-            f"model.num_classes is {config.model.num_classes}, but {config.data.ds_name} has "
-            f"{source.num_classes} classes"
-        )
-    return config, source
-
-
-def _input(config: Config, source: Source, run: RunDirectory, *, split: str) -> EvaluationInput:
-    return EvaluationInput(config, source, split=split, skipped=SkippedLog(run.bad_images_file))
-
-
-def _evaluator(
-    config: Config, model: keras.Model, *, strategy: tf.distribute.Strategy | None = None
-) -> Evaluator:
-    return build_evaluator(
-        model,
-        loss_type=config.train.loss_type,
-        multi_label=config.data.multi_label,
-        strategy=strategy,
-    )
-
-
-def _measure(
-    evaluator: Evaluator, images: EvaluationInput, stop: StopRequest | None = None
-) -> dict[str, float]:
-    with stop.at_once() if stop else contextlib.nullcontext():
-        try:
-            return evaluator(images.batches())
-        except tf.errors.OpError as error:
-            images.raise_bad_image(error)
 
 
 def _announce(config: Config, run: RunDirectory, source: Source, *, training: Training) -> None:
@@ -254,42 +261,6 @@ def _announce(config: Config, run: RunDirectory, source: Source, *, training: Tr
     )
     if training.learner.step:
         print(f"going on after step {training.learner.step} of {last.end_step}", flush=True)
-
-
-def _evaluate_learner(
-    learner: Learner,
-    evaluator: Evaluator,
-    images: EvaluationInput,
-    stop: StopRequest | None = None,
-) -> Metrics:
-    metrics = {"raw": _measure(evaluator, images, stop)}
-    if learner.average is not None:
-        with learner.average.swapped():  # never stopped half way
-            metrics["ema"] = _measure(evaluator, images, stop)
-    return metrics
-
-
-def _validator(
-    learner: Learner,
-    evaluator: Evaluator,
-    images: EvaluationInput,
-    *,
-    best: BestCheckpoint | None,
-    stop: StopRequest,
-) -> Callable[[], dict[str, float]]:
-    def after_epoch() -> dict[str, float]:
-        metrics = _evaluate_learner(learner, evaluator, images, stop)
-        line = {
-            f"minival{'_ema' if name == 'ema' else ''}_{key}": values[key]
-            for name, values in metrics.items()
-            for key in values
-            if key != "images"
-        }
-        if best is not None:
-            best.offer({name: values["top1"] for name, values in metrics.items()})
-        return line
-
-    return after_epoch
 
 
 def _draw(config: Config, run: RunDirectory) -> None:

@@ -6,40 +6,10 @@ A default stands here and nowhere else. ``docs/hparams.md`` is printed from this
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 from ml_collections import config_dict
 
+from hparams.key import Key
 from hparams.preprocess import NORMALISATIONS
-
-
-@dataclasses.dataclass(frozen=True)
-class Key:
-    """One configuration key.
-
-    Attributes:
-      default: the value where no model, data set or user sets another; None means "not set".
-      kind: bool, int, float, str or list (of ``item`` values).
-      meaning: unit and meaning, one line.
-      low: smallest value allowed, if any.
-      high: largest value allowed, if any.
-      above: the value must be greater than this, if given.
-      choices: the only values allowed, if given.
-      item: type of a list's items.
-      length: exact number of a list's items, if fixed.
-    """
-
-    default: Any
-    kind: type
-    meaning: str
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
-    choices: tuple[str, ...] = ()
-    item: type = str
-    length: int | None = None
-
 
 KEYS: dict[str, Key] = {
     # ------------------------------------------------------------------ model
@@ -66,6 +36,18 @@ KEYS: dict[str, Key] = {
     "model.act_fn": Key("silu", str, "activation", choices=("silu", "relu", "relu6", "gelu")),
     "model.bn_momentum": Key(0.99, float, "decay of BatchNorm statistics a step", low=0, high=1),
     "model.bn_epsilon": Key(1e-3, float, "BatchNorm epsilon, added to the variance", above=0),
+    "model.bn_type": Key(
+        "per_replica",
+        str,
+        "training normalises by the moments of each device's images, or (sync) of all devices'",
+        choices=("per_replica", "sync"),
+    ),
+    "model.bn_mode": Key(
+        "train",
+        str,
+        "frozen: training uses and keeps the moving statistics, for fine-tuning",
+        choices=("train", "frozen"),
+    ),
     "model.survival_prob": Key(
         0.8,
         float,
@@ -261,13 +243,22 @@ KEYS: dict[str, Key] = {
     "runtime.strategy": Key(
         "auto",
         str,
-        "devices: auto takes all GPUs, else the CPU; none takes one device",
-        choices=("auto", "none", "cpu", "gpu", "tpu"),
+        "devices: auto takes the workers of TF_CONFIG, or all GPUs, or the CPU; none takes one",
+        choices=("auto", "none", "cpu", "gpu", "multi_worker", "tpu"),
     ),
     "runtime.xla": Key(False, bool, "compile the training step, once for each image size"),
     "runtime.steps_per_loop": Key(
         1, int, "steps between looks at stop requests and metrics", low=1
     ),
+    "runtime.worker_timeout_seconds": Key(
+        300, int, "seconds that the workers of TF_CONFIG wait for each other at the start", low=1
+    ),
+    "runtime.tpu": Key(
+        None, str, "name or grpc:// address of the TPU; not set: TPU_NAME, or else this machine's"
+    ),
+    "runtime.tpu_zone": Key(None, str, "zone of the TPU; not set: this machine's"),
+    "runtime.gcp_project": Key(None, str, "project of the TPU; not set: this machine's"),
+    "runtime.tpu_job_name": Key("worker", str, "job name of the TPU's workers"),
     "runtime.keep_checkpoint_max": Key(5, int, "checkpoints kept", low=1),
     "runtime.save_checkpoint_epochs": Key(1, int, "epochs between checkpoints", low=1),
 }

@@ -50,6 +50,10 @@ def _impossible_step(config: config_dict.ConfigDict) -> list[str]:
             problems.append(f"train.{key} is no regular expression: {error}: '{train[key]}'")
     if train.size_schedule == "random" and train.size_steps and runtime.xla:
         problems.append("runtime.xla compiles for each size: give train.size_steps=0 (an epoch)")
+    if config.model.bn_type == "sync" and runtime.xla:
+        problems.append("model.bn_type=sync exchanges moments, which runtime.xla cannot compile")
+    if runtime.strategy == "tpu" and runtime.xla:
+        problems.append("runtime.xla is for GPUs and CPUs: a TPU compiles in any case")
     first, last = train.profile
     if not (1 <= first <= last or first == last == 0):
         problems.append(f"train.profile must be two steps from 1 on, rising, got {[first, last]}")
@@ -57,7 +61,10 @@ def _impossible_step(config: config_dict.ConfigDict) -> list[str]:
 
 
 # All that can be changed of a body from keras.applications; it is otherwise as it is.
-_RESNET_KEYS = ("preprocess", "bn_momentum", "dropout_rate", "dropout_base", "num_classes")
+_RESNET_KEYS = (
+    *("preprocess", "bn_momentum", "bn_type", "bn_mode"),
+    *("dropout_rate", "dropout_base", "num_classes"),
+)
 
 
 def _impossible_model(model: config_dict.ConfigDict) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hparams.base import KEYS, Key
+from hparams.base import KEYS
+from hparams.key import Key
 
 
 def markdown() -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from hparams import base
 from hparams.errors import UserError
+from hparams.key import Key
 from hparams.registry import did_you_mean
 
 Overrides = Union[str, Mapping[str, Any], None]
@@ -134,7 +135,7 @@ def checked(name: str, value: Any) -> Any:
     return [_checked_scalar(name, item, kind=key.item, key=key) for item in value]
 
 
-def _checked_scalar(name: str, value: Any, *, kind: type, key: base.Key) -> Any:
+def _checked_scalar(name: str, value: Any, *, kind: type, key: Key) -> Any:
     try:
         value = _CONVERTERS[kind](value)
     except (TypeError, ValueError, OverflowError):

@@ -143,14 +143,18 @@ def require_trainable(config: Config) -> None:
 
     Raises:
       ConfigError: if the batch is larger than the training split (where its size is known without
-        opening it), or if the configuration asks for devices that this version cannot use.
+        opening it), or if the configuration asks for what its devices cannot do.
     """
     problems = []
     row = find_dataset(config.data.ds_name)[1]
     if row.train is not None and config.data.train_split == row.train.name:
         problems += _too_large_a_batch(config, images=row.train.num_images)
-    if config.runtime.strategy == "tpu":
-        problems.append("runtime.strategy=tpu is not available yet; give auto, none, cpu or gpu")
+    train = config.train
+    if config.runtime.strategy == "tpu" and train.size_schedule == "random" and train.size_steps:
+        problems.append(
+            "a TPU compiles the network for each image size, so sizes cannot change within an "
+            "epoch: give train.size_steps=0 (a size an epoch) with train.size_schedule=random"
+        )
     if problems:
         raise ConfigError(problems)
 

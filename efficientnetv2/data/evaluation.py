@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NoReturn
 
 import tensorflow as tf
@@ -9,6 +10,7 @@ import tensorflow as tf
 from efficientnetv2.data.broken import Nest, SkippedLog, prepare_readable, raise_bad_image
 from efficientnetv2.data.decode import decode_evaluation
 from efficientnetv2.data.preprocess import normalise
+from efficientnetv2.data.share import WHOLE, Share
 from efficientnetv2.data.sources import Source
 from efficientnetv2.data.targets import target_of
 from hparams.resolve import Config
@@ -33,23 +35,27 @@ class EvaluationInput:
         self._split = split
         self._skipped = skipped if config.data.on_bad_image == "skip" else None
 
-    def batches(self) -> tf.data.Dataset:
-        """Returns every image exactly once, in order; the last batch may be smaller.
+    def batches(self, share: Share = WHOLE) -> tf.data.Dataset:
+        """Returns every image exactly once, in order; a batch may be smaller than the others.
+
+        Args:
+          share: image n is in the share of index n modulo its count.
 
         Yields:
           Images float32 ``[b, S, S, 3]``, normalised, and targets float32 ``[b, K]``.
         """
-        batch_size = self._config.eval.batch_size
+        batch_size = self._rows(share)
         plain = tf.autograph.experimental.do_not_convert
         prepare = plain(self._prepare)
+        references = self._references(share)
         if self._skipped is None:
-            prepared = self._references().map(
+            prepared = references.map(
                 prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
             )
             batches = prepared.batch(batch_size)
         else:
             tried = prepare_readable(
-                self._references(),
+                references,
                 prepare,
                 batch_size=batch_size,
                 drop_remainder=False,
@@ -60,21 +66,37 @@ class EvaluationInput:
             batches = readable.map(plain(lambda _, images, targets: (images, targets)))
         return batches.prefetch(tf.data.AUTOTUNE)
 
-    def raise_bad_image(self, error: tf.errors.OpError) -> NoReturn:
-        """Raises a ``DataError`` that names the first unreadable image, or ``error``."""
+    def padded(self, share: Share = WHOLE) -> tf.data.Dataset:
+        """Returns the batches of a share, filled up as ``padded`` does, for its replicas."""
+        return padded(
+            self.batches(share),
+            share,
+            num_images=self._source.num_images(self._split),
+            batch_size=self._rows(share),
+            image_shape=(self._config.eval.isize, self._config.eval.isize, 3),
+        )
+
+    def _rows(self, share: Share) -> int:
+        """Images a batch of one replica: a small data set is not blown up to the batch size."""
+        images = min(self._config.eval.batch_size, self._source.num_images(self._split))
+        return -(-images // (share.count * share.replicas))
+
+    def raise_bad_image(self, error: tf.errors.OpError, share: Share = WHOLE) -> NoReturn:
+        """Raises a ``DataError`` that names a share's first unreadable image, or ``error``."""
         raise_bad_image(
             error,
             self._source,
-            self._references(),
+            self._references(share),
             split=self._split,
             prepare=self._prepare,
         )
 
-    def _references(self) -> tf.data.Dataset:
+    def _references(self, share: Share) -> tf.data.Dataset:
         references = self._source.references(
             self._split, seed=None, buffer=1, skip_broken=self._skipped is not None
         )
-        return references.enumerate()
+        references = references.enumerate()
+        return references.shard(share.count, share.index) if share.count > 1 else references
 
     def _prepare(self, index: tf.Tensor, reference: Nest) -> tuple[tf.Tensor, tf.Tensor]:
         del index
@@ -85,6 +107,54 @@ class EvaluationInput:
             share=self._config.train.loss_type == "softmax",
         )
         return evaluation_image(self._config, encoded), target
+
+
+def padded(
+    batches: tf.data.Dataset,
+    share: Share,
+    *,
+    num_images: int,
+    batch_size: int,
+    image_shape: tuple[int, int, int],
+) -> tf.data.Dataset:
+    """Fills batches up with blank images, and adds blank batches where others have more.
+
+    So every replica runs as many steps as any other, on batches of one shape, which replicas that
+    add up their results must do; a TPU takes no other.
+
+    Args:
+      batches: images float32 ``[b, H, W, C]`` and targets ``[b, K]``, b at most ``batch_size``; of
+        a share in which no more than every ``share.count``-th image is, rounded up.
+      share: of the images; its replicas take turns with the batches.
+      num_images: of all shares together, at most.
+      batch_size: images a batch of one replica.
+      image_shape: ``(H, W, C)``.
+
+    Yields:
+      Images ``[batch_size, H, W, C]``, targets ``[batch_size, K]``, and bool ``[batch_size]``:
+      which images are real.
+    """
+    classes = batches.element_spec[1].shape[-1]
+
+    @tf.autograph.experimental.do_not_convert
+    def fill(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        count = tf.shape(images)[0]
+        more = batch_size - count
+        images = tf.pad(images, [[0, more], [0, 0], [0, 0], [0, 0]])
+        return (
+            tf.ensure_shape(images, [batch_size, *image_shape]),
+            tf.ensure_shape(tf.pad(targets, [[0, more], [0, 0]]), [batch_size, classes]),
+            tf.ensure_shape(tf.range(batch_size) < count, [batch_size]),
+        )
+
+    filled = batches.map(fill, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    blank = tf.nest.map_structure(
+        lambda spec: tf.zeros(spec.shape, spec.dtype), filled.element_spec
+    )
+    most = math.ceil(math.ceil(num_images / share.count) / batch_size)
+    steps = math.ceil(most / share.replicas)
+    blanks = tf.data.Dataset.from_tensors(blank).repeat()
+    return filled.concatenate(blanks).take(steps * share.replicas).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_image(config: Config, encoded: tf.Tensor) -> tf.Tensor:

@@ -25,6 +25,7 @@ from efficientnetv2.data.mix import mix
 from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.data.service import served
 from efficientnetv2.data.settings import SettingsSchedule
+from efficientnetv2.data.share import WHOLE, Share
 from efficientnetv2.data.sources import Source
 from efficientnetv2.data.targets import target_of
 from efficientnetv2.data.training_image import Augmentation
@@ -86,22 +87,31 @@ class TrainingInput:
     service_streams: int = 1
     parts: int = 1
 
-    def batches(self, *, start_step: int = 0) -> tf.data.Dataset:
+    def batches(self, *, start_step: int = 0, share: Share = WHOLE) -> tf.data.Dataset:
         """Returns an endless stream of training batches, or of their parts.
+
+        Only the images of the share are decoded. Mixing takes its partners from the share, too: of
+        one share, whatever its replicas, the batches are those of a single device, and of several
+        where nothing is mixed.
 
         Args:
           start_step: the step of the first batch, counted from the start of the training.
+          share: the rows of each batch that are wanted; count times replicas divides every one.
 
         Yields:
-          Images float32 ``[B, S, S, 3]``, normalised, and targets float32 ``[B, num_classes]``.
+          Images float32 ``[B, S, S, 3]``, normalised, and targets float32 ``[B, num_classes]``; of
+          a share, its replicas' parts one after the other, ``[B / count / replicas, ...]``.
         """
         streams = [
-            self._leg(leg, end, start_step=start_step) for leg, end in self._legs_from(start_step)
+            self._leg(leg, end, start_step=start_step, share=share)
+            for leg, end in self._legs_from(start_step)
         ]
         joined = functools.reduce(tf.data.Dataset.concatenate, streams)
         return joined.prefetch(tf.data.AUTOTUNE)
 
-    def raise_bad_image(self, error: tf.errors.OpError, *, step: int) -> NoReturn:
+    def raise_bad_image(
+        self, error: tf.errors.OpError, *, step: int, share: Share = WHOLE
+    ) -> NoReturn:
         """Raises a one-line error that names the image at which the batch of a step failed.
 
         Raises:
@@ -112,7 +122,9 @@ class TrainingInput:
         raise_bad_image(
             error,
             self.source,
-            self._references(leg, end, start_step=step).take(leg.batch_size),
+            self._rows(self._references(leg, end, start_step=step), leg, share).take(
+                leg.batch_size // share.count
+            ),
             split=self.split,
             prepare=functools.partial(self._prepare, leg),
         )
@@ -122,10 +134,26 @@ class TrainingInput:
         pairs = zip(self.legs, [*self.legs[1:], None])
         return [(leg, end) for leg, end in pairs if end is None or step < end.first_step]
 
-    def _leg(self, leg: Leg, end: Leg | None, *, start_step: int) -> tf.data.Dataset:
-        references = self._references(leg, end, start_step=start_step)
+    def _leg(self, leg: Leg, end: Leg | None, *, start_step: int, share: Share) -> tf.data.Dataset:
+        references = self._rows(self._references(leg, end, start_step=start_step), leg, share)
+        batches = self._made(leg, end, references, start_step=start_step, share=share)
+        if share.replicas == 1:
+            return batches
+        rows = leg.batch_size // self.parts // share.count // share.replicas
+        return batches.rebatch(rows, drop_remainder=True)
+
+    def _made(
+        self,
+        leg: Leg,
+        end: Leg | None,
+        references: tf.data.Dataset,
+        *,
+        start_step: int,
+        share: Share,
+    ) -> tf.data.Dataset:
+        """Batches of references, made here or by the service."""
         if self.service is None:
-            return self._batches_of(leg, references)
+            return self._batches_of(leg, references, share)
 
         def part(number: tf.Tensor) -> tf.data.Dataset:
             mine = references.filter(
@@ -133,7 +161,7 @@ class TrainingInput:
                     self._step(leg, epoch, index) % self.service_streams == number
                 )
             )
-            return self._batches_of(leg, mine)
+            return self._batches_of(leg, mine, share)
 
         return served(
             part,
@@ -153,6 +181,13 @@ class TrainingInput:
         examples = epochs.flat_map(lambda epoch: self._one_epoch(leg, epoch))
         return examples.skip(step * leg.batch_size)
 
+    def _rows(self, references: tf.data.Dataset, leg: Leg, share: Share) -> tf.data.Dataset:
+        """A share's references: each batch or part of one is cut evenly, and it has one piece."""
+        if share.count == 1:
+            return references
+        pieces = references.batch(leg.batch_size // self.parts // share.count, drop_remainder=True)
+        return pieces.shard(share.count, share.index).unbatch()
+
     def _one_epoch(self, leg: Leg, epoch: tf.Tensor) -> tf.data.Dataset:
         seed = self.seed * _PRIME + epoch
         skip = self.skipped is not None
@@ -164,15 +199,16 @@ class TrainingInput:
         used = shuffled.take(leg.steps_per_epoch * leg.batch_size).enumerate()
         return used.map(lambda index, reference: (epoch, index, reference))
 
-    def _batches_of(self, leg: Leg, references: tf.data.Dataset) -> tf.data.Dataset:
+    def _batches_of(self, leg: Leg, references: tf.data.Dataset, share: Share) -> tf.data.Dataset:
         parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
         # Nothing here has control flow that AutoGraph would have to convert, which takes seconds.
         plain = tf.autograph.experimental.do_not_convert
         prepare = plain(functools.partial(self._prepare, leg))
-        size = leg.batch_size // self.parts
+        size = leg.batch_size // self.parts // share.count
+        mix_rows = functools.partial(self._mix, index=share.index)
         if self.skipped is None:
             batches = references.map(prepare, **parallel).batch(size, drop_remainder=True)
-            return batches.map(plain(self._mix), **parallel)
+            return batches.map(plain(mix_rows), **parallel)
         batches = prepare_readable(
             references,
             prepare,
@@ -182,7 +218,7 @@ class TrainingInput:
             log=self.skipped,
         )
         filled = functools.partial(fill, batch_size=size)
-        return batches.map(plain(lambda places, *b: self._mix(*filled(places, b))), **parallel)
+        return batches.map(plain(lambda places, *b: mix_rows(*filled(places, b))), **parallel)
 
     def _step(self, leg: Leg, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         epochs = epoch - leg.first_epoch
@@ -199,14 +235,14 @@ class TrainingInput:
         return number, image, target
 
     def _mix(
-        self, numbers: tf.Tensor, images: tf.Tensor, targets: tf.Tensor
+        self, numbers: tf.Tensor, images: tf.Tensor, targets: tf.Tensor, *, index: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
         settings = self.settings.at(numbers[0] // self.parts)
         images = normalise(images, self.augmentation.preprocess)
         return mix(
             images,
             targets,
-            tf.stack([tf.constant(self.seed * _PRIME + _MIX, tf.int64), numbers[0]]),
+            tf.stack([tf.constant(self.seed * _PRIME + _MIX + index, tf.int64), numbers[0]]),
             mixup_alpha=settings.mixup_alpha,
             cutmix_alpha=settings.cutmix_alpha,
             table=self.augmentation.ops,

@@ -1,4 +1,4 @@
-"""Cost of a network: a ``keras.Model`` of fixed input size in; multiply-adds out."""
+"""Cost of a network: a ``keras.Model`` of fixed input size in; multiply-adds or bytes out."""
 
 from __future__ import annotations
 
@@ -20,9 +20,49 @@ def multiply_adds(model: keras.Model) -> int:
     Raises:
       ValueError: if the input size is not fixed.
     """
-    if None in model.input_shape[1:]:
-        raise ValueError(f"multiply_adds wants a fixed input size, got {model.input_shape}")
+    _require_fixed_size(model)
     return sum(_layer_multiply_adds(layer) for layer in model.layers)
+
+
+def activation_bytes(model: keras.Model, *, bytes_per_value: int = 4) -> int:
+    """Counts the memory of the activations that training keeps for one image's backward pass.
+
+    These are the inputs of all layers whose gradient is made from their input: convolutions, dense
+    layers, BatchNormalization, activations and products, each tensor once. So a convolution with
+    BatchNormalization and SiLU keeps three tensors: its input, and those of the other two. What is
+    held for a moment only (the gradients on their way, the workspace of a kernel) is not counted,
+    nor are the weights.
+
+    Args:
+      model: as in ``multiply_adds``.
+      bytes_per_value: 4 for float32, 2 for bfloat16.
+
+    Raises:
+      ValueError: if the input size is not fixed.
+    """
+    _require_fixed_size(model)
+    kept = {
+        id(tensor): math.prod(tensor.shape[1:])
+        for layer in model.layers
+        if isinstance(layer, _KEEPS_INPUT)
+        for tensor in keras.tree.flatten(layer.input)
+    }
+    return bytes_per_value * sum(kept.values())
+
+
+_KEEPS_INPUT = (
+    keras.layers.Dense,
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.BatchNormalization,
+    keras.layers.Activation,
+    keras.layers.Multiply,
+)
+
+
+def _require_fixed_size(model: keras.Model) -> None:
+    if None in model.input_shape[1:]:
+        raise ValueError(f"the cost is of a fixed input size, got {model.input_shape}")
 
 
 def _layer_multiply_adds(layer: keras.layers.Layer) -> int:

@@ -2,8 +2,9 @@
 
 The builder takes its normalisation and dropout layers from a ``LayerSet``. ``STOCK_LAYERS`` are
 plain Keras: what is saved and exported. ``training_layers`` has the same weights under the same
-names, and adds what only training wants: the fused BatchNormalization kernel, a dropout rate that
-can change without a new trace, and dropout masks that are a function of the step.
+names, and adds what only training wants: BatchNormalization by the fused kernel, over all devices
+or frozen, a dropout rate that can change without a new trace, and dropout masks that are a function
+of the step.
 """
 
 from __future__ import annotations
@@ -73,10 +74,21 @@ class TrainingState:
         self.seed = seed
 
 
-def training_layers(state: TrainingState) -> LayerSet:
-    """Returns the layers for a network that will be trained under ``state``."""
+def training_layers(
+    state: TrainingState, *, bn_type: str = "per_replica", bn_mode: str = "train"
+) -> LayerSet:
+    """Returns the layers for a network that will be trained under ``state``.
+
+    Args:
+      state: read at each step.
+      bn_type: ``per_replica`` normalises by the moments of one replica's images, ``sync`` by those
+        of all replicas' images.
+      bn_mode: ``train``, or ``frozen``: by the moving statistics, which stay as they are; offsets
+        and scales are still trained.
+    """
+    kinds = {"per_replica": FusedBatchNormalization, "sync": SyncBatchNormalization}
     return LayerSet(
-        batch_normalization=FusedBatchNormalization,
+        batch_normalization=FrozenBatchNormalization if bn_mode == "frozen" else kinds[bn_type],
         head_dropout=lambda _, name: StepDropout(state.dropout_rate, state=state, name=name),
         block_dropout=lambda rate, name: StepDropout(
             rate, state=state, noise_shape=_PER_IMAGE, name=name
@@ -139,10 +151,13 @@ class StepDropout(keras.layers.Layer):
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """BatchNormalization that trains through TensorFlow's fused kernel.
+    """BatchNormalization that trains through TensorFlow's fused kernel, by each replica's images.
 
     Keras 3 computes the moments in ops of their own. The kernel also returns the UNBIASED variance,
     so the moving variance follows that, as in Keras 2 and the official code (Keras 3: biased).
+
+    Each replica moves its own statistics; ``own_statistics`` are to be averaged after each step, or
+    what is saved, evaluated and resumed would be one replica's.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -161,6 +176,64 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             data_format="NHWC" if self.axis in (-1, 3) else "NCHW",
             is_training=True,
         )
+        self.move(mean, variance)
+        return outputs
+
+    def move(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Takes the moving statistics one step towards a batch's, ``[C]`` each."""
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
-        return outputs
+
+
+class SyncBatchNormalization(FusedBatchNormalization):
+    """BatchNormalization by the moments of all replicas' images, which must be as many in each.
+
+    The gradient is that of one device with the whole batch. One all-reduce a direction and layer
+    carries both moments, as in arXiv 1711.07240, section 3.3; with one replica it is the fused
+    kernel.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
+        """Normalises ``[B, H, W, C]`` (or channels first) by the global batch's statistics."""
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync if context else 1
+        if not training or not self.trainable or len(inputs.shape) != 4 or replicas == 1:
+            return super().call(inputs, training=training, mask=mask)
+        channel = self.axis % 4
+        axes = [axis for axis in range(4) if axis != channel]
+        shape = [-1 if axis == channel else 1 for axis in range(4)]
+        values = tf.cast(inputs, tf.float32)
+        mean, variance = tf.nn.moments(values, axes)
+        # The variance is about the mean of all: E[v + (m - a)^2] - (E[m] - a)^2 for any a. Near the
+        # mean, a leaves no digits to cancel.
+        about = tf.stop_gradient(tf.convert_to_tensor(self.moving_mean))
+        both = tf.stack([mean - about, variance + (mean - about) ** 2])
+        offset, square = tf.unstack(context.all_reduce(tf.distribute.ReduceOp.MEAN, both))
+        mean, variance = offset + about, square - offset**2
+        outputs = tf.nn.batch_normalization(
+            values,
+            *(tf.reshape(v, shape) for v in (mean, variance, self.beta.value, self.gamma.value)),
+            variance_epsilon=self.epsilon,
+        )
+        count = tf.cast(tf.size(values) / tf.shape(values)[channel], tf.float32) * replicas
+        self.move(mean, variance * count / tf.maximum(count - 1.0, 1.0))
+        return tf.cast(outputs, inputs.dtype)
+
+
+class FrozenBatchNormalization(keras.layers.BatchNormalization):
+    """BatchNormalization by the moving statistics, in training too; they stay as they are."""
+
+    def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
+        """Normalises as in inference."""
+        del training
+        return super().call(inputs, training=False, mask=mask)
+
+
+def own_statistics(model: keras.Model) -> list[tf.Variable]:
+    """Returns the moving statistics in which replicas differ after a step."""
+    return [
+        variable.value
+        for layer in model.layers
+        if type(layer) is FusedBatchNormalization
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]

@@ -16,12 +16,25 @@ _NAMES = 5  # shown of the images that were left out
 _READ_SECONDS = 0.5  # reading the metrics waits for the device
 
 
-class ProgressBar(Observer):
+class LeftOut(Observer):
+    """Says which images were left out, and nothing else: for workers that are not the chief."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stdout  # Orbit's prints are silenced by replacing sys.stdout
+
+    def bad_images(self, names: list[str]) -> None:
+        """Prints the first names."""
+        first = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
+        images = f"{len(names)} image{'s' if len(names) > 1 else ''}"
+        print(f"left out {images} that cannot be read: {first}", file=self._stream, flush=True)
+
+
+class ProgressBar(LeftOut):
     """Stage, epoch, images/s, loss, accuracy and the time left, while a person looks on."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._epochs = 0
-        self._stream = sys.stdout  # Orbit's prints are silenced by replacing sys.stdout
         self._plan: list[Stage] = []
         self._stage: Stage | None = None
         self._bar: tqdm.tqdm | None = None
@@ -86,12 +99,6 @@ class ProgressBar(Observer):
         self._bar.clear()
         print(epoch_line(line, epochs=self._epochs, stages=len(self._plan)), file=self._stream)
         self._stream.flush()
-
-    def bad_images(self, names: list[str]) -> None:
-        """Says which images were left out."""
-        first = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
-        images = f"{len(names)} image{'s' if len(names) > 1 else ''}"
-        print(f"left out {images} that cannot be read: {first}", file=self._stream, flush=True)
 
     def end(self) -> None:
         """Removes the bar."""

@@ -47,9 +47,17 @@ class MovingAverage:
                 var=average.handle, alpha=1.0 - decay, delta=average - value
             )
 
-        extended = tf.distribute.get_strategy().extended
+        strategy = tf.distribute.get_strategy()
+        if isinstance(strategy, tf.distribute.TPUStrategy):  # computes in its replicas alone
+            strategy.run(self.move_here, args=(decay,))
+            return
         for name, average in self.averages.items():
-            extended.update(average, move, args=(self._variables[name],), group=False)
+            strategy.extended.update(average, move, args=(self._variables[name],), group=False)
+
+    def move_here(self, decay: tf.Tensor) -> None:
+        """The same step by a replica, for itself: its values are those of all."""
+        for name, average in self.averages.items():
+            average.assign_sub((1.0 - decay) * (average - self._variables[name]))
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:

@@ -67,8 +67,9 @@ def build_learner(config: Config, rate: LearningRate | StagedRate) -> Learner:
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
     )
     state = TrainingState(step=step, dropout_rate=config.model.dropout_rate, seed=config.train.seed)
+    layers = training_layers(state, bn_type=config.model.bn_type, bn_mode=config.model.bn_mode)
     with _precision(config.train.precision):
-        model = build_model(config.model, layer_set=training_layers(state))
+        model = build_model(config.model, layer_set=layers)
     variables = _trained_variables(model, config.train.varsexp)
     optimizer = build_optimizer(config, KerasSchedule(rate))
     optimizer.build(variables)

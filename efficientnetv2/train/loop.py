@@ -15,13 +15,13 @@ import contextlib
 import io
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import orbit
 import tensorflow as tf
 
 from efficientnetv2.data.broken import SkippedLog
-from efficientnetv2.data.pipeline import Leg, build_training_input
+from efficientnetv2.data.pipeline import build_training_input
 from efficientnetv2.data.sources import Source
 from efficientnetv2.train.divergence import DivergedError, LossWatch, likely_cause
 from efficientnetv2.train.durable import WriteError
@@ -32,12 +32,13 @@ from efficientnetv2.train.profile import build_profile
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.saving import Checkpoints
 from efficientnetv2.train.schedules import build_learning_rate
-from efficientnetv2.train.sizes import build_settings
-from efficientnetv2.train.stages import Stage, build_stages, stage_at
+from efficientnetv2.train.sizes import build_settings, legs_of
+from efficientnetv2.train.stages import build_stages, stage_at
 from efficientnetv2.train.step import build_trainer
 from efficientnetv2.train.stopping import Stopped, StopRequest
-from efficientnetv2.train.strategy import build_strategy
+from efficientnetv2.train.strategy import distribute_training, needs_fixed_shapes
 from efficientnetv2.train.summaries import Summaries
+from efficientnetv2.train.workers import Workers, build_workers
 from hparams.errors import UserError
 from hparams.resolve import Config
 
@@ -53,6 +54,8 @@ class Training:
       run: the run directory, started.
       observer: is told of everything.
       stop: the signals that stop it; None: it listens by itself, while it runs.
+      workers: the devices and processes; None: those of the configuration.
+      resume_from: holds the checkpoints, where that is not ``run``.
 
     Attributes:
       learner: the network and all that is trained with it.
@@ -62,6 +65,10 @@ class Training:
       settings: sizes and strengths by step.
     """
 
+    _stop_signal: int | None = None
+    _fed: dict[str, float] | None = None  # the shapes that come in
+    _bad_images_told = 0
+
     def __init__(
         self,
         config: Config,
@@ -70,27 +77,29 @@ class Training:
         run: RunDirectory,
         observer: Observer | None = None,
         stop: StopRequest | None = None,
+        workers: Workers | None = None,
+        resume_from: RunDirectory | None = None,
     ) -> None:
         self._config = config
         self._run = run
         self._observer = observer or Observer()
         self._stop = stop or StopRequest()
+        self._workers = workers or build_workers(config)
         self.plan = build_stages(config, num_images=source.num_images(config.data.train_split))
         self._end_step = self.plan[-1].end_step
         self.settings = build_settings(config, self.plan)
         self._skipped = SkippedLog(run.bad_images_file)
-        self._bad_images_told = 0
         self._input = build_training_input(
             config,
             source,
-            legs=_legs(self.plan),
+            legs=legs_of(self.plan),
             settings=self.settings,
             skipped=self._skipped,
             parts=config.train.accumulate,
         )
         self._rate = build_learning_rate(config, self.plan)
         tf.keras.utils.set_random_seed(config.train.seed)
-        self.strategy = strategy = build_strategy(config.runtime.strategy)
+        self.strategy = strategy = self._workers.strategy
         with strategy.scope():
             self.learner: Learner = build_learner(config, self._rate)
         self.trainer = build_trainer(
@@ -104,7 +113,7 @@ class Training:
         self._watch = LossWatch(self.learner, self._explain)
         self._summaries = Summaries(run.tensorboard)
         self._checkpoints = Checkpoints(self.learner, run, keep=config.runtime.keep_checkpoint_max)
-        restored = self._checkpoints.restore()
+        restored = self._checkpoints.restore(resume_from)
         self._saved = self._place() if restored else None
         self._controller = orbit.Controller(
             global_step=self.learner.state.step,
@@ -147,12 +156,10 @@ class Training:
             except (WriteError, DivergedError):
                 raise
             except (UserError, BrokenPipeError):  # of after_epoch; of an observer that prints
-                self._save()
+                self._save_if_alone()
                 raise
             except tf.errors.OpError as error:
-                if self._config.train.accumulate == 1:  # else parts of the step have been counted
-                    self._save()
-                self._input.raise_bad_image(error, step=self.learner.step)
+                self._name_cause(error)
             finally:
                 self._profile.stop()
                 self._observer.end()
@@ -177,8 +184,6 @@ class Training:
     def _run_stages(self, after_epoch: Callable[[], dict[str, float]] | None) -> None:
         if self._epoch_is_open():  # its time was not kept
             self._close_epoch(after_epoch, steps=0, seconds=0.0)
-        if not self.is_finished:
-            self.trainer.set_input(self._input.batches(start_step=self.learner.step))
         stage = None
         while not self.is_finished:
             if stage != stage_at(self.plan, self.learner.step):
@@ -189,6 +194,7 @@ class Training:
     def _run_epoch(self, after_epoch: Callable[[], dict[str, float]] | None) -> None:
         start, first_step = time.monotonic(), self.learner.step
         end_step = self._epoch_end(first_step)
+        self._feed(first_step)
         # Orbit prints a line a loop; ours come from the observer.
         with contextlib.redirect_stdout(io.StringIO()):
             self._controller.train(end_step, checkpoint_at_completion=False)
@@ -221,7 +227,15 @@ class Training:
         self._record(line)
         if epoch % self._config.runtime.save_checkpoint_epochs == 0 or self.is_finished:
             self._save()
-        self._stop.check()
+        self._stop_if_asked()
+
+    def _feed(self, step: int) -> None:
+        """Opens the input; anew where the devices want fixed shapes and these change."""
+        settings = self.settings.mean(step, step + 1)
+        shapes = {name: settings[name] for name in ("image_size", "batch_size")}
+        if self._fed is None or (needs_fixed_shapes(self.strategy) and shapes != self._fed):
+            self.trainer.set_input(distribute_training(self.strategy, self._input, start_step=step))
+            self._fed = shapes
 
     def _record(self, line: dict[str, Any]) -> None:
         bad = self._skipped.names()
@@ -237,11 +251,28 @@ class Training:
 
     def _after_step(self, step: int) -> None:
         self._watch.note(step)
-        self._observer.step(step, self.learner.metrics.result)
+        self._observer.step(step, self.learner.metrics.here)
         self._profile.after(step)
         # After an epoch's last step its record is written first.
         if step < self._epoch_end(step - 1):
-            self._stop.check()
+            self._stop_if_asked(step)
+
+    def _stop_if_asked(self, step: int | None = None) -> None:
+        number = self._workers.stop_signal(self._stop.number, step=step)
+        if number is not None:
+            raise Stopped(number)
+
+    def _name_cause(self, error: tf.errors.OpError) -> NoReturn:
+        """Saves what is whole, and raises an error for people where TensorFlow's is none."""
+        if self._workers.lost(error):
+            raise error
+        if self._config.train.accumulate == 1:  # else parts of the step have been counted
+            self._save_if_alone()
+        self._input.raise_bad_image(error, step=self.learner.step, share=self._workers.share)
+
+    def _save_if_alone(self) -> None:
+        if self._workers.alone:  # or others, who know of no error, would have to take part
+            self._save()
 
     def _place(self) -> tuple[int, bool]:
         """The one that a checkpoint is of: steps done, and whether their epoch is open."""
@@ -264,13 +295,3 @@ class Training:
             f"its newest checkpoint of step {self._saved[0]}" if self._saved else "no checkpoint"
         )
         return f"{cause}; '{self._run.path}' has {newest}"
-
-
-def _legs(plan: list[Stage]) -> list[Leg]:
-    """Joins stages of the same batch size."""
-    legs: list[Leg] = []
-    for stage in plan:
-        leg = Leg(stage.first_epoch, stage.first_step, stage.steps_per_epoch, stage.batch_size)
-        if not legs or legs[-1].batch_size != leg.batch_size:
-            legs.append(leg)
-    return legs

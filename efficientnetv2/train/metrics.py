@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -34,17 +36,21 @@ _THRESHOLDS = 200  # of the precision-recall curve, evenly spaced in 0..1
 _KS = (1, 5)
 
 
-def multi_label_sums(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+def multi_label_sums(
+    logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor | None = None
+) -> tf.Tensor:
     """Returns what adds up over images and replicas to the metrics of ``multi_label_result``.
 
     Args:
       logits: ``[B, K]``; their sigmoid is the probability of each class.
       targets: ``[B, K]``, above 0 at each label.
+      is_real: bool ``[B]``: the others, which have no label, do not count; None: all do.
 
     Returns:
       float32 vector: images, labels, labels among the 1 and the 5 largest logits; how many of the
       B x K probabilities lie between two thresholds, of labels and of other classes.
     """
+    weight = tf.ones(tf.shape(logits)[0]) if is_real is None else tf.cast(is_real, tf.float32)
     is_label = tf.cast(targets > 0, tf.float32)
     labels = tf.reduce_sum(is_label)
     hits = []
@@ -55,10 +61,9 @@ def multi_label_sums(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     bucket = tf.minimum(bucket, _THRESHOLDS - 1)
     counts = [
         tf.math.bincount(bucket, weights=part, minlength=_THRESHOLDS, maxlength=_THRESHOLDS)
-        for part in (is_label, 1.0 - is_label)
+        for part in (is_label, (1.0 - is_label) * weight[:, tf.newaxis])
     ]
-    images = tf.cast(tf.shape(logits)[0], tf.float32)
-    return tf.concat([tf.stack([images, labels, *hits]), *counts], 0)
+    return tf.concat([tf.stack([tf.reduce_sum(weight), labels, *hits]), *counts], 0)
 
 
 def multi_label_result(sums: np.ndarray) -> dict[str, float]:
@@ -127,17 +132,21 @@ class TrainingMetrics(tf.Module):
 
     def result(self) -> dict[str, float]:
         """Returns the means ``loss``, ``accuracy`` (0..1) and ``gradient_norm``."""
-        loss, correct, images, norm, updates = map(self._read, self._variables_in_order())
+        return self._means(lambda variable: float(tf.convert_to_tensor(variable)))
+
+    def here(self) -> dict[str, float]:
+        """Returns the same over the devices of this process, without a word to the others."""
+        local = tf.distribute.get_strategy().experimental_local_results
+        return self._means(lambda variable: float(sum(map(float, local(variable)))))
+
+    def _means(self, total: Callable[[tf.Variable], float]) -> dict[str, float]:
+        loss, correct, images, norm, updates = map(total, self._variables_in_order())
         images, updates = max(images, 1.0), max(updates, 1.0)
         return {
             "loss": loss / images,
             "accuracy": correct / images,
             "gradient_norm": norm / updates,
         }
-
-    @staticmethod
-    def _read(variable: tf.Variable) -> float:
-        return float(tf.convert_to_tensor(variable))
 
     def _variables_in_order(self) -> tuple[tf.Variable, ...]:
         return self._loss, self._correct, self._images, self._gradient_norm, self._updates

@@ -93,6 +93,12 @@ def _short(error: Exception) -> str:
     return (text.partition("}} ")[2] or text).partition(" [Op:")[0][:300]
 
 
+def mend(run: RunDirectory) -> None:
+    """Finishes or removes what a killed training began to write."""
+    for folder in (run.checkpoints, run.best):
+        checkpoint_files.mend(folder)
+
+
 class Checkpoints:
     """The checkpoints of a training in its run directory.
 
@@ -108,21 +114,26 @@ class Checkpoints:
         self._keep = keep
         self._checkpoint = build_checkpoint(learner)
 
-    def restore(self) -> bool:
+    def restore(self, other: RunDirectory | None = None) -> bool:
         """Reads the newest whole one back, if there is one, and returns whether there is.
 
         What a killed training began to write is finished or removed.
 
+        Args:
+          other: holds it, and belongs to another worker, who sees to it; None: the own directory.
+
         Raises:
           RunError: if all are damaged, or the newest whole one is of another network.
         """
-        for folder in (self._run.checkpoints, self._run.best):
-            checkpoint_files.mend(folder)
-        latest = checkpoint_files.find_checkpoint(self._run)
+        is_own = other is None or other is self._run
+        if is_own:
+            mend(self._run)
+        latest = checkpoint_files.find_checkpoint(other or self._run)
         if latest is None:
             return False
         restore(self._checkpoint, latest)
-        self._prune()
+        if is_own:
+            self._prune()
         return True
 
     def save(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from efficientnetv2.data.pipeline import Leg
 from efficientnetv2.data.settings import SettingsSchedule, StepSettings
 from efficientnetv2.train.stages import SIZE_MULTIPLE, Ends, Stage, build_ends
 from hparams.resolve import Config
@@ -70,3 +71,13 @@ def build_settings(config: Config, plan: Sequence[Stage]) -> SettingsSchedule:
         adaptive=train.adaptive_regularisation,
         seed=train.seed,
     )
+
+
+def legs_of(plan: Sequence[Stage]) -> list[Leg]:
+    """Joins neighbouring stages of the same batch size."""
+    legs: list[Leg] = []
+    for stage in plan:
+        leg = Leg(stage.first_epoch, stage.first_step, stage.steps_per_epoch, stage.batch_size)
+        if not legs or legs[-1].batch_size != leg.batch_size:
+            legs.append(leg)
+    return legs

@@ -5,13 +5,14 @@ Images float32 ``[B, S, S, 3]`` and targets float32 ``[B, K]``; one trace serves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import orbit
 import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.data.settings import SettingsSchedule, StepSettings
+from efficientnetv2.model.layers import own_statistics
 from efficientnetv2.train.learner import Learner
 from hparams.resolve import Config
 
@@ -50,6 +51,7 @@ class Trainer(orbit.AbstractTrainer):
         self._after_step = after_step
         self._accumulate = accumulate
         self._steps_per_loop = steps_per_loop
+        self._statistics = own_statistics(learner.model)
         self._batches: Iterator | None = None
         self._sums: list[tf.Variable] = []
         if accumulate > 1:
@@ -61,9 +63,9 @@ class Trainer(orbit.AbstractTrainer):
             tf.function(self._pass, autograph=False, jit_compile=True) if xla else self._pass
         )
 
-    def set_input(self, dataset: tf.data.Dataset) -> None:
-        """Trains on ``dataset`` from now on: global batches, or parts of them, for all replicas."""
-        self._batches = iter(self._strategy.experimental_distribute_dataset(dataset))
+    def set_input(self, batches: Iterable) -> None:
+        """Trains from now on by ``batches``, as ``strategy.distribute_training`` gives them."""
+        self._batches = iter(batches)
 
     def train(self, num_steps: tf.Tensor) -> dict[str, float]:
         """Runs ``num_steps`` steps and returns the epoch's means so far."""
@@ -94,7 +96,7 @@ class Trainer(orbit.AbstractTrainer):
         with tf.control_dependencies(after):
             if self._learner.average is not None:
                 self._learner.average.update(self._learner.state.step)
-            self._learner.state.step.assign_add(1)
+            self._learner.state.step.assign(self._learner.state.step + 1)  # as a TPU wants it
 
     def _one_pass(self, batches: Iterator, part: tf.Tensor, settings: StepSettings) -> tf.Tensor:
         """Runs one batch, or one part of it, and returns its images."""
@@ -119,7 +121,7 @@ class Trainer(orbit.AbstractTrainer):
                 total.assign_add(gradient)
 
     def _replica_apply(self) -> None:
-        self._update([tf.convert_to_tensor(total) for total in self._sums])
+        self._update(_values(self._sums))
         for total in self._sums:
             total.assign(tf.zeros_like(total))
 
@@ -150,6 +152,11 @@ class Trainer(orbit.AbstractTrainer):
         if self._strategy.num_replicas_in_sync > 1:
             context = tf.distribute.get_replica_context()
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            if self._statistics:
+                own = _values(self._statistics)
+                means = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
+                for moving, mean in zip(self._statistics, means):
+                    moving.assign(mean)
         norm = tf.linalg.global_norm(gradients) / learner.optimizer.scale_loss(1.0)
         learner.metrics.update_gradient(norm)
         learner.optimizer.apply(gradients, learner.variables)
@@ -173,6 +180,10 @@ def build_trainer(
         xla=config.runtime.xla,
         steps_per_loop=config.runtime.steps_per_loop,
     )
+
+
+def _values(variables: list[tf.Variable]) -> list[tf.Tensor]:
+    return [tf.convert_to_tensor(variable) for variable in variables]
 
 
 def _sum_like(variable: keras.Variable) -> tf.Variable:

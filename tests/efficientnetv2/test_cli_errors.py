@@ -52,8 +52,11 @@ WRONG = {
     "--eval_name=a/b": "--eval_name is part of a file's name, got 'a/b'",
     "--epochs=3": "Unknown command line flag 'epochs'",
     "train": "unexpected argument 'train'; flags are written --name=value",
-    "--use_tpu": "runtime.strategy=tpu is not available yet",
-    "--tpu=local": "--tpu needs TPU training",
+    "--use_tpu": "runtime.strategy=tpu, but this machine has no TPU (no /dev/accel*",
+    "--tpu=local": "this machine has no TPU",
+    "--tpu=grpc://localhost:1": "--tpu: nothing answers at 'grpc://localhost:1'",
+    "--hparam_str=runtime.strategy=multi_worker": "multi_worker needs TF_CONFIG on every worker",
+    "--export_to_tpu": "--export_to_tpu needs --mode=export",
 }
 
 
@@ -66,6 +69,27 @@ def test_wrong_argument(argument, message, tmp_path):
     assert message in result.stderr
     assert seconds < LIMIT_SECONDS
     assert list(tmp_path.iterdir()) == []
+
+
+TPU_CONFLICTS = {
+    ("--tpu=local", "--nouse_tpu"): "--tpu=local contradicts --nouse_tpu",
+    (
+        "--tpu=local",
+        "--hparam_str=runtime.strategy=gpu",
+    ): "needs runtime.strategy=tpu",
+    (
+        "--use_tpu",
+        "--hparam_str=train.size_schedule=random",
+    ): "give train.size_steps=0 (a size an epoch)",
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), TPU_CONFLICTS.items())
+def test_what_a_tpu_cannot_do(arguments, message, tmp_path):
+    result, seconds = fastest(*arguments, cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert message in result.stderr
+    assert seconds < LIMIT_SECONDS
 
 
 @pytest.mark.parametrize("mode", ["train", "eval", "infer"])
@@ -157,7 +181,7 @@ def test_a_reader_who_leaves_early_sees_no_traceback(flag):
 def test_main_py_wants_imagenet_on_a_tpu(tmp_path):
     result, _ = fastest(program="main.py", cwd=tmp_path)
     assert result.returncode == 2
-    assert "runtime.strategy=tpu is not available yet" in result.stderr
+    assert "this machine has no TPU" in result.stderr
     assert "data set" not in result.stderr
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from efficientnetv2 import modes
+from efficientnetv2 import modes, opening
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.stopping import StopRequest
 from hparams import resolve
@@ -60,7 +60,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The keys that modes read from now on."""
     keys: set[str] = set()
     monkeypatch.setattr(
-        modes, "with_facts", lambda config, facts: Noted(with_facts(config, facts), keys)
+        opening, "with_facts", lambda config, facts: Noted(with_facts(config, facts), keys)
     )
     return keys
 

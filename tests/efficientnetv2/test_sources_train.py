@@ -46,7 +46,7 @@ def train_and_count(name, folder, **settings):
     assert training.run() is None
     evaluator = build_evaluator(training.learner.model, loss_type=config.train.loss_type)
     images = EvaluationInput(config, source, split=config.data.eval_split)
-    result = evaluator(images.batches())
+    result = evaluator(images.padded)
     assert result["images"] == source.num_images(config.data.eval_split)
     lines = run.metrics()
     first = 24 if config.train.stage_rule == "official" else 16

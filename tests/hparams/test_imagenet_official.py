@@ -15,6 +15,7 @@ RENAMED = {"data.ra_num_layers": "data.randaug_layers"}
 # Keys of both configurations that hold names and places, or say the same in other words.
 OTHER_WORDS = {
     "model.blocks_args",  # compared in test_models.py
+    "model.bn_type",  # not set, which is per replica
     "data.augname",  # compared below
     "data.ds_name",
     "data.data_dir",

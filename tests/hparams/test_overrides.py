@@ -180,8 +180,8 @@ def test_out_of_range(text, message):
         ),
         (
             "runtime.strategy=zzz",
-            "runtime.strategy must be one of auto, none, cpu, gpu, tpu, got 'zzz'; "
-            "known: auto, none, cpu, gpu, tpu",
+            "runtime.strategy must be one of auto, none, cpu, gpu, multi_worker, tpu, got 'zzz'; "
+            "known: auto, none, cpu, gpu, multi_worker, tpu",
         ),
     ],
 )

@@ -57,6 +57,8 @@ FIXED_FOR_RESNETS = {
 FREE_FOR_RESNETS = {
     "preprocess": "v2",
     "bn_momentum": 0.9,
+    "bn_type": "sync",
+    "bn_mode": "frozen",
     "dropout_rate": 0.4,
     "dropout_base": 0.2,
     "num_classes": 5,

@@ -83,7 +83,11 @@ def test_the_result_cannot_be_changed_and_is_saved_with_its_facts(folder, tmp_pa
 TOO_LARGE = (
     "train.batch_size is {}, more than the {} images of the training split of {}; give at most {}"
 )
-NO_TPU = "runtime.strategy=tpu is not available yet; give auto, none, cpu or gpu"
+TPU_SIZES = (
+    "a TPU compiles the network for each image size, so sizes cannot change within an epoch: "
+    "give train.size_steps=0 (a size an epoch) with train.size_schedule=random"
+)
+TPU_RANDOM = "runtime.strategy=tpu,train.size_schedule=random"
 
 
 def refusals(dataset_cfg, overrides):
@@ -98,6 +102,8 @@ def refusals(dataset_cfg, overrides):
         ("digits", None),
         ("digits", "train.batch_size=1257"),
         ("digits", "runtime.strategy=gpu"),
+        ("digits", "runtime.strategy=tpu"),
+        ("digits", f"{TPU_RANDOM},train.size_steps=0"),
         ("digits", "data.augname=randaug,data.mixup_alpha=0.2,data.cutmix_alpha=1"),
         ("imagenet2012", None),
         ("imagenet2012", "train.batch_size=1256167"),
@@ -120,13 +126,13 @@ def test_a_batch_larger_than_the_training_split_is_refused(dataset_cfg, images, 
     assert refusals(dataset_cfg, f"train.batch_size={given}") == (expected,)
 
 
-def test_a_tpu_is_refused():
-    assert refusals("digits", "runtime.strategy=tpu") == (NO_TPU,)
+def test_sizes_that_change_within_an_epoch_are_refused_on_a_tpu():
+    assert refusals("digits", TPU_RANDOM) == (TPU_SIZES,)
 
 
 def test_all_that_hinders_training_is_told_together():
-    expected = (TOO_LARGE.format(2000, 1257, "digits", 1257), NO_TPU)
-    assert refusals("digits", "train.batch_size=2000,runtime.strategy=tpu") == expected
+    expected = (TOO_LARGE.format(2000, 1257, "digits", 1257), TPU_SIZES)
+    assert refusals("digits", f"train.batch_size=2000,{TPU_RANDOM}") == expected
 
 
 @pytest.mark.parametrize("images", [48, 49])

@@ -10,31 +10,36 @@ import pytest
 import tensorflow as tf
 
 from efficientnetv2.train.strategy import build_strategy
-from hparams import UserError
+from hparams import UserError, resolve
 
 ROOT = pathlib.Path(__file__).parents[3]
+
+
+def of(name, **runtime):
+    keys = {f"runtime.{key}": value for key, value in runtime.items()}
+    return build_strategy(resolve("efficientnetv2-s", "digits", {"runtime.strategy": name, **keys}))
 
 
 def test_gpu_without_a_gpu_is_refused():
     if tf.config.list_logical_devices("GPU"):
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match="TensorFlow sees no GPU; give auto"):
-        build_strategy("gpu")
+        of("gpu")
 
 
-def test_an_unknown_strategy_names_the_known_ones():
-    with pytest.raises(UserError, match="tpu is not available; give auto, none, cpu, gpu"):
-        build_strategy("tpu")
+def test_a_tpu_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match=r"^cannot use the TPU 'local': [^\n]+$"):
+        of("tpu", tpu="local")
 
 
 @pytest.mark.parametrize("name", ["auto", "none", "cpu"])
 def test_one_device(name):
     if tf.config.list_logical_devices("GPU"):
         pytest.skip("this machine has a GPU")
-    assert build_strategy(name).num_replicas_in_sync == 1
+    assert of(name).num_replicas_in_sync == 1
 
 
-# A network whose BatchNorm is frozen: batch statistics of half a batch are another network.
+# BatchNorm frozen or synchronised: by the statistics of half a batch it is another network.
 TRAIN = """
 import json, sys
 import numpy as np, tensorflow as tf
@@ -46,27 +51,25 @@ from efficientnetv2.train.learner import build_learner, named_weights
 from efficientnetv2.train.step import Trainer
 from hparams import resolve
 
-devices, optimizer = json.loads(sys.argv[1])
+devices, optimizer, bn = json.loads(sys.argv[1])
 cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(devices)
 config = resolve("efficientnetv2-s", "digits", {
     "model.blocks_args": ["r2_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
     "model.feature_size": 16, "model.dropout_rate": 0.0, "model.dropout_base": 0.0,
-    "train.optimizer": optimizer, "train.weight_decay": 1e-3})
+    "train.optimizer": optimizer, "train.weight_decay": 1e-3, **bn})
 keras.utils.set_random_seed(5)
 with strategy.scope():
     learner = build_learner(config, LearningRate(0.01, "constant", 0, 10))
-for layer in learner.model.layers:
-    if isinstance(layer, keras.layers.BatchNormalization):
-        layer.trainable = False
 ends = Ends(image_size=(16, 16), dropout_rate=(0.0, 0.0))
 plan = plan_stages(ends, epochs=1, stages=1, num_images=80, batch_size=8)
 trainer = Trainer(learner, strategy, settings=staged(plan), after_step=lambda step: None)
 rng = np.random.default_rng(0)
 images = rng.normal(size=(8, 16, 16, 3)).astype(np.float32)
-trainer.set_input(tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype=np.float32)[:8]))
-                  .batch(8, drop_remainder=True).repeat())
+batches = tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype=np.float32)[:8]))
+trainer.set_input(strategy.experimental_distribute_dataset(
+    batches.batch(8, drop_remainder=True).repeat()))
 losses = []
 for _ in range(5):
     losses.append(trainer.train(tf.constant(1))["loss"])
@@ -77,17 +80,20 @@ print(json.dumps([losses, learner.step, values]))
 """
 
 
-def train(devices, optimizer):
-    command = [sys.executable, "-c", TRAIN, json.dumps([devices, optimizer])]
+def train(devices, optimizer, bn):
+    command = [sys.executable, "-c", TRAIN, json.dumps([devices, optimizer, bn])]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("optimizer", ["rmsprop", "adamw"])
-def test_two_replicas_train_as_one_device_with_the_whole_batch(optimizer):
-    one_losses, one_step, one = train(["/cpu:0"], optimizer)
-    two_losses, two_step, two = train(["/cpu:0", "/cpu:1"], optimizer)
+@pytest.mark.parametrize(
+    ("optimizer", "bn"),
+    [("rmsprop", {"model.bn_mode": "frozen"}), ("momentum", {"model.bn_type": "sync"})],
+)
+def test_two_replicas_train_as_one_device_with_the_whole_batch(optimizer, bn):
+    one_losses, one_step, one = train(["/cpu:0"], optimizer, bn)
+    two_losses, two_step, two = train(["/cpu:0", "/cpu:1"], optimizer, bn)
     assert one_step == two_step == 5
     np.testing.assert_allclose(two_losses, one_losses, rtol=1e-5)
     assert set(one) == set(two)

@@ -1,0 +1,161 @@
+"""Two logical devices in one process: synchronised BatchNorm, masks, the input and the curve."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+# Logical devices must be made before TensorFlow starts; what a device gets is told as JSON.
+SCRIPT = """
+import json, sys
+import numpy as np, tensorflow as tf
+from efficientnetv2.data.pipeline import Leg, build_training_input
+from efficientnetv2.data.settings import SettingsSchedule, StepSettings
+from efficientnetv2.data.sources import build_source
+from efficientnetv2.model import layers
+from efficientnetv2.train.schedules import LearningRate
+from efficientnetv2.train.step import Trainer, build_learner
+from efficientnetv2.train.strategy import distribute_training
+from hparams import resolve
+from tensorflow import keras
+
+count, data_dir = int(sys.argv[1]), sys.argv[2]
+cpus = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy([f"/cpu:{n}" for n in range(count)])
+numbers = {}
+
+def of_replicas(values):
+    return [np.asarray(v).tolist() for v in strategy.experimental_local_results(values)]
+
+# ------------------------------------------------ one layer, a batch whose halves differ
+rng = np.random.default_rng(5)
+offset = np.arange(8)[:, None, None, None] * 2.0 + 100.0
+batch = (rng.normal(size=(8, 3, 5, 4)) + offset).astype(np.float32)
+upstream = rng.normal(size=batch.shape).astype(np.float32)
+for name in ("SyncBatchNormalization", "FusedBatchNormalization"):
+    for axis in (3, 1):
+        order = (0, 1, 2, 3) if axis == 3 else (0, 3, 1, 2)
+        if axis == 1 and name == "FusedBatchNormalization":
+            continue  # a CPU has no kernel for it
+        with strategy.scope():
+            layer = getattr(layers, name)(momentum=0.7, epsilon=1e-3, axis=axis)
+            layer.build(tuple(batch.transpose(order).shape))
+            layer.gamma.assign([0.5, 1.5, -1.0, 2.0])
+
+        @tf.function
+        def run():
+            def replica():
+                me = tf.distribute.get_replica_context().replica_id_in_sync_group
+                rows = 8 // count
+                mine = slice(me * rows, (me + 1) * rows)
+                inputs = tf.constant(batch.transpose(order))[mine]
+                with tf.GradientTape() as tape:
+                    tape.watch(inputs)
+                    outputs = layer(inputs, training=True)
+                watched = [inputs, layer.gamma.value, layer.beta.value]
+                with_respect = tape.gradient(
+                    outputs, watched, tf.constant(upstream.transpose(order))[mine])
+                return [outputs, *with_respect]
+            return strategy.run(replica)
+
+        results = [of_replicas(result) for result in run()]
+        back = (0, 1, 2, 3) if axis == 3 else (0, 2, 3, 1)
+        numbers[f"{name} {axis}"] = {
+            "outputs": np.concatenate(results[0]).transpose(back).tolist(),
+            "inputs": np.concatenate(results[1]).transpose(back).tolist(),
+            "gamma": np.sum(results[2], 0).tolist(), "beta": np.sum(results[3], 0).tolist(),
+            "moving": [of_replicas(v.value) for v in (layer.moving_mean, layer.moving_variance)]}
+
+# ------------------------------------------------ masks
+state = layers.TrainingState(step=tf.Variable(7, dtype=tf.int64), dropout_rate=0.5, seed=3)
+drop = layers.StepDropout(0.5, state=state, name="drop")
+mask = tf.function(lambda: strategy.run(lambda: drop(tf.ones([400]), training=True)))
+numbers["masks"] = []
+for step in (7, 8, 7):
+    state.step.assign(step)
+    numbers["masks"].append(of_replicas(mask()))
+
+# ------------------------------------------------ 50 steps
+config = resolve("efficientnetv2-s", "digits", {
+    "model.blocks_args": ["r2_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
+    "model.feature_size": 16, "model.bn_type": "sync", "model.survival_prob": 1.0,
+    "data.data_dir": data_dir, "data.flip": False, "data.crop_area": [1.0, 1.0],
+    "train.batch_size": 64, "train.optimizer": "momentum"})
+settings = StepSettings(16, 0.0, 0.0, 0.0, 0.0, 64)
+schedule = SettingsSchedule(np.array([0]), StepSettings(*(np.array([v]) for v in settings)))
+stream = build_training_input(config, build_source(config), legs=[Leg(0, 0, 19, 64)],
+                              settings=schedule)
+keras.utils.set_random_seed(5)
+with strategy.scope():
+    learner = build_learner(config, LearningRate(0.05, "constant", 0, 50))
+trainer = Trainer(learner, strategy, settings=schedule, loss_type="softmax", label_smoothing=0.1,
+                  weight_decay=1e-4, after_step=lambda step: None)
+trainer.set_input(distribute_training(strategy, stream, start_step=0))
+numbers["losses"] = []
+for _ in range(50):
+    here = trainer.train(tf.constant(1))
+    assert learner.metrics.here() == here  # of all devices of this process
+    numbers["losses"].append(here["loss"])
+    learner.metrics.reset()
+numbers["traces"] = trainer.num_traces
+print(json.dumps(numbers))
+"""
+
+
+@pytest.fixture(scope="module")
+def numbers(data_dir, digits):
+    found = {}
+    for count in (1, 2):
+        command = [sys.executable, "-c", SCRIPT, str(count), data_dir]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert result.returncode == 0, result.stderr
+        found[count] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("axis", [3, 1])
+@pytest.mark.parametrize("what", ["outputs", "inputs", "gamma", "beta"])
+def test_synchronised_batchnorm_is_that_of_the_whole_batch(numbers, axis, what):
+    whole = numbers[1]["FusedBatchNormalization 3"]
+    synchronised = numbers[2][f"SyncBatchNormalization {axis}"]
+    np.testing.assert_allclose(synchronised[what], whole[what], rtol=1e-4, atol=2e-4)
+    half = numbers[2]["FusedBatchNormalization 3"]
+    if what != "beta":  # whose gradient is the sum of what comes in
+        assert np.abs(np.subtract(half[what], whole[what])).max() > 0.01
+
+
+def test_one_replica_synchronises_by_the_fused_kernel(numbers):
+    assert numbers[1]["SyncBatchNormalization 3"] == numbers[1]["FusedBatchNormalization 3"]
+
+
+def test_moving_statistics_are_the_same_in_all_replicas(numbers):
+    whole = numbers[1]["FusedBatchNormalization 3"]["moving"]
+    for name in ("SyncBatchNormalization 3", "SyncBatchNormalization 1"):
+        for statistic, expected in zip(numbers[2][name]["moving"], whole):
+            for value in statistic:
+                np.testing.assert_allclose(value, expected[0], rtol=1e-4)
+    (first, second), variance = numbers[2]["FusedBatchNormalization 3"]["moving"]
+    assert first == second and variance[0] == variance[1]
+    np.testing.assert_allclose(first, whole[0][0], rtol=1e-5)  # the mean of the halves' means
+
+
+def test_replicas_draw_masks_of_their_own_that_belong_to_the_step(numbers):
+    (first, second), later, again = numbers[2]["masks"]
+    assert [first, second] == again
+    assert first == numbers[1]["masks"][0][0]
+    for other in (second, *later):
+        # Independent masks of 400 elements correlate by 0.05 (one standard deviation).
+        assert abs(np.corrcoef(first, other)[0, 1]) < 0.25
+
+
+def test_two_devices_have_the_loss_curve_of_one(numbers):
+    one, two = numbers[1]["losses"], numbers[2]["losses"]
+    assert len(one) == 50 and np.mean(one[-5:]) < 0.8 * np.mean(one[:5])
+    np.testing.assert_allclose(two, one, atol=1e-4)
+    assert numbers[2]["traces"] == 1
