@@ -10,7 +10,8 @@ import pytest
 from efficientnetv2 import modes, opening
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.stopping import StopRequest
-from hparams import resolve
+from efficientnetv2.train.strategy import build_strategy
+from hparams import UserError, resolve
 from hparams.base import KEYS
 from hparams.resolve import Config, with_facts
 
@@ -21,6 +22,9 @@ SMALL = {
     "train.batch_size": 256,
     "data.augname": "randaug",
 }
+
+
+NO_TPU = {"runtime.strategy": "tpu", "runtime.tpu": "local"}
 
 
 class Section:
@@ -75,4 +79,8 @@ def test_each_key_is_read(seen: set[str], data_dir: str, tmp_path: pathlib.Path)
     given["train.size_schedule"] = "progressive"
     noted = Noted(resolve("efficientnetv2-b0", "digits", given), seen)
     assert modes.preview(noted, RunDirectory(tmp_path / "preview")) == 0
-    assert set(KEYS) - seen == set()
+    noted = Noted(resolve("efficientnetv2-b0", "digits", NO_TPU), seen)
+    with pytest.raises(UserError, match="cannot use the TPU 'local'"):
+        build_strategy(noted)
+    # Read where there are several processes: test_workers.py.
+    assert set(KEYS) - seen == {"runtime.worker_timeout_seconds"}

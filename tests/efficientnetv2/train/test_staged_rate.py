@@ -125,6 +125,17 @@ def test_with_equal_batches_it_is_the_rate_of_one_stage(name: str, steps_per_epo
     np.testing.assert_allclose(each_step(equal, len(steps)), rate(steps), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("min_steps", "epochs"), [(0, 17), (17 * 19, 17), (17 * 19 + 1, 18), (1000, 53)]
+)
+def test_further_epochs_make_up_for_the_least_number_of_steps(min_steps: int, epochs: int) -> None:
+    config = resolve("efficientnetv2-s", "digits", {"train.min_steps": min_steps})
+    made = build_stages(config, num_images=1257)
+    assert made[-1].end_epoch == epochs
+    assert made[-1].end_step == 19 * epochs >= min_steps
+    assert build_learning_rate(config, made).total_steps == 19 * epochs
+
+
 def test_the_steps_of_all_stages_are_counted() -> None:
     given = {"train.epochs": 6, "train.stages": 3, "train.scale_batch_with_size": True}
     config = resolve("efficientnetv2-s", "digits", {**given, "data.ibase": 12})

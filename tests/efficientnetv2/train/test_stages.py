@@ -10,7 +10,6 @@ import pathlib
 import numpy as np
 import pytest
 
-from efficientnetv2.train.schedules import build_learning_rate
 from efficientnetv2.train.stages import Ends, Stage, build_ends, build_stages, plan_stages, stage_at
 from hparams.resolve import resolve
 
@@ -145,17 +144,6 @@ def test_the_stages_of_imagenet_end_where_table_6_says(
     assert tuple(stage.mixup_alpha for stage in ends) == mixup_alphas
     assert tuple(stage.dropout_rate for stage in ends) == dropout_rates
     assert [stage.end_epoch for stage in made] == [87, 175, 262, 350]
-
-
-@pytest.mark.parametrize(
-    ("min_steps", "epochs"), [(0, 17), (17 * 19, 17), (17 * 19 + 1, 18), (1000, 53)]
-)
-def test_further_epochs_make_up_for_the_least_number_of_steps(min_steps: int, epochs: int) -> None:
-    config = resolve("efficientnetv2-s", "digits", {"train.min_steps": min_steps})
-    made = build_stages(config, num_images=1257)
-    assert made[-1].end_epoch == epochs
-    assert made[-1].end_step == 19 * epochs >= min_steps
-    assert build_learning_rate(config, made).total_steps == 19 * epochs
 
 
 @pytest.mark.parametrize("stages", [1, 2, 4, 7])
