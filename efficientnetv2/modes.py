@@ -21,7 +21,7 @@ from efficientnetv2.report.pictures import draw_preview, draw_schedule
 from efficientnetv2.report.plots import plot_curves
 from efficientnetv2.report.progress import LeftOut, ProgressBar
 from efficientnetv2.report.tables import table
-from efficientnetv2.train.cluster import require_divisible
+from efficientnetv2.train.cluster import require_for_replicas
 from efficientnetv2.train.loop import Training
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.saving import (
@@ -60,9 +60,7 @@ def train(
       0, or 128 + N when signal N stopped it.
     """
     workers = build_workers(config)
-    pieces = workers.strategy.num_replicas_in_sync * config.train.accumulate
-    what = "devices" if config.train.accumulate == 1 else "devices x train.accumulate"
-    require_divisible(config.train.batch_size, pieces, what=what)
+    require_for_replicas(config, workers.strategy.num_replicas_in_sync)
     with workers.one_line(), workers.run_directory(run) as own_run:
         with workers.chief_first():
             config, source = _open(config, run, is_chief=workers.is_chief)

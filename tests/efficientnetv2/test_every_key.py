@@ -9,7 +9,8 @@ import pytest
 
 from efficientnetv2 import modes
 from efficientnetv2.train.run_directory import RunDirectory
-from hparams import resolve
+from efficientnetv2.train.strategy import build_strategy
+from hparams import UserError, resolve
 from hparams.base import KEYS
 from hparams.resolve import Config, with_facts
 
@@ -73,4 +74,8 @@ def test_each_key_is_read(seen: set[str], data_dir: str, tmp_path: pathlib.Path)
     given["train.size_schedule"] = "progressive"
     noted = Noted(resolve("efficientnetv2-b0", "digits", given), seen)
     assert modes.preview(noted, RunDirectory(tmp_path / "preview")) == 0
+    for strategy in ("tpu", "multi_worker"):  # neither is here
+        given["runtime.strategy"] = strategy
+        with pytest.raises(UserError):
+            build_strategy(Noted(resolve("efficientnetv2-b0", "digits", given), seen))
     assert set(KEYS) - seen == set()
