@@ -108,7 +108,7 @@ for _ in range(50):
     trainer.train(tf.constant(1))
     here = learner.metrics.result()
     local = learner.metrics.here()  # of all devices of this process: the rounding differs
-    assert {k: float(f"{v:.3g}") for k, v in local.items()} == {k: float(f"{v:.3g}") for k, v in here.items()}
+    np.testing.assert_allclose(list(local.values()), list(here.values()), rtol=1e-5)
     numbers["losses"].append(here["loss"])
     learner.metrics.reset()
 numbers["traces"] = trainer.num_traces
