@@ -236,8 +236,9 @@ class Training:
             self._stop_if_asked(step)
 
     def _stop_if_asked(self, step: int | None = None) -> None:
-        self._stop_signal = self._workers.stop_signal(self._stop_signal, step=step)
-        if self._stop_signal is not None:
+        agreed = self._workers.stop_signal(self._stop_signal, step=step)
+        if agreed is not None:
+            self._stop_signal = agreed
             raise Stopped
 
     def _save_if_alone(self) -> None:
