@@ -27,7 +27,7 @@ from efficientnetv2.report.results import (
 )
 from efficientnetv2.report.tables import table
 from efficientnetv2.train.checkpoint_files import is_whole, latest_checkpoint
-from efficientnetv2.train.cluster import require_divisible
+from efficientnetv2.train.cluster import require_for_replicas
 from efficientnetv2.train.lock import holder
 from efficientnetv2.train.loop import Training
 from efficientnetv2.train.run_directory import RunDirectory, RunError
@@ -68,9 +68,7 @@ def train(
       Stopped: if a signal came before the first step or after the last; all is saved.
     """
     workers = build_workers(config)
-    pieces = workers.strategy.num_replicas_in_sync * config.train.accumulate
-    what = "devices" if config.train.accumulate == 1 else "devices x train.accumulate"
-    require_divisible(config.train.batch_size, pieces, what=what)
+    require_for_replicas(config, workers.strategy.num_replicas_in_sync)
     with workers.one_line(), workers.run_directory(run) as own_run:
         with workers.chief_first():
             config, source = open_data(config, run, is_chief=workers.is_chief)

@@ -43,10 +43,7 @@ KEYS: dict[str, Key] = {
         choices=("per_replica", "sync"),
     ),
     "model.bn_mode": Key(
-        "train",
-        str,
-        "frozen: training uses and keeps the moving statistics, for fine-tuning",
-        choices=("train", "frozen"),
+        "train", str, "frozen: keep the moving statistics", choices=("train", "frozen")
     ),
     "model.survival_prob": Key(
         0.8,
@@ -253,9 +250,7 @@ KEYS: dict[str, Key] = {
     "runtime.worker_timeout_seconds": Key(
         300, int, "seconds that the workers of TF_CONFIG wait for each other at the start", low=1
     ),
-    "runtime.tpu": Key(
-        None, str, "name or grpc:// address of the TPU; not set: TPU_NAME, or else this machine's"
-    ),
+    "runtime.tpu": Key(None, str, "name or grpc:// address; not set: TPU_NAME, or this machine's"),
     "runtime.tpu_zone": Key(None, str, "zone of the TPU; not set: this machine's"),
     "runtime.gcp_project": Key(None, str, "project of the TPU; not set: this machine's"),
     "runtime.tpu_job_name": Key("worker", str, "job name of the TPU's workers"),

@@ -50,8 +50,6 @@ def _impossible_step(config: config_dict.ConfigDict) -> list[str]:
             problems.append(f"train.{key} is no regular expression: {error}: '{train[key]}'")
     if train.size_schedule == "random" and train.size_steps and runtime.xla:
         problems.append("runtime.xla compiles for each size: give train.size_steps=0 (an epoch)")
-    if config.model.bn_type == "sync" and runtime.xla:
-        problems.append("model.bn_type=sync exchanges moments, which runtime.xla cannot compile")
     if runtime.strategy == "tpu" and runtime.xla:
         problems.append("runtime.xla is for GPUs and CPUs: a TPU compiles in any case")
     first, last = train.profile

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hparams.errors import UserError
+from hparams.resolve import Config
 
 _EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
@@ -159,4 +160,21 @@ def require_divisible(batch_size: int, parts: int, *, what: str) -> None:
         raise UserError(
             f"train.batch_size is {batch_size}, which does not divide by the {parts} {what}; "
             f"give {near}"
+        )
+
+
+def require_for_replicas(config: Config, replicas: int) -> None:
+    """Opens the configuration for what depends on the number of devices that train together.
+
+    Raises:
+      UserError: if the batch does not divide by them, or they would exchange moments inside what
+        XLA compiles.
+    """
+    train = config.train
+    what = "devices" if train.accumulate == 1 else "devices x train.accumulate"
+    require_divisible(train.batch_size, replicas * train.accumulate, what=what)
+    if replicas > 1 and config.model.bn_type == "sync" and config.runtime.xla:
+        raise UserError(
+            f"model.bn_type=sync exchanges moments of the {replicas} devices, which runtime.xla "
+            "cannot compile; give one of them up"
         )

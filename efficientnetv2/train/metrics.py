@@ -94,6 +94,7 @@ class TrainingMetrics(tf.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self._strategy = tf.distribute.get_strategy()
         self._loss = self._sum("loss")
         self._correct = self._sum("correct")
         self._images = self._sum("images")
@@ -136,8 +137,8 @@ class TrainingMetrics(tf.Module):
 
     def here(self) -> dict[str, float]:
         """Returns the same over the devices of this process, without a word to the others."""
-        local = tf.distribute.get_strategy().experimental_local_results
-        return self._means(lambda variable: float(sum(map(float, local(variable)))))
+        local = self._strategy.experimental_local_results
+        return self._means(lambda variable: sum(float(part) for part in local(variable)))
 
     def _means(self, total: Callable[[tf.Variable], float]) -> dict[str, float]:
         loss, correct, images, norm, updates = map(total, self._variables_in_order())

@@ -53,8 +53,8 @@ def _auto(config: Config) -> tf.distribute.Strategy:
 
 
 def _multi_worker(config: Config) -> tf.distribute.Strategy:
-    cluster = find_cluster("multi_worker")
     seconds = config.runtime.worker_timeout_seconds
+    cluster = find_cluster("multi_worker")
     _limit_waiting(seconds=seconds)
     with _quiet_server():
         try:

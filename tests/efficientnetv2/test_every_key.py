@@ -24,9 +24,6 @@ SMALL = {
 }
 
 
-NO_TPU = {"runtime.strategy": "tpu", "runtime.tpu": "local"}
-
-
 class Section:
     """One section of a configuration, which notes what is read of it."""
 
@@ -79,8 +76,8 @@ def test_each_key_is_read(seen: set[str], data_dir: str, tmp_path: pathlib.Path)
     given["train.size_schedule"] = "progressive"
     noted = Noted(resolve("efficientnetv2-b0", "digits", given), seen)
     assert modes.preview(noted, RunDirectory(tmp_path / "preview")) == 0
-    noted = Noted(resolve("efficientnetv2-b0", "digits", NO_TPU), seen)
-    with pytest.raises(UserError, match="cannot use the TPU 'local'"):
-        build_strategy(noted)
-    # Read where there are several processes: test_workers.py.
-    assert set(KEYS) - seen == {"runtime.worker_timeout_seconds"}
+    for strategy in ("tpu", "multi_worker"):  # neither is here
+        given["runtime.strategy"] = strategy
+        with pytest.raises(UserError):
+            build_strategy(Noted(resolve("efficientnetv2-b0", "digits", given), seen))
+    assert set(KEYS) - seen == set()

@@ -14,10 +14,11 @@ from efficientnetv2.train.cluster import (
     ClusterError,
     find_cluster,
     require_divisible,
+    require_for_replicas,
     require_tpu_here,
     tpu_name,
 )
-from hparams import UserError
+from hparams import UserError, resolve
 
 ROOT = pathlib.Path(__file__).parents[3]
 WORKERS = ["a:1", "b:1", "[::1]:3"]
@@ -127,6 +128,20 @@ def test_a_batch_that_does_not_divide(batch, near):
     with pytest.raises(UserError, match=f"is {batch}, which .* the 8 devices; give {near}$"):
         require_divisible(batch, 8, what="devices")
     require_divisible(batch * 8, 8, what="devices")
+
+
+def test_what_depends_on_the_number_of_devices():
+    def require(replicas, **settings):
+        overrides = {key.replace("_", ".", 1): value for key, value in settings.items()}
+        require_for_replicas(resolve("efficientnetv2-s", "digits", overrides), replicas)
+
+    require(4, train_batch_size=16, train_accumulate=4)
+    with pytest.raises(UserError, match=r"is 24, .* the 16 devices x train\.accumulate; give"):
+        require(4, train_batch_size=24, train_accumulate=4)
+    compiled = {"model_bn_type": "sync", "runtime_xla": True}
+    require(1, train_batch_size=16, **compiled)
+    with pytest.raises(UserError, match=r"moments of the 2 devices, which runtime\.xla"):
+        require(2, train_batch_size=16, **compiled)
 
 
 def test_a_tpu_is_looked_for_where_it_would_be(tmp_path):

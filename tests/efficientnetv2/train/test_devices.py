@@ -19,7 +19,8 @@ from efficientnetv2.data.settings import SettingsSchedule, StepSettings
 from efficientnetv2.data.sources import build_source
 from efficientnetv2.model import layers
 from efficientnetv2.train.schedules import LearningRate
-from efficientnetv2.train.step import Trainer, build_learner
+from efficientnetv2.train.learner import build_learner
+from efficientnetv2.train.step import Trainer
 from efficientnetv2.train.strategy import distribute_training
 from hparams import resolve
 from tensorflow import keras
@@ -78,32 +79,52 @@ drop = layers.StepDropout(0.5, state=state, name="drop")
 mask = tf.function(lambda: strategy.run(lambda: drop(tf.ones([400]), training=True)))
 numbers["masks"] = []
 for step in (7, 8, 7):
-    state.step.assign(step)
+    state.draw.assign(step)
     numbers["masks"].append(of_replicas(mask()))
 
 # ------------------------------------------------ 50 steps
-config = resolve("efficientnetv2-s", "digits", {
+overrides = {
     "model.blocks_args": ["r2_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
     "model.feature_size": 16, "model.bn_type": "sync", "model.survival_prob": 1.0,
     "data.data_dir": data_dir, "data.flip": False, "data.crop_area": [1.0, 1.0],
-    "train.batch_size": 64, "train.optimizer": "momentum"})
+    "train.batch_size": 64, "train.optimizer": "momentum"}
+config = resolve("efficientnetv2-s", "digits", overrides)
 settings = StepSettings(16, 0.0, 0.0, 0.0, 0.0, 64)
 schedule = SettingsSchedule(np.array([0]), StepSettings(*(np.array([v]) for v in settings)))
 stream = build_training_input(config, build_source(config), legs=[Leg(0, 0, 19, 64)],
                               settings=schedule)
-keras.utils.set_random_seed(5)
-with strategy.scope():
-    learner = build_learner(config, LearningRate(0.05, "constant", 0, 50))
-trainer = Trainer(learner, strategy, settings=schedule, loss_type="softmax", label_smoothing=0.1,
-                  weight_decay=1e-4, after_step=lambda step: None)
-trainer.set_input(distribute_training(strategy, stream, start_step=0))
+
+def begin(config):
+    keras.utils.set_random_seed(5)
+    with strategy.scope():
+        learner = build_learner(config, LearningRate(0.05, "constant", 0, 50))
+    trainer = Trainer(learner, strategy, settings=schedule, after_step=lambda step: None)
+    trainer.set_input(distribute_training(strategy, stream, start_step=0))
+    return learner, trainer
+
+learner, trainer = begin(config)
 numbers["losses"] = []
 for _ in range(50):
-    here = trainer.train(tf.constant(1))
-    assert learner.metrics.here() == here  # of all devices of this process
+    trainer.train(tf.constant(1))
+    here = learner.metrics.result()
+    local = learner.metrics.here()  # of all devices of this process: the rounding differs
+    np.testing.assert_allclose(list(local.values()), list(here.values()), rtol=1e-5)
     numbers["losses"].append(here["loss"])
     learner.metrics.reset()
 numbers["traces"] = trainer.num_traces
+
+# ------------------------------------------------ statistics and averages of replicas
+config = resolve("efficientnetv2-s", "digits", {**overrides, "model.bn_type": "per_replica"})
+learner, trainer = begin(config)
+with strategy.scope():
+    trainer.train(tf.constant(2))
+    stem = learner.model.get_layer("stem_bn")
+    numbers["statistics"] = [of_replicas(v.value) for v in (stem.moving_mean, stem.moving_variance)]
+    name = "stem_bn/moving_mean"
+    average, value = learner.average.averages[name], np.asarray(stem.moving_mean.value)
+    before = np.asarray(tf.convert_to_tensor(average))
+    tf.function(lambda: strategy.run(learner.average.move_here, args=(tf.constant(0.75),)))()
+    numbers["average"] = [of_replicas(average), (0.75 * before + 0.25 * value).tolist()]
 print(json.dumps(numbers))
 """
 
@@ -134,15 +155,31 @@ def test_one_replica_synchronises_by_the_fused_kernel(numbers):
     assert numbers[1]["SyncBatchNormalization 3"] == numbers[1]["FusedBatchNormalization 3"]
 
 
-def test_moving_statistics_are_the_same_in_all_replicas(numbers):
+def test_synchronised_moving_statistics_are_the_same_in_all_replicas(numbers):
     whole = numbers[1]["FusedBatchNormalization 3"]["moving"]
     for name in ("SyncBatchNormalization 3", "SyncBatchNormalization 1"):
         for statistic, expected in zip(numbers[2][name]["moving"], whole):
             for value in statistic:
                 np.testing.assert_allclose(value, expected[0], rtol=1e-4)
-    (first, second), variance = numbers[2]["FusedBatchNormalization 3"]["moving"]
-    assert first == second and variance[0] == variance[1]
-    np.testing.assert_allclose(first, whole[0][0], rtol=1e-5)  # the mean of the halves' means
+
+
+def test_other_moving_statistics_are_averaged_after_the_step(numbers):
+    (own, others), _ = numbers[2]["FusedBatchNormalization 3"]["moving"]
+    assert np.abs(np.subtract(own, others)).max() > 1
+    whole = numbers[1]["FusedBatchNormalization 3"]["moving"][0][0]
+    np.testing.assert_allclose(np.add(own, others) / 2, whole, rtol=1e-5)
+    for first, second in numbers[2]["statistics"]:
+        assert first == second and np.abs(first).max() > 0
+    np.testing.assert_allclose(
+        numbers[2]["statistics"][0][0], numbers[1]["statistics"][0][0], rtol=0.05, atol=0.01
+    )
+
+
+def test_a_replica_moves_its_average_by_itself(numbers):
+    for count in (1, 2):
+        averages, expected = numbers[count]["average"]
+        for average in averages:
+            np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_replicas_draw_masks_of_their_own_that_belong_to_the_step(numbers):

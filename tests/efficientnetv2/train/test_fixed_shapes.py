@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from efficientnetv2.evaluate import _sums
 from efficientnetv2.train import loop, strategy
+from efficientnetv2.train.learner import named_weights
 from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.step import named_weights
 from hparams import resolve
 
 SETTINGS = {
