@@ -57,14 +57,14 @@ class Poisoned:
     def __init__(self, images, step):
         self._images, self._step = images, step
 
-    def batches(self, *, start_step):
+    def batches(self, **where):
         def poison(step, batch):
             images, targets = batch
             spot = tf.where(step == self._step, np.nan, 0.0)
             return images + tf.pad([[[[spot]]]], [[0, n - 1] for n in (1, 1, 1, 1)]), targets
 
-        batches = self._images.batches(start_step=start_step)
-        return batches.enumerate(start=start_step + 1).map(poison)
+        batches = self._images.batches(**where)
+        return batches.enumerate(start=where["start_step"] + 1).map(poison)
 
 
 @pytest.mark.parametrize("step", [2, 8])

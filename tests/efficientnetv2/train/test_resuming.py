@@ -117,7 +117,7 @@ def test_a_signal_inside_an_evaluation_stops_it_at_once(whole, data_dir, tmp_pat
     main = threading.get_ident()
 
     def stop_in_evaluation():
-        while "_measure" not in names_on_stack(main):
+        while "measure" not in names_on_stack(main):
             time.sleep(0.01)
         time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGTERM)
