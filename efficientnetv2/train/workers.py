@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -104,7 +105,10 @@ class Workers:
             yield run
             return
         with tempfile.TemporaryDirectory(prefix="efficientnetv2-worker-") as folder:
-            yield RunDirectory(pathlib.Path(folder))
+            own = RunDirectory(pathlib.Path(folder))
+            if run.metrics_file.exists():  # train.patience counts in the records of earlier starts
+                shutil.copyfile(run.metrics_file, own.metrics_file)
+            yield own
 
     @contextlib.contextmanager
     def one_line(self) -> Iterator[None]:
