@@ -68,6 +68,7 @@ def train(
       Stopped: if a signal came before the first step or after the last; all is saved.
     """
     workers = build_workers(config)
+    stop.renew()  # several processes: TensorFlow listens to SIGTERM from now on
     require_for_replicas(config, workers.strategy.num_replicas_in_sync)
     with workers.one_line(), workers.run_directory(run) as own_run:
         with workers.chief_first():

@@ -49,6 +49,12 @@ class StopRequest:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def renew(self) -> None:
+        """Takes the signals back from a library that has begun to listen to them itself."""
+        if self._is_listening and self.number is None:
+            for number in _SIGNALS:
+                signal.signal(number, self._request)
+
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """Within the context, a signal is only noted; ``check`` grants it."""

@@ -58,13 +58,16 @@ class Poisoned:
         self._images, self._step = images, step
 
     def batches(self, **where):
-        def poison(step, batch):
+        share = where.get("share")
+        batches_a_step = share.replicas if share else 1
+
+        def poison(number, batch):
             images, targets = batch
+            step = where["start_step"] + 1 + number // batches_a_step
             spot = tf.where(step == self._step, np.nan, 0.0)
             return images + tf.pad([[[[spot]]]], [[0, n - 1] for n in (1, 1, 1, 1)]), targets
 
-        batches = self._images.batches(**where)
-        return batches.enumerate(start=where["start_step"] + 1).map(poison)
+        return self._images.batches(**where).enumerate().map(poison)
 
 
 @pytest.mark.parametrize("step", [2, 8])

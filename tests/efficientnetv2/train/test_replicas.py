@@ -19,7 +19,7 @@ from efficientnetv2.train.strategy import STRATEGIES
 from hparams import resolve
 
 folder, data_dir = map(pathlib.Path, sys.argv[1:])
-STRATEGIES["auto"] = lambda: tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+STRATEGIES["auto"] = lambda _: tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 digits = build_source(resolve("efficientnetv2-s", "digits", {"data.data_dir": str(data_dir)}))
 
 class Stop(Observer):
