@@ -1,4 +1,4 @@
-"""What is known of one configuration key."""
+"""Default, type and limits of a configuration key in; a ``Key``, which holds them, out."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import tensorflow as tf
 
 from efficientnetv2.data.sources import DataError, Source
+from hparams.errors import tensorflows_words
 
 Nest = Any  # a nest of tensors
 
@@ -185,4 +186,4 @@ def reason(error: tf.errors.OpError) -> str:
     for sign, words in _REASONS.items():
         if sign in text:
             return words
-    return (text.partition("}} ")[2] or text).partition(" [Op:")[0][:160]
+    return tensorflows_words(text, limit=160)

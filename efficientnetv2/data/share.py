@@ -1,4 +1,4 @@
-"""Which rows of each global batch one process feeds to its devices. No TensorFlow here."""
+"""A process and its devices in; which rows of each global batch they get out. No TensorFlow."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from hparams.blocks import decode_block, round_filters, scale_blocks
 from hparams.preprocess import NORMALISATIONS, Normalisation
 from hparams.resolve import Config, resolve_model
 
-# V1's depthwise layers are named otherwise than V2's in keras.applications.
 _IMAGENET_CLASSES = 1000
+# V1's depthwise layers are named otherwise than V2's in keras.applications.
 _DEPTHWISE_NAMES = {"v1": "dwconv", "lite": "dwconv", "v2": "dwconv2"}
 
 

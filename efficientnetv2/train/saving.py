@@ -15,6 +15,7 @@ from efficientnetv2.train.durable import cannot_write, replace_text
 from efficientnetv2.train.learner import Learner, named_weights
 from efficientnetv2.train.patience import best_top1
 from efficientnetv2.train.run_directory import RunDirectory, RunError
+from hparams.errors import tensorflows_words
 
 
 def build_checkpoint(learner: Learner) -> tf.train.Checkpoint:
@@ -88,9 +89,7 @@ def _one_line(path: str) -> Iterator[None]:
 
 
 def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    # TensorFlow puts the operation before and after what it has to say.
-    return (text.partition("}} ")[2] or text).partition(" [Op:")[0][:300]
+    return tensorflows_words(str(error), limit=300)
 
 
 def mend(run: RunDirectory) -> None:

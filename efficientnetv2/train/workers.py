@@ -1,4 +1,4 @@
-"""The processes of one training: what they agree on, and one line where one of them is gone."""
+"""A strategy and its processes in; what these agree on out, in one line where one is gone."""
 
 from __future__ import annotations
 
