@@ -26,7 +26,7 @@ from efficientnetv2.report.results import (
     result_file,
 )
 from efficientnetv2.report.tables import table
-from efficientnetv2.train.checkpoint_files import is_whole, latest_checkpoint
+from efficientnetv2.train.checkpoint_files import is_whole
 from efficientnetv2.train.cluster import require_for_replicas
 from efficientnetv2.train.lock import holder
 from efficientnetv2.train.loop import Training
@@ -35,8 +35,8 @@ from efficientnetv2.train.saving import BestCheckpoint, has_average, load_weight
 from efficientnetv2.train.stages import build_stages
 from efficientnetv2.train.stopping import StopRequest
 from efficientnetv2.train.workers import Workers, build_workers
+from efficientnetv2.trained import open_trained
 from efficientnetv2.validate import evaluate_learner, measure, validator
-from hparams.errors import UserError
 from hparams.resolve import Config, require_full_batch
 
 _PREVIEW_COLUMNS = 8
@@ -206,17 +206,12 @@ def _evaluate_checkpoint(
 
 
 def infer(config: Config, run: RunDirectory, images: Sequence[pathlib.Path], *, top_k: int) -> int:
-    """Prints the most probable classes of images, by the averaged weights if there are any."""
-    checkpoint, class_names = latest_checkpoint(run), run.class_names()
-    if len(class_names) != config.model.num_classes:
-        raise UserError(
-            f"'{run.labels_file}' names {len(class_names)} classes, but the network has "
-            f"{config.model.num_classes}"
-        )
-    model = build_model(config.model)
-    load_weights(model, checkpoint, average=has_average(checkpoint))
+    """Prints the most probable classes of images, by the weights that ``open_trained`` takes."""
+    trained = open_trained(config, run)
     rows = []
-    for prediction in predict(model, config, images, class_names=class_names, top_k=top_k):
+    for prediction in predict(
+        trained.model, config, images, class_names=trained.class_names, top_k=top_k
+    ):
         best = [f"{name} {probability:.1%}" for name, probability in prediction.classes]
         rows.append([str(prediction.path), *best])
     places = [str(place) for place in range(1, len(rows[0]))]

@@ -89,6 +89,7 @@ ORDER = [
     "efficientnetv2.train.observer",
     "efficientnetv2.train.loop",
     "efficientnetv2.train",
+    "efficientnetv2.trained",
     "efficientnetv2.following",
     "efficientnetv2.evaluate",
     "efficientnetv2.infer",

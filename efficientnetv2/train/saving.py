@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -160,6 +161,50 @@ def _written(path: str) -> Iterator[None]:
         raise cannot_write(path, _short(error)) from None
 
 
+@dataclasses.dataclass(frozen=True)
+class BestWeights:
+    """What ``best/`` holds.
+
+    Attributes:
+      checkpoint: path prefix.
+      is_average: whether its moving average was better on minival than its raw weights.
+      top1: accuracy on minival of the better one.
+    """
+
+    checkpoint: str
+    is_average: bool
+    top1: float
+
+
+def best_weights(run: RunDirectory) -> BestWeights | None:
+    """Returns what was best on minival, or None if no training kept it.
+
+    Raises:
+      RunError: if the checkpoint that ``best.json`` names is damaged.
+    """
+    record = _recorded(run)
+    if record is None:
+        return None
+    checkpoint = str(run.best / f"ckpt-{record['step']}")
+    if not checkpoint_files.is_whole(checkpoint):
+        raise RunError(f"checkpoint '{checkpoint}', the best of the run, is damaged or missing")
+    top1 = record["top1"]
+    name = max(("ema", "raw"), key=lambda name: top1.get(name, -1.0))  # the average where equal
+    return BestWeights(checkpoint, name == "ema", top1[name])
+
+
+def _recorded(run: RunDirectory) -> dict[str, Any] | None:
+    """Step and top-1 values of best.json; None if there is none that can be read."""
+    try:
+        record = json.loads((run.best / "best.json").read_text(encoding="utf-8"))
+        return {
+            "step": int(record["step"]),
+            "top1": {name: float(value) for name, value in record["top1"].items()},
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
 class BestCheckpoint:
     """Keeps the weights that were best on minival, in ``best/``.
 
@@ -179,8 +224,9 @@ class BestCheckpoint:
         if learner.average is not None:
             parts["ema"] = learner.average.averages
         self._checkpoint = tf.train.Checkpoint(**parts)
-        if self._recorded()[0]:  # a process that was killed may have left others
-            checkpoint_files.keep_only(run.best, self._recorded()[0])
+        record = _recorded(run)
+        if record:  # a process that was killed may have left others
+            checkpoint_files.keep_only(run.best, record["step"])
 
     def offer(self, top1: dict[str, float]) -> None:
         """Saves the weights of now if they beat those of every epoch that is recorded.
@@ -200,17 +246,11 @@ class BestCheckpoint:
         replace_text(self._record, json.dumps(record) + "\n")
         checkpoint_files.keep_only(self._run.best, step)
 
-    def _recorded(self) -> tuple[int, float]:
-        """Step and top-1 of best.json; (0, 0) if there is none."""
-        try:
-            record = json.loads(self._record.read_text(encoding="utf-8"))
-            return int(record["step"]), float(max(record["top1"].values()))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return 0, 0.0
-
     def _best(self, step: int) -> float:
         """The best top-1 before this step; what was best in epochs that are run again is not."""
         best = best_top1(self._run.metrics())
-        recorded, top1 = self._recorded()
+        record = _recorded(self._run)
         # The records of metrics.jsonl may have been removed.
-        return top1 if best == 0.0 and recorded < step else best
+        if best == 0.0 and record and record["step"] < step:
+            return max(record["top1"].values(), default=0.0)
+        return best
