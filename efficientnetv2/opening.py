@@ -15,6 +15,15 @@ from efficientnetv2.train.run_directory import RunDirectory
 from hparams.errors import UserError
 from hparams.resolve import Config, with_facts
 
+# What belongs to one machine: the others need not know it.
+_OWN_RUNTIME_KEYS = (
+    "worker_timeout_seconds",
+    "tpu",
+    "tpu_zone",
+    "gcp_project",
+    "tpu_job_name",
+)
+
 
 def open_data(config: Config, run: RunDirectory, *, is_chief: bool = True) -> tuple[Config, Source]:
     """Opens the data set, and completes the configuration with what only the data set tells.
@@ -69,7 +78,8 @@ def open_evaluator(
 def settings_sum(config: Config) -> dict[str, int]:
     """A number for all settings that must be the same on every worker."""
     settings = config.to_dict()
-    del settings["runtime"]
+    for key in _OWN_RUNTIME_KEYS:
+        del settings["runtime"][key]
     for key in ("data_dir", "service", "cache_mib"):
         del settings["data"][key]
     return {"configuration (a check sum)": zlib.crc32(repr(settings).encode())}

@@ -86,12 +86,13 @@ class RunDirectory:
     def require_same(self, config: Config) -> None:
         """Checks that the directory is new, or holds a training of this configuration.
 
-        Devices, evaluation settings and the place of the data may change.
+        Devices, evaluation settings and the place of the data may change; everything may as long
+        as nothing has been trained, as after a start that ended with an error.
 
         Raises:
           RunError: with the differences.
         """
-        if not self.config_file.exists():
+        if not self.config_file.exists() or not self._has_begun():
             return
         before, now = _flat(load_config(self.config_file)), _flat(config)
         changed = [
@@ -106,6 +107,13 @@ class RunDirectory:
                 f"'{self.path}' holds a training of another configuration ({', '.join(changed)}); "
                 "give the same, or another --model_dir"
             )
+
+    def _has_begun(self) -> bool:
+        """Whether a training left anything here that another one would lose or go on with."""
+        folders = (self.checkpoints, self.best)
+        return self.metrics_file.exists() or any(
+            folder.is_dir() and any(folder.iterdir()) for folder in folders
+        )
 
     def config(self, *overrides: Overrides) -> Config:
         """Reads the configuration of a training, with overrides as in ``resolve``.

@@ -26,6 +26,13 @@ def run(tmp_path: pathlib.Path, config: Config) -> RunDirectory:
     return directory
 
 
+@pytest.fixture
+def begun(run: RunDirectory) -> RunDirectory:
+    """Holds a checkpoint."""
+    (run.checkpoints / "ckpt-19.index").touch()
+    return run
+
+
 def test_a_file_is_no_run_directory(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "model.h5"
     path.write_text("")
@@ -88,10 +95,25 @@ def test_class_names_are_read_back_in_order(
     assert run.class_names() == names
 
 
-def test_the_same_configuration_may_continue(run: RunDirectory, config: Config) -> None:
-    run.require_same(config)
-    run.start(config, ["zero", "one"])
-    run.require_same(config)
+def test_the_same_configuration_may_continue(begun: RunDirectory, config: Config) -> None:
+    begun.require_same(config)
+    begun.start(config, ["zero", "one"])
+    begun.require_same(config)
+
+
+def test_another_may_begin_where_a_start_ended_with_an_error(run: RunDirectory) -> None:
+    run.require_same(resolve("efficientnetv2-s", "cifar10", {"train.seed": 1}))
+
+
+@pytest.mark.parametrize(
+    "left", ["checkpoints/ckpt-19.sha256", "checkpoints/ckpt-19.tmp/x", "best/b", "metrics.jsonl"]
+)
+def test_whatever_a_training_left_is_not_mixed_with_another(run: RunDirectory, left: str) -> None:
+    file = run.path / left
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    with pytest.raises(RunError, match="another configuration"):
+        run.require_same(resolve("efficientnetv2-b0", "digits", BEFORE, {"train.seed": 1}))
 
 
 @pytest.mark.parametrize(
@@ -104,9 +126,9 @@ def test_the_same_configuration_may_continue(run: RunDirectory, config: Config) 
     ],
 )
 def test_devices_evaluation_and_the_way_to_the_data_may_change(
-    run: RunDirectory, overrides: dict
+    begun: RunDirectory, overrides: dict
 ) -> None:
-    run.require_same(resolve("efficientnetv2-b0", "digits", BEFORE, overrides))
+    begun.require_same(resolve("efficientnetv2-b0", "digits", BEFORE, overrides))
 
 
 @pytest.mark.parametrize(
@@ -124,11 +146,11 @@ def test_devices_evaluation_and_the_way_to_the_data_may_change(
     ],
 )
 def test_other_changes_are_refused_by_name(
-    run: RunDirectory, overrides: dict, differences: str
+    begun: RunDirectory, overrides: dict, differences: str
 ) -> None:
     changed = resolve("efficientnetv2-b0", "digits", BEFORE, overrides)
     with pytest.raises(RunError, match=f"another configuration {differences}; give the same"):
-        run.require_same(changed)
+        begun.require_same(changed)
 
 
 def test_what_is_not_set_may_be_found_in_the_data_again(tmp_path: pathlib.Path) -> None:
@@ -136,6 +158,7 @@ def test_what_is_not_set_may_be_found_in_the_data_again(tmp_path: pathlib.Path) 
     run = RunDirectory(tmp_path)
     opened = with_facts(asked, {"model.num_classes": 3, "data.train_split": "train"})
     run.start(opened, ["a", "b", "c"])
+    run.append_metrics({"step": 1})
     run.require_same(asked)
     run.require_same(opened)
     other = with_facts(asked, {"model.num_classes": 4, "data.train_split": "all"})
