@@ -144,9 +144,10 @@ def _overrides(values: FlagValues) -> list[Overrides]:
 
 def _run_directory(values: FlagValues) -> RunDirectory:
     model = MODELS.canonical(values.model_name)
-    dataset = find_dataset(_dataset(values))[0]
-    if dataset == "folder" and values.data_dir is not None:
-        dataset = pathlib.Path(values.data_dir).resolve().name
+    dataset, row = find_dataset(_dataset(values))
+    if row.source == "folder" and values.data_dir is not None:
+        folder = pathlib.Path(values.data_dir).resolve().name
+        dataset = folder if dataset == "folder" else f"{folder}-{dataset}"
     name = f"{model}-{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset)}"
     return RunDirectory(values.model_dir or pathlib.Path("runs") / name)
 

@@ -113,6 +113,12 @@ KEYS: dict[str, Key] = {
     "train.momentum": Key(0.9, float, "momentum of rmsprop and momentum", low=0, high=1),
     "train.rmsprop_decay": Key(0.9, float, "rmsprop: decay of squared gradients", low=0, high=1),
     "train.lr_base": Key(0.016, float, "peak learning rate for 256 images a step", above=0),
+    "train.lr_scales": Key(
+        [],
+        list,
+        "factors on the learning rate of some variables, regular expression of layer/variable and "
+        "factor; the first that is found in a name counts: [stem:0.1,block1:0.3]",
+    ),
     "train.lr_sched": Key(
         "exponential",
         str,

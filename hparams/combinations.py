@@ -48,6 +48,7 @@ def _impossible_step(config: config_dict.ConfigDict) -> list[str]:
             re.compile(train[key] or "")
         except re.error as error:
             problems.append(f"train.{key} is no regular expression: {error}: '{train[key]}'")
+    problems += [_wrong_scale(text) for text in train.lr_scales if _wrong_scale(text)]
     if train.size_schedule == "random" and train.size_steps and runtime.xla:
         problems.append("runtime.xla compiles for each size: give train.size_steps=0 (an epoch)")
     if runtime.strategy == "tpu" and runtime.xla:
@@ -56,6 +57,22 @@ def _impossible_step(config: config_dict.ConfigDict) -> list[str]:
     if not (1 <= first <= last or first == last == 0):
         problems.append(f"train.profile must be two steps from 1 on, rising, got {[first, last]}")
     return problems
+
+
+def _wrong_scale(text: str) -> str:
+    """What is wrong with an item of train.lr_scales; nothing: an empty string."""
+    expression, _, factor = text.rpartition(":")
+    try:
+        re.compile(expression)
+        is_right = bool(expression) and 0 < float(factor) < float("inf")
+    except (re.error, ValueError):
+        is_right = False
+    if is_right:
+        return ""
+    return (
+        f"train.lr_scales must hold expression:factor with a factor above 0, got '{text}'; "
+        "train.varsexp leaves variables as they are"
+    )
 
 
 # All that can be changed of a body from keras.applications; it is otherwise as it is.

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from hparams.fine_tuning import fine_tuning
+from hparams.models import MODELS
 from hparams.registry import Registry, UnknownNameError
 
 
@@ -35,6 +37,7 @@ class DatasetRow:
       eval: images of the final evaluation.
       recipe: configuration keys that this data set wants changed, whatever the model.
       model_recipes: model name -> keys that this model wants changed further.
+      at_eval_size: train at the size that the model is evaluated at.
     """
 
     source: Literal["tfds", "folder", "tfrecord"] = "tfds"
@@ -45,10 +48,13 @@ class DatasetRow:
     eval: Split | None = None
     recipe: Mapping[str, object] = dataclasses.field(default_factory=dict)
     model_recipes: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    at_eval_size: bool = False
 
     def overrides(self, model_name: str) -> Mapping[str, object]:
         """Returns this row as values of configuration keys, for one model."""
+        size = {"train.isize": MODELS[model_name].eval_size} if self.at_eval_size else {}
         return {
+            **size,
             "model.num_classes": self.num_classes,
             "data.source": self.source,
             "data.tfds_name": self.tfds_name,
@@ -262,3 +268,18 @@ DATASETS.register(
         recipe={**_OWN_IMAGES, "train.batch_size": 128},
     ),
 )
+
+# The same data for pretrained weights, at the size that the model is evaluated at. A few hundred
+# photographs do not fill a batch of 512: 500 steps of 32 see each of them often.
+for _name, _of, _steps in (
+    ("imagenetft", "imagenet2012", {"batch_size": 512, "epochs": 15}),
+    ("cifar10ft", "cifar10", {"batch_size": 512, "epochs": 1, "min_steps": 10_000}),
+    ("cifar100ft", "cifar100", {"batch_size": 512, "epochs": 1, "min_steps": 10_000}),
+    ("flowersft", "oxford_flowers102", {"batch_size": 512, "epochs": 1, "min_steps": 10_000}),
+    ("tfflowersft", "tf_flowers", {"batch_size": 512, "epochs": 1, "min_steps": 10_000}),
+    ("carsft", "cars196", {"batch_size": 512, "epochs": 1, "min_steps": 10_000}),
+    ("ft", "folder", {"batch_size": 32, "epochs": 20, "min_steps": 500}),
+):
+    _row = DATASETS[_of]
+    _recipe = fine_tuning(_row.recipe, **_steps)
+    DATASETS.register(_name, dataclasses.replace(_row, recipe=_recipe, at_eval_size=True))

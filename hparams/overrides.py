@@ -127,7 +127,10 @@ def checked(name: str, value: Any) -> Any:
     if key.kind is not list:
         return _checked_scalar(name, value, kind=key.kind, key=key)
     if isinstance(value, str):
-        value = [part.strip() for part in re.split(r"[,|]", value.strip("[] ")) if part.strip()]
+        # The official a|b has no brackets; in brackets a regular expression may have a |.
+        separators = r"," if value.startswith("[") else r"[,|]"
+        parts = re.split(separators, value.removeprefix("[").removesuffix("]"))
+        value = [part.strip() for part in parts if part.strip()]
     if not isinstance(value, (list, tuple)):
         raise ConfigError([f"{name} must be a list, got {value!r}"])
     if key.length is not None and len(value) != key.length:

@@ -19,6 +19,7 @@ ORDER = [
     "hparams.document",
     "hparams.overrides",
     "hparams.models",
+    "hparams.fine_tuning",
     "hparams.datasets",
     "hparams.combinations",
     "hparams.resolve",

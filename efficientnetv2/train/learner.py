@@ -14,7 +14,7 @@ from efficientnetv2.model.layers import TrainingState, training_layers
 from efficientnetv2.train.ema import MovingAverage
 from efficientnetv2.train.losses import Objective, build_objective, matching
 from efficientnetv2.train.metrics import TrainingMetrics
-from efficientnetv2.train.optimizers import build_optimizer
+from efficientnetv2.train.optimizers import build_optimizer, rate_factors
 from efficientnetv2.train.schedules import KerasSchedule, LearningRate, StagedRate
 from hparams.errors import UserError
 from hparams.resolve import Config
@@ -57,7 +57,8 @@ def build_learner(config: Config, rate: LearningRate | StagedRate) -> Learner:
     """Opens the configuration for all that is trained; call it under the strategy's scope.
 
     Raises:
-      UserError: if ``train.varsexp`` or ``train.weight_decay_vars`` is in no variable's name.
+      UserError: if ``train.varsexp``, ``train.weight_decay_vars`` or an expression of
+        ``train.lr_scales`` is in no variable's name.
     """
     step = tf.Variable(
         0,
@@ -71,7 +72,8 @@ def build_learner(config: Config, rate: LearningRate | StagedRate) -> Learner:
     with _precision(config.train.precision):
         model = build_model(config.model, layer_set=layers)
     variables = _trained_variables(model, config.train.varsexp)
-    optimizer = build_optimizer(config, KerasSchedule(rate))
+    factors = rate_factors(variables, config.train.lr_scales)
+    optimizer = build_optimizer(config, KerasSchedule(rate), factors=factors)
     optimizer.build(variables)
     decay = config.train.ema_decay
     average = MovingAverage(named_weights(model), decay=decay) if decay else None

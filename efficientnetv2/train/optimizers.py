@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.train.schedules import KerasSchedule
+from hparams.errors import UserError
 from hparams.resolve import Config
 
 
@@ -119,14 +121,23 @@ OPTIMIZERS: dict[str, tuple[type, Callable[[Config], dict[str, float]]]] = {
 }
 
 
-def build_optimizer(config: Config, schedule: KerasSchedule) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    config: Config, schedule: KerasSchedule, *, factors: Sequence[float] = ()
+) -> keras.optimizers.Optimizer:
     """Opens the configuration for the optimizer; its slots are made when it is built.
 
     It takes gradients that have been added over the replicas, and clips these. With float16 it
     takes those of a loss that its ``scale_loss`` made larger, and leaves out a step that overflows.
+
+    Args:
+      config: the section train.
+      schedule: of the learning rate.
+      factors: on it, one for each variable that it will be built for; none: 1.
     """
     train = config.train
     cls, arguments = OPTIMIZERS[train.optimizer]
+    if factors:
+        cls = _with_own_rates(cls, factors)
     limit = "clipnorm" if train.gclip_per_variable else "global_clipnorm"
     optimizer = cls(schedule, **arguments(config), **({limit: train.gclip} if train.gclip else {}))
     # Keras would clip each replica's gradients by their own norm, and add them up afterwards.
@@ -134,3 +145,44 @@ def build_optimizer(config: Config, schedule: KerasSchedule) -> keras.optimizers
     if train.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
+
+
+def rate_factors(variables: Sequence[keras.Variable], scales: Sequence[str]) -> list[float]:
+    """Returns each variable's factor on the learning rate: 1 where no expression is found.
+
+    Without expressions there are no factors.
+
+    Args:
+      variables: those that are trained.
+      scales: regular expressions of ``layer/variable`` with their factors, ``block1:0.1``; the
+        first that is found in a variable's name counts.
+
+    Raises:
+      UserError: if one is in no name.
+    """
+    if not scales:
+        return []
+    pairs = [text.rpartition(":")[::2] for text in scales]
+    for expression, _ in pairs:
+        if not any(re.search(expression, variable.path) for variable in variables):
+            raise UserError(
+                f"train.lr_scales: '{expression}' is in no trained variable's name, such as "
+                f"'{variables[0].path}'"
+            )
+    return [
+        next((float(factor) for text, factor in pairs if re.search(text, variable.path)), 1.0)
+        for variable in variables
+    ]
+
+
+def _with_own_rates(cls: type, factors: Sequence[float]) -> type:
+    """A class like ``cls`` that updates each variable by its own share of the learning rate."""
+
+    class WithOwnRates(cls):
+        def update_step(
+            self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+        ) -> None:
+            factor = factors[self._get_variable_index(variable)]
+            super().update_step(gradient, variable, learning_rate * factor)
+
+    return WithOwnRates

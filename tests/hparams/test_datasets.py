@@ -44,6 +44,17 @@ CLASSES = {
     "mnist": 10,
     "tf_flowers": 5,
 }
+# fine-tuning recipe -> the data that it is for
+FINE_TUNING = {
+    "imagenetft": "imagenet2012",
+    "cifar10ft": "cifar10",
+    "cifar100ft": "cifar100",
+    "flowersft": "oxford_flowers102",
+    "tfflowersft": "tf_flowers",
+    "carsft": "cars196",
+    "ft": "folder",
+}
+CLASSES.update({name: CLASSES[of] for name, of in FINE_TUNING.items()})
 SPLITS = ("train", "minival", "eval")
 EACH_SPLIT = [(name, split) for name in WHOLE_SPLITS for split in SPLITS]
 
@@ -91,7 +102,7 @@ def test_the_split_arithmetic_of_this_file_sees_overlap(first, second, common):
 
 
 def test_registered_names():
-    assert set(DATASETS) == {*WHOLE_SPLITS, *IN_FILES}
+    assert set(DATASETS) == {*WHOLE_SPLITS, *IN_FILES, *FINE_TUNING}
     assert set(CLASSES) == set(DATASETS)
     assert DATASETS.canonical("Imagenet") == "imagenet2012"
     assert DATASETS.canonical("imagenet21k") == "imagenet21k_tfrecord"
@@ -157,7 +168,31 @@ def test_facts_reach_the_configuration(name):
         assert config.data[f"{split}_split"] == (None if part is None else part.name)
 
 
-@pytest.mark.parametrize("name", IN_FILES)
+@pytest.mark.parametrize("name", FINE_TUNING)
+def test_fine_tuning_is_on_the_same_data(name):
+    row, of = DATASETS[name], DATASETS[FINE_TUNING[name]]
+    assert (row.source, row.tfds_name, row.num_classes) == (of.source, of.tfds_name, of.num_classes)
+    assert (row.train, row.minival, row.eval) == (of.train, of.minival, of.eval)
+
+
+@pytest.mark.parametrize("model", ["efficientnetv2-s", "efficientnetv2-b0", "efficientnet-lite4"])
+@pytest.mark.parametrize("name", FINE_TUNING)
+def test_fine_tuning_is_the_papers(model, name):
+    """Paper sections 5.2 and 5.3."""
+    config = resolve(model, name, {"data.data_dir": "/data"})
+    train = config.train
+    assert train.lr_base * train.batch_size / 256 == pytest.approx(0.001)
+    assert (train.lr_sched, train.weight_decay, train.ema_decay) == ("cosine", 0.0, 0.9996)
+    assert (train.stages, train.isize) == (1, config.eval.isize)
+    assert (config.data.cutout, config.data.augname) == (0.5, "none")
+    assert (config.data.mixup_alpha, config.data.cutmix_alpha) == (0, 0)
+    assert config.model.dropout_base is None
+    expected = {"imagenetft": (15, 0), "ft": (20, 500)}.get(name, (1, 10_000))
+    assert (train.epochs, train.min_steps) == expected
+    assert train.batch_size == (32 if name == "ft" else 512)
+
+
+@pytest.mark.parametrize("name", [*IN_FILES, "ft"])
 def test_files_need_a_folder(name):
     with pytest.raises(ConfigError, match=rf"{name} needs the folder of its files: --data_dir="):
         resolve("efficientnetv2-s", name)
