@@ -188,19 +188,16 @@ def best_weights(run: RunDirectory) -> BestWeights | None:
     checkpoint = str(run.best / f"ckpt-{record['step']}")
     if not checkpoint_files.is_whole(checkpoint):
         raise RunError(f"checkpoint '{checkpoint}', the best of the run, is damaged or missing")
-    top1 = record["top1"]
-    name = max(("ema", "raw"), key=lambda name: top1.get(name, -1.0))  # the average where equal
-    return BestWeights(checkpoint, name == "ema", top1[name])
+    is_average = record["top1"].get("ema") == record["best"]  # also where both are equal
+    return BestWeights(checkpoint, is_average, record["best"])
 
 
 def _recorded(run: RunDirectory) -> dict[str, Any] | None:
-    """Step and top-1 values of best.json; None if there is none that can be read."""
+    """Step, top-1 values and the best of these of best.json; None if it cannot be read."""
     try:
         record = json.loads((run.best / "best.json").read_text(encoding="utf-8"))
-        return {
-            "step": int(record["step"]),
-            "top1": {name: float(value) for name, value in record["top1"].items()},
-        }
+        top1 = {name: float(value) for name, value in record["top1"].items()}
+        return {"step": int(record["step"]), "top1": top1, "best": max(top1.values())}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -252,5 +249,5 @@ class BestCheckpoint:
         record = _recorded(self._run)
         # The records of metrics.jsonl may have been removed.
         if best == 0.0 and record and record["step"] < step:
-            return max(record["top1"].values(), default=0.0)
+            return float(record["best"])
         return best

@@ -18,9 +18,7 @@ from efficientnetv2.train.learner import Learner, build_learner
 from efficientnetv2.train.run_directory import RunDirectory, RunError
 from efficientnetv2.train.saving import (
     BestCheckpoint,
-    BestWeights,
     Checkpoints,
-    best_weights,
     build_checkpoint,
     has_average,
     load_weights,
@@ -277,23 +275,6 @@ def test_what_was_best_in_epochs_that_are_run_again_does_not_count(
     stock = build_model(tiny().model)
     load_weights(stock, str(run.best / "ckpt-20"), average=False)
     np.testing.assert_allclose(logits(stock), expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("top1", "is_average"),
-    [({"raw": 0.7, "ema": 0.6}, False), ({"raw": 0.5, "ema": 0.5}, True), ({"raw": 0.1}, False)],
-)
-def test_the_better_of_raw_and_averaged_weights_is_named(
-    learner: Learner, run: RunDirectory, top1: dict, is_average: bool
-) -> None:
-    assert best_weights(run) is None
-    learner.state.step.assign(10)
-    BestCheckpoint(learner, run).offer(top1)
-    checkpoint = str(run.best / "ckpt-10")
-    assert best_weights(run) == BestWeights(checkpoint, is_average, max(top1.values()))
-    next(run.best.glob("*.data*")).write_bytes(b"")
-    with pytest.raises(RunError, match=r"ckpt-10', the best of the run, is damaged or missing"):
-        best_weights(run)
 
 
 def test_the_best_of_all_records_must_be_beaten(learner: Learner, run: RunDirectory) -> None:
