@@ -81,6 +81,15 @@ class BlockSpec:
             _require(0 < self.se_ratio <= 1, "se_ratio", self.se_ratio, "in (0, 1]")
 
 
+def squeezed_filters(block: BlockSpec) -> int:
+    """Returns the channels inside squeeze-and-excitation: a share of those that come in.
+
+    >>> squeezed_filters(decode_block("r1_k3_s1_e6_i16_o32_se0.25"))
+    4
+    """
+    return max(1, int(block.input_filters * (block.se_ratio or 0)))
+
+
 def _require(condition: bool, field: str, value: object, expected: str) -> None:
     if not condition:
         raise BlockStringError(f"{field} must be {expected}, got {value}")

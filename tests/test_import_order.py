@@ -14,6 +14,7 @@ ORDER = [
     "hparams.registry",
     "hparams.preprocess",
     "hparams.blocks",
+    "hparams.architecture",
     "hparams.key",
     "hparams.base",
     "hparams.document",

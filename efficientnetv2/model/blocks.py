@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model.layers import LayerSet, conv_initializer
-from hparams.blocks import FUSED_MBCONV, BlockSpec
+from hparams.blocks import FUSED_MBCONV, BlockSpec, squeezed_filters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +123,7 @@ def squeeze_excite(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: st
         data_format=style.data_format, name=f"{name}_se_squeeze"
     )(x)
     scale = keras.layers.Reshape(shape, name=f"{name}_se_reshape")(squeeze)
-    inner = max(1, int(spec.input_filters * spec.se_ratio))
-    scale = conv(inner, style.act_fn, suffix="se_reduce")(scale)
+    scale = conv(squeezed_filters(spec), style.act_fn, suffix="se_reduce")(scale)
     scale = conv(filters, "sigmoid", suffix="se_expand")(scale)
     return keras.layers.Multiply(name=f"{name}_se_excite")([x, scale])
 

@@ -12,7 +12,7 @@ from efficientnetv2.model.baselines import build_baseline
 from efficientnetv2.model.blocks import BlockStyle
 from efficientnetv2.model.layers import STOCK_LAYERS, LayerSet
 from efficientnetv2.model.network import Top, build_network
-from hparams.blocks import decode_block, round_filters, scale_blocks
+from hparams.architecture import scaled_architecture
 from hparams.preprocess import NORMALISATIONS, Normalisation
 from hparams.resolve import Config, resolve_model
 
@@ -108,8 +108,9 @@ def build_model(
     shape = _ordered(input_shape, data_format=config.data_format)
     channels = shape[-1] if config.data_format == "channels_last" else shape[0]
     normalisation = _normalisation(config, channels) if include_preprocessing else None
+    architecture = scaled_architecture(config)
     top = Top(
-        head_filters=_end_filters(config, config.feature_size),
+        head_filters=architecture.head_filters,
         include_top=include_top,
         pooling=pooling,
         num_classes=config.num_classes if num_classes is None else num_classes,
@@ -126,19 +127,10 @@ def build_model(
             normalisation=normalisation,
             features_only=features_only,
         )
-    stages = scale_blocks(
-        [decode_block(text) for text in config.blocks_args],
-        width=config.width_coefficient,
-        depth=config.depth_coefficient,
-        divisor=config.depth_divisor,
-        minimum=config.min_depth,
-        round_down_limit=config.round_down_limit,
-        fix_first_and_last=config.fix_head_stem,
-    )
     return build_network(
-        stages,
+        architecture.stages,
         _style(config, layer_set),
-        stem_filters=_end_filters(config, decode_block(config.blocks_args[0]).input_filters),
+        stem_filters=architecture.stem_filters,
         survival_prob=config.survival_prob,
         top=top,
         input_shape=shape,
@@ -156,18 +148,6 @@ def _style(config: Config, layer_set: LayerSet) -> BlockStyle:
         bn_epsilon=config.bn_epsilon,
         data_format=config.data_format,
         depthwise_name=_DEPTHWISE_NAMES[config.family],
-    )
-
-
-def _end_filters(config: Config, filters: int) -> int:
-    """Channels of the stem or the head, which Lite models do not scale."""
-    width = 1.0 if config.fix_head_stem else config.width_coefficient
-    return round_filters(
-        filters,
-        width=width,
-        divisor=config.depth_divisor,
-        minimum=config.min_depth,
-        round_down_limit=config.round_down_limit,
     )
 
 
