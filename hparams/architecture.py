@@ -75,8 +75,11 @@ def scaled_architecture(model: Any) -> Architecture:
         fix_first_and_last=model.fix_head_stem,
         **rounding,
     )
-    stem = end_filters(blocks[0].input_filters) if blocks else 0
-    return Architecture(stem, stages, end_filters(model.feature_size))
+    if not blocks:
+        return Architecture(0, (), end_filters(model.feature_size))
+    stem = end_filters(blocks[0].input_filters)
+    first = dataclasses.replace(stages[0], input_filters=stem)
+    return Architecture(stem, (first, *stages[1:]), end_filters(model.feature_size))
 
 
 def cost(

@@ -24,6 +24,7 @@ ORDER = [
     "hparams.datasets",
     "hparams.combinations",
     "hparams.resolve",
+    "hparams.scaling",
     "hparams",
     "efficientnetv2.image_files",
     "efficientnetv2.data.digits",
