@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from absl.flags import FlagValues
 
 
+_SMALLEST = 32  # pixels that leave one place after five halvings
 # Errors of a disk that takes no more.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -225,10 +226,32 @@ def _preview(values: FlagValues) -> int:
     return modes.preview(config, run)
 
 
+def _benchmark(values: FlagValues) -> int:
+    names = (values.models or values.model_name).split(",")
+    configs = [_benchmarked(values, name.strip()) for name in names]
+    folder = pathlib.Path(values.model_dir or "runs/benchmark")
+    RunDirectory(folder)  # not a file
+    _quiet_tensorflow()
+    from efficientnetv2.benchmarking import benchmark
+
+    return benchmark(configs, folder, steps=values.steps)
+
+
+def _benchmarked(values: FlagValues, model_name: str) -> Config:
+    plain = resolve(model_name, "imagenet2012")
+    sizes = {
+        key: max(_SMALLEST, round(size * values.image_scale / 8) * 8)
+        for key, size in (("train.isize", plain.train.isize), ("eval.isize", plain.eval.isize))
+    }
+    settings = {"train.stages": 1, "train.batch_size": values.batch_size, **sizes}
+    return resolve(model_name, "imagenet2012", settings, *_overrides(values))
+
+
 _MODES: dict[str, Callable[[FlagValues], int]] = {
     "train": _train,
     "traineval": _traineval,
     "eval": _eval,
     "infer": _infer,
     "preview": _preview,
+    "benchmark": _benchmark,
 }

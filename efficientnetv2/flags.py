@@ -19,6 +19,7 @@ MODES = {
     "traineval": "train, and evaluate on the minival split after each epoch",
     "infer": "name what is in --image_path, with a trained model_dir",
     "preview": "draw what the network will see in each stage, and the schedule",
+    "benchmark": "measure what networks cost on this machine, in training and inference",
 }
 
 # Flags of the official code that say which TPU, and their keys.
@@ -50,6 +51,8 @@ flags that matter:
                  docs/hparams.md lists all keys
   --image_path   image file or folder, for --mode=infer
   --top_k        classes to print an image, for --mode=infer (default: 5)
+  --models       names with commas, for --mode=benchmark (default: --model_name);
+                 --batch_size, --image_scale (share of each model's own sizes), --steps
 
 examples:
   python {program} --model_name=efficientnetv2-s --mode=train
@@ -84,6 +87,21 @@ def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
     string("image_path", None, "image file or folder, for --mode=infer")
     flags.DEFINE_integer(
         "top_k", 5, "classes an image, for --mode=infer", lower_bound=1, flag_values=values
+    )
+    string("models", None, "names with commas, for --mode=benchmark; default: --model_name")
+    flags.DEFINE_integer(
+        "batch_size", 16, "images a step, for --mode=benchmark", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_float(
+        "image_scale",
+        1.0,
+        "share of each model's own image sizes, for --mode=benchmark",
+        lower_bound=0.01,
+        upper_bound=4.0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "steps", 20, "timed steps, for --mode=benchmark", lower_bound=1, flag_values=values
     )
     string("eval_name", None, "evaluation is written to eval_<name>.json")
     boolean("archive_ckpt", True, "traineval: keep the checkpoint that is best on minival in best/")

@@ -49,6 +49,10 @@ WRONG = {
     "--mode=trian": "unknown mode 'trian'; did you mean 'train'?",
     "--mode=infer": "--mode=infer needs --image_path=FILE_OR_FOLDER",
     "--top_k=0": "--top_k",
+    "--mode=benchmark --models=efficientnetv2-b0,b1": "unknown model 'b1'",
+    "--mode=benchmark --image_scale=0": "flag --image_scale=0: 0.0 is not a number in the range",
+    "--mode=benchmark --steps=0": "flag --steps=0: 0 is not a positive integer",
+    "--mode=benchmark --hparam_str=train.accumulate=3": "train.batch_size (16) must divide by",
     "--eval_name=a/b": "--eval_name is part of a file's name, got 'a/b'",
     "--epochs=3": "Unknown command line flag 'epochs'",
     "train": "unexpected argument 'train'; flags are written --name=value",
@@ -62,7 +66,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("argument", "message"), WRONG.items())
 def test_wrong_argument(argument, message, tmp_path):
-    result, seconds = fastest(argument, cwd=tmp_path)
+    result, seconds = fastest(*argument.split(), cwd=tmp_path)
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1

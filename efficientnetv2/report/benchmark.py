@@ -1,0 +1,177 @@
+"""What networks cost in; a table, ratios beside the paper's, a CSV and two pictures out."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from efficientnetv2.report.tables import table
+from efficientnetv2.train.durable import replace_text
+
+# Networks of about the same ImageNet accuracy, and how much faster the first one was in the paper
+# (arXiv 2104.00298): Table 11, inference; of M Table 10, inference and training.
+LIKE_ACCURACY = (
+    ("efficientnetv2-b0", "efficientnet-b1", 2.1, None),
+    ("efficientnetv2-b1", "efficientnet-b2", 2.0, None),
+    ("efficientnetv2-b3", "efficientnet-b4", 2.7, None),
+    ("efficientnetv2-s", "efficientnet-b5", 3.1, None),
+    ("efficientnetv2-m", "efficientnet-b7", 3.1, 4.1),
+)
+# Hues that stay apart for colour-blind readers; the markers do in grey print.
+_FAMILIES = {
+    "efficientnetv2-": ("EfficientNetV2", "#2b5c8a", "o"),
+    "efficientnet-lite": ("EfficientNet-Lite", "#4f8f5b", "^"),
+    "efficientnet-": ("EfficientNet", "#d1791f", "s"),
+    "resnet": ("ResNet", "#6b6b6b", "D"),
+}
+Row = dict[str, Any]  # the fields of ``efficientnetv2.costs.Costs``
+
+
+def cost_table(rows: Sequence[Row]) -> str:
+    """Returns a table for a terminal."""
+    header = ["model", "params M", "FLOPs B", "train px", "img/s", "p95 s/step", "first s"]
+    header += ["MiB/img", "peak MiB", "eval px", "img/s", "latency ms", "p95 ms"]
+    cells = [
+        [
+            row["model"],
+            f"{row['parameters'] / 1e6:.1f}",
+            f"{row['multiply_adds'] / 1e9:.2f}",
+            str(row["train_size"]),
+            f"{row['train_images_per_second']:.1f}",
+            f"{row['train_step_p95_seconds']:.2f}",
+            f"{row['first_step_seconds']:.1f}",
+            f"{row['activation_mib']:.1f}",
+            f"{row['train_peak_mib']:.0f}",
+            str(row["eval_size"]),
+            f"{row['infer_images_per_second']:.1f}",
+            f"{row['latency_ms']:.1f}",
+            f"{row['latency_p95_ms']:.1f}",
+        ]
+        for row in rows
+    ]
+    return table(header, cells)
+
+
+def ratio_table(rows: Sequence[Row]) -> str:
+    """Returns how much faster V2 is than V1 at like accuracy, where both were measured; or ''."""
+    found = {row["model"]: row for row in rows}
+    cells = []
+    for first, second, infer, train in LIKE_ACCURACY:
+        if first in found and second in found:
+            one, other = found[first], found[second]
+            ratios = [one[key] / other[key] for key in _SPEEDS]
+            published = [f"{infer:.1f}", f"{train:.1f}" if train else "-"]
+            cells.append(
+                [
+                    f"{first} / {second}",
+                    f"{one['top1']:.1f} / {other['top1']:.1f}",
+                    *(
+                        f"{text}"
+                        for pair in zip((f"{r:.2f}" for r in ratios), published)
+                        for text in pair
+                    ),
+                ]
+            )
+    header = ["at like accuracy", "top-1", "inference x", "paper", "training x", "paper"]
+    return table(header, cells) if cells else ""
+
+
+_SPEEDS = ("infer_images_per_second", "train_images_per_second")
+
+
+def write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
+    """Writes all that was measured.
+
+    Raises:
+      WriteError: if it cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(path, text.getvalue())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Panel:
+    title: str
+    label: str
+    key: str
+    scale: float = 1.0
+    inverse: bool = False
+
+
+_TRAINING = (
+    _Panel("training time", "seconds for 1,000 images", "train_images_per_second", 1e3, True),
+    _Panel("parameters", "million", "parameters", 1e-6),
+)
+_INFERENCE = (
+    _Panel("parameters", "million", "parameters", 1e-6),
+    _Panel("multiply-adds", "billion", "multiply_adds", 1e-9),
+    _Panel("latency", "ms, one image", "latency_ms"),
+)
+
+
+def draw_costs(rows: Sequence[Row], folder: pathlib.Path) -> list[str]:
+    """Draws the paper's Figures 1 and 5 from what was measured here; returns the files' names.
+
+    Accuracies are the published ones: what was measured is the other axis.
+    """
+    _draw(rows, _TRAINING, folder / "training.png", title="Training efficiency, as in Figure 1")
+    _draw(rows, _INFERENCE, folder / "inference.png", title="Size and latency, as in Figure 5")
+    return ["training.png", "inference.png"]
+
+
+def _draw(rows: Sequence[Row], panels: Sequence[_Panel], path: pathlib.Path, *, title: str) -> None:
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(4.6 * len(panels), 4.2), layout="constrained")
+        all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, panel in zip(all_axes, panels):
+            _scatter(axes, rows, panel)
+        all_axes[0].set_ylabel("ImageNet top-1 as published (%)")
+        handles, labels = all_axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, ncols=len(labels), loc="outside lower center")
+        figure.suptitle(f"{title} of the paper, measured on this machine")
+        figure.savefig(path, dpi=110)
+
+
+def _scatter(axes: Axes, rows: Sequence[Row], panel: _Panel) -> None:
+    for label, colour, marker in _FAMILIES.values():
+        points = sorted(
+            (_value(row, panel), row["top1"], row["model"])
+            for row in rows
+            if _family(row["model"])[0] == label
+        )
+        if points:
+            x, y, names = zip(*points)
+            axes.plot(x, y, marker=marker, color=colour, label=label, linewidth=1, markersize=5)
+            for place, name in zip(zip(x, y), names):
+                short = name.rpartition("-")[2].upper()
+                axes.annotate(short, place, xytext=(4, -9), textcoords="offset points", fontsize=7)
+    values = [_value(row, panel) for row in rows]
+    axes.set_xscale("log")
+    axes.set_xlim(min(values) / 1.6, max(values) * 1.6)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_title(panel.title, loc="left")
+    axes.set_xlabel(panel.label)
+    axes.grid(alpha=0.25)
+
+
+def _value(row: Row, panel: _Panel) -> float:
+    value = float(row[panel.key])
+    return panel.scale / value if panel.inverse else panel.scale * value
+
+
+def _family(model: str) -> tuple[str, str, str]:
+    return next(style for prefix, style in _FAMILIES.items() if model.startswith(prefix))
