@@ -39,6 +39,7 @@ from hparams.errors import UserError
 from hparams.models import MODELS
 from hparams.overrides import Overrides
 from hparams.resolve import Config, require_trainable, resolve
+from hparams.weights import NAMES, RANDOM, find_release, require_weights
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
@@ -135,6 +136,11 @@ def _require_devices(values: FlagValues, config: Config) -> None:
 
 def _overrides(values: FlagValues) -> list[Overrides]:
     flags: dict[str, Any] = {}
+    if values.weights is not None:
+        flags["train.ft_init_ckpt"] = values.weights
+        if values.weights in NAMES:
+            release = find_release(values.model_name, values.weights)
+            flags["model.preprocess"] = release.preprocess
     if values.data_dir is not None:
         flags["data.data_dir"] = values.data_dir
     if values.use_tpu or values.tpu:
@@ -153,8 +159,10 @@ def _run_directory(values: FlagValues) -> RunDirectory:
     return RunDirectory(values.model_dir or pathlib.Path("runs") / name)
 
 
-def _trained(values: FlagValues) -> tuple[RunDirectory, Config]:
-    """Returns the run that ``eval`` and ``infer`` read, and its configuration with overrides."""
+def _trained(values: FlagValues) -> tuple[RunDirectory | None, Config]:
+    """Returns the run to read, None for pretrained weights, and the configuration."""
+    if values.weights is not None:
+        return None, _pretrained(values)
     run = _run_directory(values)
     config = run.config(*_overrides(values))
     for flag, asked, is_name in (
@@ -165,6 +173,20 @@ def _trained(values: FlagValues) -> tuple[RunDirectory, Config]:
             raise UserError(f"--{flag}={asked}, but '{run.path}' holds a training of {is_name}")
     require_usable(run)
     return run, config
+
+
+def _pretrained(values: FlagValues) -> Config:
+    if values["model_dir"].present and values.mode == "infer":
+        raise UserError("--weights and --model_dir both name weights; give one of them")
+    classes: dict[str, Any] = {}
+    if values.weights in NAMES:
+        classes["model.num_classes"] = find_release(values.model_name, values.weights).num_classes
+    dataset = values.dataset_cfg or "imagenet2012"
+    config = resolve(values.model_name, dataset, classes, *_overrides(values))
+    if config.train.ft_init_ckpt == RANDOM:
+        raise UserError("--weights=random names no weights")
+    require_weights(config.train.ft_init_ckpt, model_name=config.model.model_name)
+    return config
 
 
 def _train(values: FlagValues, *, validate: bool = False) -> int:
@@ -197,13 +219,27 @@ def _traineval(values: FlagValues) -> int:
 
 
 def _eval(values: FlagValues) -> int:
+    if values.weights is not None:
+        return _eval_pretrained(values)
     wait_for_config(_run_directory(values))
     run, config = _trained(values)
+    assert run is not None  # only pretrained weights have none
     _require_devices(values, config)
     _quiet_tensorflow()
     from efficientnetv2 import modes
 
     return modes.evaluate(config, run, eval_name=values.eval_name)
+
+
+def _eval_pretrained(values: FlagValues) -> int:
+    config = _resolved(values)
+    require_weights(values.weights, model_name=config.model.model_name)
+    _require_devices(values, config)
+    run = RunDirectory(values.model_dir or f"{_run_directory(values).path}-pretrained")
+    _quiet_tensorflow()
+    from efficientnetv2 import modes
+
+    return modes.evaluate_pretrained(config, run, eval_name=values.eval_name)
 
 
 def _infer(values: FlagValues) -> int:

@@ -49,6 +49,8 @@ flags that matter:
                  with --dataset_cfg the folder of that data set (default: ~/tensorflow_datasets)
   --hparam_str   settings, for example "train.epochs=3,train.batch_size=32", or a .yaml file;
                  docs/hparams.md lists all keys
+  --weights      pretrained weights: imagenet, imagenet21k, imagenet21k-ft1k, jft, or a path;
+                 --mode=train starts from them, --mode=infer needs no --model_dir with them
   --image_path   image file or folder, for --mode=infer
   --top_k        classes to print an image, for --mode=infer (default: 5)
   --models       names with commas, for --mode=benchmark (default: --model_name);
@@ -84,6 +86,7 @@ def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
     string("data_dir", None, "folder of your own images, or of the data set that is named")
     string("hparam_str", "", "comma-separated key=value settings, or a .yaml file")
     string("sweeps", "", "more key=value settings, applied after --hparam_str")
+    string("weights", None, "pretrained weights: the name of a release, or a path")
     string("image_path", None, "image file or folder, for --mode=infer")
     flags.DEFINE_integer(
         "top_k", 5, "classes an image, for --mode=infer", lower_bound=1, flag_values=values

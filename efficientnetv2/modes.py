@@ -35,7 +35,7 @@ from efficientnetv2.train.saving import BestCheckpoint, has_average, load_weight
 from efficientnetv2.train.stages import build_stages
 from efficientnetv2.train.stopping import StopRequest
 from efficientnetv2.train.workers import Workers, build_workers
-from efficientnetv2.trained import open_trained
+from efficientnetv2.trained import open_trained, start_from_pretrained
 from efficientnetv2.validate import evaluate_learner, measure, validator
 from hparams.resolve import Config, require_full_batch
 
@@ -89,9 +89,12 @@ def train(
             workers=workers,
             resume_from=run,
         )
+        pretrained = start_from_pretrained(config, training.learner)
         workers.require_same({"step in the checkpoints of --model_dir": training.learner.step})
         if workers.is_chief:
             _announce(config, run, source, training=training)
+            if pretrained:
+                print(f"starting from {pretrained}", flush=True)
         after_epoch = None
         if validate:
             learner, keeps_best = training.learner, archive_best and workers.is_chief
@@ -205,7 +208,28 @@ def _evaluate_checkpoint(
     return metrics
 
 
-def infer(config: Config, run: RunDirectory, images: Sequence[pathlib.Path], *, top_k: int) -> int:
+def evaluate_pretrained(config: Config, run: RunDirectory, *, eval_name: str | None) -> int:
+    """Evaluates the weights that ``train.ft_init_ckpt`` names; other arguments as ``evaluate``."""
+    workers = build_workers(config)
+    with workers.one_line():
+        with workers.chief_first():
+            config, source = open_data(config, run, is_chief=workers.is_chief)
+        images = open_split(config, source, run, split=config.data.eval_split)
+        with workers.strategy.scope():
+            trained = open_trained(config, None)
+        evaluator = open_evaluator(config, trained.model, strategy=workers.strategy)
+        metrics = {"raw": measure(evaluator, images, workers=workers)}
+    if workers.is_chief:
+        print(trained.origin)
+        run.create()
+        report_result(config, run, metrics, eval_name=eval_name)
+        print(f"\nwritten to {result_file(run, eval_name)}")
+    return 0
+
+
+def infer(
+    config: Config, run: RunDirectory | None, images: Sequence[pathlib.Path], *, top_k: int
+) -> int:
     """Prints the most probable classes of images, by the weights that ``open_trained`` takes."""
     trained = open_trained(config, run)
     rows = []

@@ -147,6 +147,11 @@ KEYS: dict[str, Key] = {
     "train.varsexp": Key(
         None, str, "regular expression of the variables to train, layer/variable; not set: all"
     ),
+    "train.ft_init_ckpt": Key(
+        None,
+        str,
+        "weights to start from: imagenet, imagenet21k, imagenet21k-ft1k, jft, or a path; random",
+    ),
     "train.gclip": Key(0.0, float, "largest norm of all gradients together; 0: any", low=0),
     "train.gclip_per_variable": Key(
         False, bool, "train.gclip is for each variable's gradient, not for all together"

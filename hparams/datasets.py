@@ -37,7 +37,7 @@ class DatasetRow:
       eval: images of the final evaluation.
       recipe: configuration keys that this data set wants changed, whatever the model.
       model_recipes: model name -> keys that this model wants changed further.
-      at_eval_size: train at the size that the model is evaluated at.
+      fine_tunes: starts from pretrained weights, at the size that the model is evaluated at.
     """
 
     source: Literal["tfds", "folder", "tfrecord"] = "tfds"
@@ -48,11 +48,11 @@ class DatasetRow:
     eval: Split | None = None
     recipe: Mapping[str, object] = dataclasses.field(default_factory=dict)
     model_recipes: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
-    at_eval_size: bool = False
+    fine_tunes: bool = False
 
     def overrides(self, model_name: str) -> Mapping[str, object]:
         """Returns this row as values of configuration keys, for one model."""
-        size = {"train.isize": MODELS[model_name].eval_size} if self.at_eval_size else {}
+        size = {"train.isize": MODELS[model_name].eval_size} if self.fine_tunes else {}
         return {
             **size,
             "model.num_classes": self.num_classes,
@@ -282,4 +282,4 @@ for _name, _of, _steps in (
 ):
     _row = DATASETS[_of]
     _recipe = fine_tuning(_row.recipe, **_steps)
-    DATASETS.register(_name, dataclasses.replace(_row, recipe=_recipe, at_eval_size=True))
+    DATASETS.register(_name, dataclasses.replace(_row, recipe=_recipe, fine_tunes=True))

@@ -19,6 +19,7 @@ from hparams.datasets import find_dataset
 from hparams.models import MODELS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 from hparams.registry import UnknownNameError
+from hparams.weights import NAMES, RANDOM, require_weights
 
 Config = Any  # an immutable ml_collections.FrozenConfigDict, which has no types
 
@@ -150,6 +151,13 @@ def require_trainable(config: Config) -> None:
     if row.train is not None and config.data.train_split == row.train.name:
         problems += _too_large_a_batch(config, images=row.train.num_images)
     train = config.train
+    if train.ft_init_ckpt not in (None, RANDOM):
+        require_weights(train.ft_init_ckpt, model_name=config.model.model_name)
+    elif row.fine_tunes and train.ft_init_ckpt is None:
+        problems.append(
+            f"{config.data.ds_name} starts from pretrained weights: give --weights="
+            f"{'|'.join(NAMES)}, or a path; --weights={RANDOM} for none"
+        )
     if config.runtime.strategy == "tpu" and train.size_schedule == "random" and train.size_steps:
         problems.append(
             "a TPU compiles the network for each image size, so sizes cannot change within an "

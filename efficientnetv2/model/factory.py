@@ -6,19 +6,19 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
 from tensorflow import keras
 
 from efficientnetv2.model.baselines import build_baseline
 from efficientnetv2.model.blocks import BlockStyle
 from efficientnetv2.model.layers import STOCK_LAYERS, LayerSet
 from efficientnetv2.model.network import Top, build_network
+from efficientnetv2.model.pretrained import DEPTHWISE_NAMES, load_pretrained
 from hparams.architecture import scaled_architecture
 from hparams.preprocess import NORMALISATIONS, Normalisation
 from hparams.resolve import Config, resolve_model
 
 _IMAGENET_CLASSES = 1000
-# V1's depthwise layers are named otherwise than V2's in keras.applications.
-_DEPTHWISE_NAMES = {"v1": "dwconv", "lite": "dwconv", "v2": "dwconv2"}
 
 
 def get_model(
@@ -42,12 +42,16 @@ def get_model(
 
     Args:
       model_name: one of ``list_models()``.
-      weights: None for random initial values, or the path of a ``.weights.h5`` file that a model
-        built by the same call saved with ``save_weights``.
+      weights: None for random initial values; ``imagenet``, ``imagenet21k``, ``imagenet21k-ft1k``
+        or ``jft`` for released ones (downloaded once); or the path of a TensorFlow checkpoint, a
+        run directory, or a ``.weights.h5``, ``.h5``, ``.keras``, ``.pth`` or ``.safetensors`` file
+        (``checkpoints.reading.read_weights``).
       include_top: whether there is a classifier.
-      num_classes: outputs of the classifier; None: what ``overrides`` say, or else 1000.
+      num_classes: outputs of the classifier; None: what ``overrides`` say, or else 1000. With
+        weights of another number of classes, a number given here makes a new classifier.
       input_shape: of one image; height and width may be None (any size). In the order of
-        ``data_format``; the default also serves channels_first.
+        ``data_format``; the default also serves channels_first. For weights of colour images and
+        other channels, the stem is summed or repeated over the colours.
       pooling: without a classifier: ``avg``, ``max``, or None for the 4-D output of the head.
       include_preprocessing: take pixels of 0..255 and normalise them inside the model, as
         ``keras.applications`` does; otherwise the input is normalised already.
@@ -62,11 +66,14 @@ def get_model(
 
     Raises:
       ConfigError: on an unknown name, key or impossible value.
-      ValueError: on other wrong arguments, or weights that do not fit.
+      WeightsError: on weights that cannot be had or read, or do not fit; never are weights left
+        at their initial values in silence.
+      ValueError: on other wrong arguments.
     """
     config = resolve_model(model_name, overrides)
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
+    new_classifier = num_classes is not None
     if num_classes is None:
         num_classes = config.num_classes or _IMAGENET_CLASSES
     if num_classes < 1:
@@ -82,7 +89,9 @@ def get_model(
         features_only=features_only,
     )
     if weights is not None:
-        _load(model, pathlib.Path(weights))
+        report = load_pretrained(model, config, weights, new_classifier=new_classifier)
+        if report.new or report.adapted:
+            logging.warning("%s", report)
     return model
 
 
@@ -147,7 +156,7 @@ def _style(config: Config, layer_set: LayerSet) -> BlockStyle:
         bn_momentum=config.bn_momentum,
         bn_epsilon=config.bn_epsilon,
         data_format=config.data_format,
-        depthwise_name=_DEPTHWISE_NAMES[config.family],
+        depthwise_name=DEPTHWISE_NAMES[config.family],
     )
 
 
@@ -169,9 +178,3 @@ def _normalisation(config: Config, channels: int | None) -> Normalisation:
     # Means and deviations of red, green and blue say nothing about other numbers of channels.
     name = "v2" if config.preprocess == "v1" and channels != 3 else config.preprocess
     return NORMALISATIONS[name]
-
-
-def _load(model: keras.Model, path: pathlib.Path) -> None:
-    if not path.is_file():
-        raise ValueError(f"weights must be None or a .weights.h5 file, and '{path}' is no file")
-    model.load_weights(path)

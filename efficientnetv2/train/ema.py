@@ -59,6 +59,11 @@ class MovingAverage:
         for name, average in self.averages.items():
             average.assign_sub((1.0 - decay) * (average - self._variables[name]))
 
+    def restart(self) -> None:
+        """Begins again at the variables' values, as after weights were loaded."""
+        for name, average in self.averages.items():
+            average.assign(tf.convert_to_tensor(self._variables[name]))
+
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
         """Within the context, network and averages have each other's values."""

@@ -60,6 +60,7 @@ NON_DEFAULT = {
     "train.lr_min": 1e-7,
     "train.lr_decay_in_warmup": True,
     "train.ema_decay": 0.5,
+    "train.ft_init_ckpt": "random",
     "train.weight_decay": 4e-5,
     "train.label_smoothing": 0.05,
     "train.weight_decay_inc": 0.5,

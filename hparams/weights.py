@@ -1,0 +1,124 @@
+"""Pretrained checkpoints as rows of one table: a model and a name in; where it is, and facts, out.
+
+The addresses are those of google/automl's ``efficientnetv2`` and google-research's ``efficientnet``
+releases. None could be reached where this was written, so no checksum is known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+from hparams.errors import UserError
+from hparams.models import MODELS
+from hparams.registry import did_you_mean
+
+_BUCKET = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet"
+UNVERIFIED = "unverified"
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """One released checkpoint.
+
+    Attributes:
+      url: of a .tar.gz archive of a TF1 name-based checkpoint.
+      num_classes: of its classifier.
+      preprocess: a row of ``hparams.preprocess``: what its input went through.
+      sha256: of the archive, or "unverified".
+    """
+
+    url: str
+    num_classes: int
+    preprocess: str
+    sha256: str = UNVERIFIED
+
+
+NAMES: Mapping[str, str] = {
+    "imagenet": "ImageNet-1k alone",
+    "imagenet21k": "ImageNet-21k",
+    "imagenet21k-ft1k": "ImageNet-21k, then ImageNet-1k",
+    "jft": "ImageNet-1k and 300 million unlabelled images (Noisy Student)",
+}
+_SUFFIXES = {"imagenet": "", "imagenet21k": "-21k", "imagenet21k-ft1k": "-21k-ft1k"}
+
+
+def _releases() -> dict[tuple[str, str], Release]:
+    table = {}
+    for size in ("s", "m", "l", "xl", "b0", "b1", "b2", "b3"):
+        model = f"efficientnetv2-{size}"
+        for name, suffix in _SUFFIXES.items():
+            if (size, name) != ("xl", "imagenet"):  # trained with ImageNet-21k only
+                table[model, name] = Release(
+                    f"{_BUCKET}/v2/{model}{suffix}.tgz",
+                    21_843 if name == "imagenet21k" else 1000,
+                    MODELS[model].preprocess,
+                )
+    for number in range(9):
+        model = f"efficientnet-b{number}"
+        # AdvProp's networks take pixels of -1..1, as V2's do (AdvProp release notes).
+        table[model, "imagenet"] = Release(f"{_BUCKET}/advprop/{model}.tar.gz", 1000, "v2")
+    for size in (*(f"b{number}" for number in range(8)), "l2"):
+        model = f"efficientnet-{size}"
+        url = f"{_BUCKET}/noisystudent/noisy_student_{model}.tar.gz"
+        table[model, "jft"] = Release(url, 1000, "v1")
+    return table
+
+
+RELEASES: Mapping[tuple[str, str], Release] = _releases()
+
+
+RANDOM = "random"  # for those who mean to train without pretrained weights
+
+
+def require_weights(weights: str | pathlib.Path, *, model_name: str) -> None:
+    """Checks, without reading it, that there is what is asked for.
+
+    Args:
+      weights: one of ``NAMES``, or a path.
+      model_name: a row of ``hparams.models.MODELS``.
+
+    Raises:
+      UserError: if there is no such release, or nothing at the path.
+    """
+    if str(weights) in NAMES:
+        find_release(model_name, str(weights))
+        return
+    path = pathlib.Path(weights)
+    if not path.exists() and not pathlib.Path(f"{path}.index").exists():
+        raise UserError(
+            f"there are no weights '{weights}': give the path of a file, or one of "
+            f"{', '.join(NAMES)}"
+        )
+
+
+def imagenet_classes() -> list[str]:
+    """Returns the names of ImageNet-1k's classes, in the order of their labels.
+
+    The first lemma of each synset in WordNet (Princeton University), which is free to use.
+    """
+    file = pathlib.Path(__file__).parent / "imagenet_classes.txt"
+    return file.read_text(encoding="utf-8").splitlines()
+
+
+def find_release(model_name: str, name: str) -> Release:
+    """Returns the released weights of a model.
+
+    Args:
+      model_name: a row of ``hparams.models.MODELS``.
+      name: one of ``NAMES``.
+
+    Raises:
+      UserError: if there are none of this name, with those that there are.
+    """
+    model_name = MODELS.canonical(model_name)
+    if (model_name, name) in RELEASES:
+        return RELEASES[model_name, name]
+    known = [known for model, known in RELEASES if model == model_name]
+    if not known:
+        raise UserError(f"there are no released weights of {model_name}; give the path of a file")
+    hint = "" if name in NAMES else did_you_mean(name, known)
+    raise UserError(
+        f"there are no weights '{name}' of {model_name}{hint or '; known: ' + ', '.join(known)}"
+    )
