@@ -91,7 +91,27 @@ def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
     flags.DEFINE_integer(
         "top_k", 5, "classes an image, for --mode=infer", lower_bound=1, flag_values=values
     )
-    string("models", None, "names with commas, for --mode=benchmark; default: --model_name")
+    string("eval_name", None, "evaluation is written to eval_<name>.json")
+    boolean("archive_ckpt", True, "traineval: keep the checkpoint that is best on minival in best/")
+    boolean("use_tpu", False, "train on a TPU: the same as runtime.strategy=tpu")
+    string("tpu", None, "TPU name or grpc:// address; implies --use_tpu; default: this machine's")
+    string("gcp_project", None, "project of the Cloud TPU")
+    string("tpu_zone", None, "zone of the Cloud TPU")
+    string("tpu_job_name", None, "job name of the TPU workers")
+    boolean("export_to_tpu", False, "export for a TPU")
+    boolean("help", False, "show the help and stop")
+    boolean("helpfull", False, "show all flags and stop")
+    _define_benchmark_flags(values)
+    return values
+
+
+def _define_benchmark_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "models",
+        None,
+        "names with commas, for --mode=benchmark; default: --model_name",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "batch_size", 16, "images a step, for --mode=benchmark", lower_bound=1, flag_values=values
     )
@@ -106,17 +126,6 @@ def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
     flags.DEFINE_integer(
         "steps", 20, "timed steps, for --mode=benchmark", lower_bound=1, flag_values=values
     )
-    string("eval_name", None, "evaluation is written to eval_<name>.json")
-    boolean("archive_ckpt", True, "traineval: keep the checkpoint that is best on minival in best/")
-    boolean("use_tpu", False, "train on a TPU: the same as runtime.strategy=tpu")
-    string("tpu", None, "TPU name or grpc:// address; implies --use_tpu; default: this machine's")
-    string("gcp_project", None, "project of the Cloud TPU")
-    string("tpu_zone", None, "zone of the Cloud TPU")
-    string("tpu_job_name", None, "job name of the TPU workers")
-    boolean("export_to_tpu", False, "export for a TPU")
-    boolean("help", False, "show the help and stop")
-    boolean("helpfull", False, "show all flags and stop")
-    return values
 
 
 def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
