@@ -12,7 +12,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,13 +23,10 @@ from efficientnetv2.data.sources.shards import find_shards
 from efficientnetv2.flags import TPU_FLAGS, define_flags, help_text, parse
 from efficientnetv2.following import wait_for_config
 from efficientnetv2.image_files import find_images
+from efficientnetv2.preflight import require_answer, require_devices
+from efficientnetv2.report.predictions import require_writable
 from efficientnetv2.train.checkpoint_files import require_usable
-from efficientnetv2.train.cluster import (
-    find_cluster,
-    require_divisible,
-    require_tpu_here,
-    tpu_name,
-)
+from efficientnetv2.train.cluster import find_cluster
 from efficientnetv2.train.lock import training_lock
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.stopping import Stopped, StopRequest
@@ -107,31 +103,8 @@ def _resolved(values: FlagValues) -> Config:
     elif config.data.source == "tfrecord":
         find_shards(pathlib.Path(config.data.data_dir))
     if config.data.service is not None:
-        _require_answer("data.service", config.data.service)
+        require_answer("data.service", config.data.service)
     return config
-
-
-def _require_answer(key: str, address: str) -> None:
-    host, _, port = address.removeprefix("grpc://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=3).close()
-    except (OSError, OverflowError, ValueError) as error:
-        raise UserError(f"{key}: nothing answers at '{address}' ({error})") from None
-
-
-def _require_devices(values: FlagValues, config: Config) -> None:
-    """Checks what can be known of the devices without TensorFlow."""
-    strategy = config.runtime.strategy
-    if values.tpu and strategy != "tpu":
-        raise UserError(f"--tpu={values.tpu} needs runtime.strategy=tpu, which is {strategy}")
-    if strategy == "tpu":
-        tpu = tpu_name(config.runtime.tpu)
-        require_tpu_here(tpu)
-        if tpu.startswith("grpc://"):
-            _require_answer("--tpu", tpu)
-    workers = len(find_cluster(strategy).workers)
-    if values.mode != "eval":
-        require_divisible(config.train.batch_size, workers, what="workers of TF_CONFIG")
 
 
 def _overrides(values: FlagValues) -> list[Overrides]:
@@ -194,7 +167,7 @@ def _train(values: FlagValues, *, validate: bool = False) -> int:
     require_trainable(config)
     if config.train.patience and not validate:
         raise UserError("train.patience needs the minival accuracy of --mode=traineval")
-    _require_devices(values, config)
+    require_devices(config, tpu=values.tpu, trains=values.mode != "eval")
     run = _run_directory(values)
     is_chief = find_cluster(config.runtime.strategy).is_chief
     lock = training_lock(run.lock_file) if is_chief else contextlib.nullcontext()
@@ -224,7 +197,7 @@ def _eval(values: FlagValues) -> int:
     wait_for_config(_run_directory(values))
     run, config = _trained(values)
     assert run is not None  # only pretrained weights have none
-    _require_devices(values, config)
+    require_devices(config, tpu=values.tpu, trains=values.mode != "eval")
     _quiet_tensorflow()
     from efficientnetv2 import modes
 
@@ -234,7 +207,7 @@ def _eval(values: FlagValues) -> int:
 def _eval_pretrained(values: FlagValues) -> int:
     config = _resolved(values)
     require_weights(values.weights, model_name=config.model.model_name)
-    _require_devices(values, config)
+    require_devices(config, tpu=values.tpu, trains=values.mode != "eval")
     run = RunDirectory(values.model_dir or f"{_run_directory(values).path}-pretrained")
     _quiet_tensorflow()
     from efficientnetv2 import modes
@@ -246,11 +219,25 @@ def _infer(values: FlagValues) -> int:
     if values.image_path is None:
         raise UserError("--mode=infer needs --image_path=FILE_OR_FOLDER")
     images = find_images(pathlib.Path(values.image_path))
+    output = pathlib.Path(values.output) if values.output else None
+    if output is not None:
+        require_writable(output)
     run, config = _trained(values)
     _quiet_tensorflow()
-    from efficientnetv2 import modes
+    from efficientnetv2.predicting import Wanted, infer
 
-    return modes.infer(config, run, images, top_k=values.top_k)
+    wanted = Wanted(
+        top_k=values.top_k,
+        output=output,
+        crops=int(values.crops),
+        flip=values.flip,
+        features=values.features,
+        explain=values.explain,
+        folder=pathlib.Path(values.output_dir)
+        if values.output_dir
+        else _run_directory(values).path,
+    )
+    return infer(config, run, images, wanted)
 
 
 def _preview(values: FlagValues) -> int:

@@ -17,7 +17,7 @@ MODES = {
     "train": "train, resuming what the model_dir holds; then evaluate on the test split",
     "eval": "evaluate a trained model_dir, or follow the training that runs there",
     "traineval": "train, and evaluate on the minival split after each epoch",
-    "infer": "name what is in --image_path, with a trained model_dir",
+    "infer": "name what is in --image_path, with a trained model_dir or --weights",
     "preview": "draw what the network will see in each stage, and the schedule",
     "benchmark": "measure what networks cost on this machine, in training and inference",
 }
@@ -51,8 +51,9 @@ flags that matter:
                  docs/hparams.md lists all keys
   --weights      pretrained weights: imagenet, imagenet21k, imagenet21k-ft1k, jft, or a path;
                  --mode=train starts from them, --mode=infer needs no --model_dir with them
-  --image_path   image file or folder, for --mode=infer
-  --top_k        classes to print an image, for --mode=infer (default: 5)
+  --image_path   image file, folder or "*.jpg", for --mode=infer; with
+                 --top_k=5, --output=all.csv (.json, .parquet), --flip, --crops=5,
+                 --features (features.npz) and --explain (heat maps) in --output_dir
   --models       names with commas, for --mode=benchmark (default: --model_name);
                  --batch_size, --image_scale (share of each model's own sizes), --steps
 
@@ -87,10 +88,7 @@ def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
     string("hparam_str", "", "comma-separated key=value settings, or a .yaml file")
     string("sweeps", "", "more key=value settings, applied after --hparam_str")
     string("weights", None, "pretrained weights: the name of a release, or a path")
-    string("image_path", None, "image file or folder, for --mode=infer")
-    flags.DEFINE_integer(
-        "top_k", 5, "classes an image, for --mode=infer", lower_bound=1, flag_values=values
-    )
+    _define_inference_flags(values)
     string("eval_name", None, "evaluation is written to eval_<name>.json")
     boolean("archive_ckpt", True, "traineval: keep the checkpoint that is best on minival in best/")
     boolean("use_tpu", False, "train on a TPU: the same as runtime.strategy=tpu")
@@ -103,6 +101,27 @@ def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
     boolean("helpfull", False, "show all flags and stop")
     _define_benchmark_flags(values)
     return values
+
+
+def _define_inference_flags(values: flags.FlagValues) -> None:
+    def string(name: str, text: str) -> None:
+        flags.DEFINE_string(name, None, f"--mode=infer: {text}", flag_values=values)
+
+    def boolean(name: str, text: str) -> None:
+        flags.DEFINE_bool(name, False, f"--mode=infer: {text}", flag_values=values)
+
+    string("image_path", "image file, folder, or pattern such as 'photos/*.jpg'")
+    string("output", "file for all predictions: .csv, .json or .parquet")
+    string("output_dir", "where --features and --explain write; default: the run directory")
+    boolean("flip", "also look at each image mirrored; the mean counts")
+    boolean("features", "write what the classifier saw to features.npz")
+    boolean("explain", "draw where the first class is seen, over each image, in explain/")
+    flags.DEFINE_enum(
+        "crops", "1", ["1", "5"], "--mode=infer: views of each image", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "top_k", 5, "--mode=infer: classes an image", lower_bound=1, flag_values=values
+    )
 
 
 def _define_benchmark_flags(values: flags.FlagValues) -> None:

@@ -1,17 +1,22 @@
-"""Image files in; their most probable classes out."""
+"""Image files and a network in; class probabilities, and features if wanted, of each image out."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
+import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.data.evaluation import evaluation_image
-from hparams.errors import UserError
+from efficientnetv2.data.decode import decode_evaluation
+from efficientnetv2.data.preprocess import normalise
 from hparams.resolve import Config
+
+_LARGER = 8 / 7  # side of the image that several crops are cut from, by the side of a crop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +25,28 @@ class Prediction:
 
     Attributes:
       path: the file.
-      classes: (name, probability in 0..1), the most probable first.
+      probabilities: float32 ``[K]``, 0..1.
+      features: float32 ``[F]``, what the classifier saw; None: not asked for.
+      image: float32 ``[S, S, 3]``, normalised, the crop that counted (of several, the centre).
     """
 
     path: pathlib.Path
-    classes: list[tuple[str, float]]
+    probabilities: np.ndarray
+    features: np.ndarray | None
+    image: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """An image that cannot be used.
+
+    Attributes:
+      path: the file.
+      reason: one line, the file's name included.
+    """
+
+    path: pathlib.Path
+    reason: str
 
 
 def predict(
@@ -32,40 +54,97 @@ def predict(
     config: Config,
     paths: Sequence[pathlib.Path],
     *,
-    class_names: Sequence[str],
-    top_k: int,
-) -> Iterator[Prediction]:
-    """Yields one prediction an image, in order.
+    crops: int = 1,
+    flip: bool = False,
+    with_features: bool = False,
+) -> Iterator[Prediction | Unreadable]:
+    """Yields one answer an image, in order; the images of a batch are read side by side.
 
     Args:
       model: normalised images ``[B, S, S, 3]`` to logits ``[B, K]``.
       config: how images are cropped, resized and normalised.
       paths: image files.
-      class_names: K names.
-      top_k: classes an image; K if there are fewer.
-
-    Raises:
-      UserError: names the first file that cannot be read or is no image.
+      crops: 1: the image as evaluation sees it; 5: the centre and the corners of a larger one.
+      flip: also look at each crop mirrored. Probabilities and features are means over all views.
+      with_features: also return what the classifier saw.
     """
+    run = _network(model, config, with_features=with_features)
     size = config.eval.batch_size
-    for start in range(0, len(paths), size):
-        batch = paths[start : start + size]
-        images = tf.stack([_load(config, path) for path in batch])
-        probabilities = tf.nn.softmax(tf.cast(model(images, training=False), tf.float32))
-        best = tf.math.top_k(probabilities, k=min(top_k, len(class_names)))
-        for path, values, indices in zip(batch, best.values.numpy(), best.indices.numpy()):
-            classes = [(class_names[i], float(p)) for i, p in zip(indices, values)]
-            yield Prediction(path, classes)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def read(start: int) -> list[concurrent.futures.Future]:
+            batch = paths[start : start + size]
+            return [pool.submit(_views, config, path, crops=crops, flip=flip) for path in batch]
+
+        waiting = read(0)
+        for start in range(0, len(paths), size):
+            answers = [future.result() for future in waiting]
+            waiting = read(start + size)  # while the network runs
+            yield from _answered(run, paths[start : start + size], answers)
 
 
-def _load(config: Config, path: pathlib.Path) -> tf.Tensor:
+def _answered(
+    run: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+    paths: Sequence[pathlib.Path],
+    answers: Sequence[tf.Tensor | str],
+) -> Iterator[Prediction | Unreadable]:
+    views = [answer for answer in answers if not isinstance(answer, str)]
+    results: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
+    if views:
+        outputs = [output.numpy() for output in run(tf.concat(views, 0))]
+        of_each = (len(views), len(views[0]))
+        results = zip(*(o.reshape(*of_each, o.shape[-1]).mean(axis=1) for o in outputs))
+    for path, answer in zip(paths, answers):
+        if isinstance(answer, str):
+            yield Unreadable(path, answer)
+        else:
+            likely, seen = next(results)
+            yield Prediction(path, likely, seen if seen.size else None, answer[0].numpy())
+
+
+def _network(
+    model: keras.Model, config: Config, *, with_features: bool
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Images ``[B, S, S, 3]`` to probabilities ``[B, K]`` and features ``[B, F]`` or ``[B, 0]``."""
+    activation = tf.nn.softmax if config.train.loss_type == "softmax" else tf.nn.sigmoid
+    outputs = {"logits": model.output}
+    if with_features:
+        outputs["features"] = model.get_layer("avg_pool").output
+    network = keras.Model(model.inputs, outputs)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
+    def run(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        found = network(images, training=False)
+        seen = found.get("features", tf.zeros([tf.shape(images)[0], 0]))
+        return activation(tf.cast(found["logits"], tf.float32)), tf.cast(seen, tf.float32)
+
+    return run
+
+
+def _views(config: Config, path: pathlib.Path, *, crops: int, flip: bool) -> tf.Tensor | str:
+    """All views of one image, ``[V, S, S, 3]``, the centre first; or what is wrong with it."""
     try:
         encoded = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read image '{path}': {error.strerror or error}") from None
+        return f"cannot read image '{path}': {error.strerror or error}"
     if not encoded:
-        raise UserError(f"image '{path}' is empty")
+        return f"image '{path}' is empty"
+    size = config.eval.isize
     try:
-        return evaluation_image(config, tf.constant(encoded))
+        image = decode_evaluation(
+            tf.constant(encoded),
+            image_size=size if crops == 1 else round(size * _LARGER),
+            preprocess=config.model.preprocess,
+            crop=config.data.eval_crop,
+        )
     except tf.errors.OpError:
-        raise UserError(f"'{path}' is not an image, or is broken (JPEG, PNG, BMP, GIF)") from None
+        return f"'{path}' is not an image, or is broken (JPEG, PNG, BMP, GIF)"
+    views = tf.stack(list(_crops(normalise(image, config.model.preprocess), size, count=crops)))
+    return tf.concat([views, tf.image.flip_left_right(views)], 0) if flip else views
+
+
+def _crops(image: tf.Tensor, size: int, *, count: int) -> Iterator[tf.Tensor]:
+    rest = image.shape[0] - size
+    corners = [(0, 0), (0, rest), (rest, 0), (rest, rest)] if count == 5 else []
+    for top, left in [(rest // 2, rest // 2), *corners]:
+        yield image[top : top + size, left : left + size]

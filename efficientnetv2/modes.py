@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
-from collections.abc import Sequence
-
 from tensorflow import keras
 
 from efficientnetv2.data.evaluation import EvaluationInput
 from efficientnetv2.data.sources import Source
 from efficientnetv2.evaluate import Evaluator
 from efficientnetv2.following import new_checkpoints
-from efficientnetv2.infer import predict
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.opening import open_data, open_evaluator, open_split, settings_sum
 from efficientnetv2.preview import preview_rows
@@ -25,7 +21,6 @@ from efficientnetv2.report.results import (
     report_result,
     result_file,
 )
-from efficientnetv2.report.tables import table
 from efficientnetv2.train.checkpoint_files import is_whole
 from efficientnetv2.train.cluster import require_for_replicas
 from efficientnetv2.train.lock import holder
@@ -224,22 +219,6 @@ def evaluate_pretrained(config: Config, run: RunDirectory, *, eval_name: str | N
         run.create()
         report_result(config, run, metrics, eval_name=eval_name)
         print(f"\nwritten to {result_file(run, eval_name)}")
-    return 0
-
-
-def infer(
-    config: Config, run: RunDirectory | None, images: Sequence[pathlib.Path], *, top_k: int
-) -> int:
-    """Prints the most probable classes of images, by the weights that ``open_trained`` takes."""
-    trained = open_trained(config, run)
-    rows = []
-    for prediction in predict(
-        trained.model, config, images, class_names=trained.class_names, top_k=top_k
-    ):
-        best = [f"{name} {probability:.1%}" for name, probability in prediction.classes]
-        rows.append([str(prediction.path), *best])
-    places = [str(place) for place in range(1, len(rows[0]))]
-    print(table(["image", *places], rows))
     return 0
 
 

@@ -49,6 +49,8 @@ WRONG = {
     "--mode=trian": "unknown mode 'trian'; did you mean 'train'?",
     "--mode=infer": "--mode=infer needs --image_path=FILE_OR_FOLDER",
     "--top_k=0": "--top_k",
+    "--crops=3": "--crops",
+    "--mode=infer --image_path=no/*.jpg": "--image_path 'no/*.jpg' matches no file",
     "--dataset_cfg=cifar10ft": "cifar10ft starts from pretrained weights: give --weights=imagenet|",
     "--weights=nowhere.pth": "there are no weights 'nowhere.pth': give the path of a file, or one",
     "--model_name=efficientnet-lite0 --weights=imagenet": "no released weights of efficientnet-l",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
@@ -179,8 +180,9 @@ def pictures(home):
 def test_inference_prints_the_classes_of_a_folder(home, pictures):
     result = run("--mode=infer", "--image_path=pictures", "--top_k=3", cwd=home)
     assert result.returncode == 0, result.stderr
-    rows = result.stdout.splitlines()[1:]
+    _, *rows, blank, speed = result.stdout.splitlines()
     assert len(rows) == 20
+    assert blank == "" and speed.startswith("20 images in ")
     right = 0
     for row in rows:
         path, *cells = row.split()
@@ -209,6 +211,21 @@ def test_a_broken_image_is_named(home, trained, content, tmp_path):
     result = run(*flags, cwd=home)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "broken.png" in result.stderr
+
+
+def test_everything_that_inference_can_write(home, trained, pictures, tmp_path):
+    (tmp_path / "broken.png").write_text("no image")
+    shutil.copyfile(next(pictures.rglob("*.png")), tmp_path / "digit.png")
+    flags = ["--mode=infer", f"--image_path={tmp_path}/*.png", f"--model_dir={trained}"]
+    flags += ["--flip", "--crops=5", "--features", "--explain", f"--output_dir={tmp_path / 'out'}"]
+    result = run(*flags, f"--output={tmp_path / 'all.csv'}", cwd=home)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "broken.png' is not an image" in result.stderr
+    lines = (tmp_path / "all.csv").read_text().splitlines()
+    assert len(lines) == 2 and lines[1].startswith(f"{tmp_path / 'digit.png'},")
+    with np.load(tmp_path / "out" / "features.npz") as arrays:
+        assert arrays["images"].tolist() == [str(tmp_path / "digit.png")]
+    assert [path.name for path in (tmp_path / "out" / "explain").iterdir()] == ["00001-digit.png"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

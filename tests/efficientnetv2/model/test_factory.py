@@ -44,7 +44,7 @@ def test_unknown_model_names_the_nearest():
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
         ({"input_shape": (32, 32)}, r"input_shape must have 3 entries, got \(32, 32\)"),
         ({"input_shape": (32, 32, None)}, "must name its channels"),
-        ({"weights": "nowhere.h5"}, "'nowhere.h5' is no file"),
+        ({"weights": "nowhere.h5"}, "there are no weights 'nowhere.h5'"),
         ({"overrides": {"dropout": 0.1}}, "unknown key 'dropout'"),
         ({"overrides": "survival_prob=2"}, "model.survival_prob must be at most 1, got 2.0"),
     ],
