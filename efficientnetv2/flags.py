@@ -18,9 +18,20 @@ MODES = {
     "eval": "evaluate a trained model_dir, or follow the training that runs there",
     "traineval": "train, and evaluate on the minival split after each epoch",
     "infer": "name what is in --image_path, with a trained model_dir or --weights",
+    "export": "write a trained model_dir or --weights for servers, phones and browsers",
     "preview": "draw what the network will see in each stage, and the schedule",
     "benchmark": "measure what networks cost on this machine, in training and inference",
 }
+
+FORMATS = (
+    "keras",
+    "saved_model",
+    "tflite",
+    "tflite_fp16",
+    "tflite_dynamic",
+    "tflite_int8",
+    "onnx",
+)
 
 # Flags of the official code that say which TPU, and their keys.
 TPU_FLAGS = {
@@ -54,6 +65,9 @@ flags that matter:
   --image_path   image file, folder or "*.jpg", for --mode=infer; with
                  --top_k=5, --output=all.csv (.json, .parquet), --flip, --crops=5,
                  --features (features.npz) and --explain (heat maps) in --output_dir
+  --format       what --mode=export writes, names with commas: {formats};
+                 with --image_path=FOLDER to calibrate and check on, --output_dir,
+                 --nopreprocessing, --logits, --integer_io, --debug_int8
   --models       names with commas, for --mode=benchmark (default: --model_name);
                  --batch_size, --image_scale (share of each model's own sizes), --steps
 
@@ -89,6 +103,7 @@ def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
     string("sweeps", "", "more key=value settings, applied after --hparam_str")
     string("weights", None, "pretrained weights: the name of a release, or a path")
     _define_inference_flags(values)
+    _define_export_flags(values)
     string("eval_name", None, "evaluation is written to eval_<name>.json")
     boolean("archive_ckpt", True, "traineval: keep the checkpoint that is best on minival in best/")
     boolean("use_tpu", False, "train on a TPU: the same as runtime.strategy=tpu")
@@ -96,7 +111,7 @@ def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
     string("gcp_project", None, "project of the Cloud TPU")
     string("tpu_zone", None, "zone of the Cloud TPU")
     string("tpu_job_name", None, "job name of the TPU workers")
-    boolean("export_to_tpu", False, "export for a TPU")
+    boolean("export_to_tpu", False, "--mode=export: the SavedModel also gets an XLA signature")
     boolean("help", False, "show the help and stop")
     boolean("helpfull", False, "show all flags and stop")
     _define_benchmark_flags(values)
@@ -122,6 +137,22 @@ def _define_inference_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "top_k", 5, "--mode=infer: classes an image", lower_bound=1, flag_values=values
     )
+
+
+def _define_export_flags(values: flags.FlagValues) -> None:
+    def boolean(name: str, default: bool, text: str) -> None:
+        flags.DEFINE_bool(name, default, f"--mode=export: {text}", flag_values=values)
+
+    flags.DEFINE_list(
+        "format",
+        ["saved_model", "tflite"],
+        f"--mode=export: of {', '.join(FORMATS)}",
+        flag_values=values,
+    )
+    boolean("preprocessing", True, "take pixels of 0..255, not normalised images")
+    boolean("logits", False, "answer with logits, not probabilities")
+    boolean("integer_io", False, "the int8 file takes and gives uint8, not float32")
+    boolean("debug_int8", False, "write what 8 bits cost in each layer to int8_layers.csv")
 
 
 def _define_benchmark_flags(values: flags.FlagValues) -> None:
@@ -166,11 +197,29 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
         raise UserError(f"unknown mode '{values.mode}'{did_you_mean(values.mode, MODES)}")
     if values.eval_name and re.fullmatch(r"[\w.-]+", values.eval_name) is None:
         raise UserError(f"--eval_name is part of a file's name, got '{values.eval_name}'")
-    if values.export_to_tpu:
-        raise UserError("--export_to_tpu needs --mode=export, which is not available yet")
+    if values.export_to_tpu and values.mode != "export":
+        raise UserError("--export_to_tpu needs --mode=export")
+    _check_formats(values)
     if values["use_tpu"].present and not values.use_tpu and values.tpu:
         raise UserError(f"--tpu={values.tpu} contradicts --nouse_tpu")
     return values
+
+
+def _check_formats(values: flags.FlagValues) -> None:
+    for name in values.format:
+        if name not in FORMATS:
+            raise UserError(f"unknown --format '{name}'{did_you_mean(name, FORMATS)}")
+    if not values.format:
+        raise UserError(f"--format names nothing; it takes {', '.join(FORMATS)}")
+    if values.mode != "export":
+        return
+    for flag, needs in (
+        ("integer_io", "tflite_int8"),
+        ("debug_int8", "tflite_int8"),
+        ("export_to_tpu", "saved_model"),
+    ):
+        if values[flag].value and needs not in values.format:
+            raise UserError(f"--{flag} needs --format={needs}")
 
 
 def help_text(values: flags.FlagValues, *, program: str) -> str:
@@ -185,6 +234,7 @@ def help_text(values: flags.FlagValues, *, program: str) -> str:
     return HELP.format(
         program=program,
         modes=modes,
+        formats=textwrap.fill(", ".join(FORMATS), width=60, subsequent_indent=" " * 17),
         model_name=values["model_name"].default,
         dataset_cfg=values["dataset_cfg"].default or "digits, or the images in --data_dir",
         datasets=textwrap.fill(

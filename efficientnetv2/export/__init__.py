@@ -1,1 +1,1 @@
-"""Trained networks in; files for servers and phones out."""
+"""A trained network in; files that other programs run, measured against it, out."""

@@ -68,6 +68,11 @@ WRONG = {
     "--tpu=grpc://localhost:1": "--tpu: nothing answers at 'grpc://localhost:1'",
     "--hparam_str=runtime.strategy=multi_worker": "multi_worker needs TF_CONFIG on every worker",
     "--export_to_tpu": "--export_to_tpu needs --mode=export",
+    "--mode=export --format=tflit": "unknown --format 'tflit'; did you mean",
+    "--mode=export --format=": "--format names nothing; it takes keras, saved_model",
+    "--mode=export --integer_io": "--integer_io needs --format=tflite_int8",
+    "--mode=export --weights=x.h5": "--weights needs --image_path=FOLDER",
+    "--mode=export --format=onnx --image_path=no": "--image_path 'no' does not exist",
 }
 
 
@@ -130,7 +135,7 @@ def test_image_path_without_images(make, message, tmp_path):
     assert seconds < LIMIT_SECONDS
 
 
-@pytest.mark.parametrize("mode", ["eval", "infer"])
+@pytest.mark.parametrize("mode", ["eval", "infer", "export"])
 def test_nothing_trained_yet(mode, tmp_path):
     (tmp_path / "x.png").touch()
     result, _ = fastest(f"--mode={mode}", "--image_path=x.png", cwd=tmp_path)

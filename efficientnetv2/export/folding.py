@@ -1,0 +1,89 @@
+"""A Keras model in; the same function with fewer layers, for inference alone, out.
+
+Each BatchNormalization goes into the convolution before it, which gains a bias: at inference both
+are linear, so nothing changes but the rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tensorflow import keras
+
+Conv2D = keras.layers.Conv2D
+DepthwiseConv2D = keras.layers.DepthwiseConv2D
+# What does nothing at inference.
+_IDLE = (keras.layers.Dropout, keras.layers.Identity)
+
+
+def fold(model: keras.Model) -> keras.Model:
+    """Returns a model of the same inputs, outputs and layer names, without BatchNormalization.
+
+    A BatchNormalization that does not follow a convolution stays. Squeeze-and-excitation pools with
+    ``keepdims``, not with a reshape to a fixed size: every format then takes any batch.
+    The model is for inference: what was dropout does nothing.
+    """
+    folded = {
+        layer.name: layer.input._keras_history.operation
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and _is_convolution_before(layer)
+    }
+    reshaped = {layer.name for layer in model.layers if _is_reshape_of_pool(layer)}
+    pools = {model.get_layer(name).input._keras_history.operation.name for name in reshaped}
+    with_bias = {convolution.name for convolution in folded.values()}
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        settings = layer.get_config()
+        if layer.name in with_bias:
+            settings["use_bias"] = True
+        if layer.name in pools:
+            settings["keepdims"] = True
+        return type(layer).from_config(settings)
+
+    def call(layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
+        if layer.name in folded or layer.name in reshaped or isinstance(layer, _IDLE):
+            return inputs[0]
+        return layer(*inputs, **options)
+
+    new = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    by_convolution = {convolution.name: name for name, convolution in folded.items()}
+    for layer in filter(lambda layer: layer.weights, new.layers):
+        old = model.get_layer(layer.name)
+        if layer.name in by_convolution:
+            layer.set_weights(_folded_weights(old, model.get_layer(by_convolution[layer.name])))
+        else:
+            layer.set_weights(old.get_weights())
+    return new
+
+
+def is_depthwise(layer: keras.layers.Layer) -> bool:
+    """Tells a depthwise convolution, kernel ``[h, w, C, 1]``, from ``[h, w, C_in, C_out]``."""
+    return isinstance(layer, DepthwiseConv2D)
+
+
+def _is_convolution_before(layer: keras.layers.Layer) -> bool:
+    before = layer.input._keras_history.operation
+    return (
+        isinstance(before, (Conv2D, DepthwiseConv2D))
+        and len(before._outbound_nodes) == 1
+        and before.activation is keras.activations.linear
+    )
+
+
+def _is_reshape_of_pool(layer: keras.layers.Layer) -> bool:
+    if not isinstance(layer, keras.layers.Reshape):
+        return False
+    return isinstance(layer.input._keras_history.operation, keras.layers.GlobalAveragePooling2D)
+
+
+def _folded_weights(
+    convolution: keras.layers.Layer, normalization: keras.layers.BatchNormalization
+) -> list[np.ndarray]:
+    # In float64: the product of two roundings is then not seen.
+    kernel, *rest = (np.float64(w) for w in convolution.get_weights())
+    gamma, beta, mean, variance = (np.float64(w) for w in normalization.get_weights())
+    scale = gamma / np.sqrt(variance + normalization.epsilon)
+    bias = (rest[0] if rest else 0.0) - mean
+    by_channel = scale[:, np.newaxis] if is_depthwise(convolution) else scale
+    return [np.float32(kernel * by_channel), np.float32(bias * scale + beta)]

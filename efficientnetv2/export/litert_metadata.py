@@ -1,0 +1,160 @@
+"""A LiteRT file in; the same file with its metadata and its classes' names, for apps, out.
+
+The format is LiteRT's (``metadata_schema.fbs``): a FlatBuffer in the model's buffer
+``TFLITE_METADATA``, and a zip archive behind the model with the files that it names. The metadata
+library that would write it has had no release since 2023 and wants Python 3.11 or older.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+from efficientnetv2.export.servable import Servable
+from hparams.preprocess import NORMALISATIONS
+
+LABELS = "labels.txt"
+DESCRIPTION = "metadata.json"
+_NAME = b"TFLITE_METADATA"
+_IDENTIFIER = b"M001"
+_MIN_PARSER_VERSION = "1.0.0"  # of image properties, normalisation and axis labels
+_AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
+_RGB = 1  # ColorSpaceType.RGB
+_GRAYSCALE = 2
+_IMAGE = 2  # ContentProperties.ImageProperties
+_NORMALIZATION = 1  # ProcessUnitOptions.NormalizationOptions
+
+
+def with_metadata(file: bytes, servable: Servable) -> bytes:
+    """Returns a file that says its input's size and scale, and carries its classes' names."""
+    model = schema.ModelT.InitFromPackedBuf(file, 0)
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(_metadata(servable), np.uint8)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = _NAME, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    builder = SharingBuilder(len(file))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    whole = io.BytesIO(bytes(builder.Output()))
+    with zipfile.ZipFile(whole, "a") as archive:
+        archive.writestr(LABELS, "".join(f"{name}\n" for name in servable.class_names))
+        archive.writestr(DESCRIPTION, json.dumps(servable.metadata(), indent=2) + "\n")
+    return whole.getvalue()
+
+
+class SharingBuilder(flatbuffers.Builder):
+    """Writes each vector of numbers once, however often it is asked for.
+
+    The zero points of every channel are else most of an int8 file's overhead.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._written: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
+        """Returns the offset of a vector."""
+        key = (x.dtype.str, x.tobytes())
+        if key not in self._written:
+            self._written[key] = super().CreateNumpyVector(x)
+        return self._written[key]
+
+
+def _metadata(servable: Servable) -> bytes:
+    row = NORMALISATIONS[servable.preprocess]
+    mean, deviation = ([0.0], [1.0]) if servable.preprocessing else (row.mean, row.deviation)
+    builder = flatbuffers.Builder(1024)
+    low, high = (0.0, 255.0) if servable.preprocessing else _normalised_range(mean, deviation)
+    image = _table(
+        builder,
+        {
+            0: builder.CreateString("image"),
+            1: builder.CreateString(
+                f"{servable.image_size} x {servable.image_size} pixels, "
+                + ("0..255" if servable.preprocessing else "normalised")
+            ),
+            3: _image_content(builder, servable),
+            4: _offsets(builder, [_normalization(builder, mean, deviation)]),
+            5: _table(builder, {0: _floats(builder, [high]), 1: _floats(builder, [low])}),
+        },
+    )
+    labels = _table(
+        builder,
+        {
+            0: builder.CreateString(LABELS),
+            1: builder.CreateString("names of the classes, in the order of the output"),
+            2: np.int8(_AXIS_LABELS),
+        },
+    )
+    answer = _table(
+        builder,
+        {0: builder.CreateString(servable.output_name), 6: _offsets(builder, [labels])},
+    )
+    graph = _table(builder, {2: _offsets(builder, [image]), 3: _offsets(builder, [answer])})
+    model = _table(
+        builder,
+        {
+            0: builder.CreateString(servable.model_name),
+            1: builder.CreateString(f"image classifier, {len(servable.class_names)} classes"),
+            3: _offsets(builder, [graph]),
+            7: builder.CreateString(_MIN_PARSER_VERSION),
+        },
+    )
+    builder.Finish(model, file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _normalised_range(mean: Sequence[float], deviation: Sequence[float]) -> tuple[float, float]:
+    return (
+        min(-m / d for m, d in zip(mean, deviation)),
+        max((255 - m) / d for m, d in zip(mean, deviation)),
+    )
+
+
+def _image_content(builder: flatbuffers.Builder, servable: Servable) -> int:
+    side = np.uint32(servable.image_size)
+    size = _table(builder, {0: side, 1: side})
+    colours = _GRAYSCALE if servable.channels == 1 else _RGB
+    properties = _table(builder, {0: np.int8(colours), 1: size})
+    return _table(builder, {0: np.uint8(_IMAGE), 1: properties})
+
+
+def _normalization(
+    builder: flatbuffers.Builder, mean: Sequence[float], deviation: Sequence[float]
+) -> int:
+    options = _table(builder, {0: _floats(builder, mean), 1: _floats(builder, deviation)})
+    return _table(builder, {0: np.uint8(_NORMALIZATION), 1: options})
+
+
+def _floats(builder: flatbuffers.Builder, values: Sequence[float]) -> int:
+    return int(builder.CreateNumpyVector(np.array(values, np.float32)))
+
+
+def _offsets(builder: flatbuffers.Builder, tables: Sequence[int]) -> int:
+    builder.StartVector(4, len(tables), 4)
+    for table in reversed(tables):
+        builder.PrependUOffsetTRelative(table)
+    return int(builder.EndVector())
+
+
+def _table(builder: flatbuffers.Builder, fields: dict[int, Any]) -> int:
+    """Writes a table: slot -> number of NumPy's type, or offset of what was written before."""
+    builder.StartObject(max(fields) + 1)
+    for slot, value in fields.items():
+        if isinstance(value, np.int8):
+            builder.PrependInt8Slot(slot, int(value), 0)
+        elif isinstance(value, np.uint8):
+            builder.PrependUint8Slot(slot, int(value), 0)
+        elif isinstance(value, np.uint32):
+            builder.PrependUint32Slot(slot, int(value), 0)
+        else:
+            builder.PrependUOffsetTRelativeSlot(slot, value, 0)
+    return int(builder.EndObject())

@@ -1,0 +1,47 @@
+"""A folded model in; an ONNX file that says what its numbers mean out."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import tempfile
+
+from tensorflow import keras
+
+from efficientnetv2.export.quiet import quiet
+from efficientnetv2.export.servable import Servable
+
+
+def onnx_bytes(servable: Servable) -> bytes:
+    """Returns an ONNX model: ``image`` float32 ``[B, H, W, C]``, all but C dynamic, to ``[B, K]``.
+
+    ``metadata_props`` carry ``labels`` (a line a class) and what ``Servable.metadata`` says.
+    """
+    import onnx  # here: an export without ONNX needs neither it nor its converter
+
+    image = keras.InputSpec(dtype="float32", shape=(None, None, None, servable.channels))
+    image.name = "image"
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path = pathlib.Path(folder) / "model.onnx"
+        servable.folded.export(str(path), format="onnx", verbose=False, input_signature=[image])
+        model = onnx.load(str(path))
+    _rename(model, model.graph.output[0].name, servable.output_name)
+    for value, kept in ((model.graph.input[0], 3), (model.graph.output[0], 1)):
+        for axis, name in zip(
+            value.type.tensor_type.shape.dim, ("batch", "height", "width")[:kept]
+        ):
+            axis.dim_param = name
+    texts = {key: json.dumps(value) for key, value in servable.metadata().items()}
+    onnx.helper.set_model_props(model, {**texts, "labels": "\n".join(servable.class_names)})
+    model.producer_name = "efficientnetv2-tensorflow"
+    model.doc_string = f"{servable.model_name}, {len(servable.class_names)} classes"
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def _rename(model: object, old: str, new: str) -> None:
+    graph = model.graph  # type: ignore[attr-defined]
+    graph.output[0].name = new
+    for node in graph.node:
+        node.output[:] = [new if name == old else name for name in node.output]
+        node.input[:] = [new if name == old else name for name in node.input]

@@ -1,0 +1,67 @@
+"""Folding changes the layers and not the function."""
+
+import numpy as np
+import pytest
+from tensorflow import keras
+
+from efficientnetv2.export.folding import fold
+from efficientnetv2.model.factory import build_model
+from hparams import resolve
+
+from .conftest import SETTINGS, servable_of, shaken
+
+FAMILIES = {
+    "efficientnetv2-b0": {},
+    "efficientnet-b0": {},
+    "efficientnet-lite0": {"model.blocks_args": ["r2_k3_s1_e4_i8_o8"]},
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_function_stays(name, pixels):
+    servable = servable_of(name, logits=True, **FAMILIES[name])
+    kinds = [type(layer) for layer in servable.folded.layers]
+    assert keras.layers.BatchNormalization not in kinds
+    assert keras.layers.Dropout not in kinds
+    before, after = (
+        model.predict(pixels, verbose=0) for model in (servable.model, servable.folded)
+    )
+    np.testing.assert_allclose(after, before, atol=2e-6 * np.abs(before).max())
+    assert before.std() > 0.01
+
+
+def test_other_sizes_and_endpoints_stay(servable, pixels):
+    folded = keras.Model(servable.folded.input, servable.folded.get_layer("avg_pool").output)
+    plain = keras.Model(servable.model.input, servable.model.get_layer("avg_pool").output)
+    larger = np.kron(pixels, np.ones((1, 2, 3, 1), np.float32))
+    np.testing.assert_allclose(folded.predict(larger, verbose=0), plain(larger), atol=1e-5)
+
+
+def test_a_network_of_another_package(pixels):
+    config = resolve("resnet50", "digits", {"eval.isize": 32})
+    model = shaken(build_model(config.model))
+    folded = fold(model)
+    assert len(folded.layers) < len(model.layers) - 50
+    wanted = model.predict(pixels[:2], verbose=0)
+    np.testing.assert_allclose(
+        folded.predict(pixels[:2], verbose=0), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max()
+    )
+
+
+def test_normalization_that_cannot_be_folded_stays():
+    image = keras.Input((8, 8, 3))
+    shared = keras.layers.Conv2D(4, 3, name="shared")(image)
+    normalised = keras.layers.BatchNormalization(name="after_shared")(shared)
+    activated = keras.layers.Conv2D(4, 3, activation="relu")(
+        keras.layers.Add()([shared, normalised])
+    )
+    out = keras.layers.BatchNormalization(name="after_activation")(activated)
+    model = shaken(keras.Model(image, out))
+    folded = fold(model)
+    assert {"after_shared", "after_activation"} <= {layer.name for layer in folded.layers}
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("f4")
+    np.testing.assert_allclose(folded(images), model(images), atol=1e-6)
+
+
+def test_settings_name_a_squeeze_and_excitation():
+    assert any("se" in blocks for blocks in SETTINGS["model.blocks_args"])

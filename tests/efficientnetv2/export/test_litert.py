@@ -1,0 +1,133 @@
+"""LiteRT files: the same answers, 8 bits throughout, and what an app asks for inside."""
+
+import collections
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+from tensorflow.lite.python import schema_py_generated as schema
+
+from efficientnetv2.export.litert import convert, convert_int8, float_operators
+from efficientnetv2.export.quantised import QuantisedNetwork
+
+from .conftest import servable_of
+
+
+def answers(file, images):
+    interpreter = Interpreter(model_content=file)
+    interpreter.allocate_tensors()
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    found = []
+    for image in images:
+        interpreter.set_tensor(taken["index"], image[np.newaxis].astype(taken["dtype"]))
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(given["index"])[0].copy())
+    return np.stack(found), taken, given
+
+
+@pytest.fixture(scope="module")
+def network(servable, pixels):
+    return QuantisedNetwork(servable.folded, pixels)
+
+
+@pytest.fixture(scope="module")
+def int8(servable, network):
+    return convert_int8(servable, network, integer_io=False)
+
+
+def test_float32_is_the_keras_model(servable, pixels):
+    file = convert(servable, "float32")
+    found, taken, _ = answers(file, pixels)
+    np.testing.assert_allclose(found, servable.model.predict(pixels, verbose=0), atol=1e-6)
+    assert taken["shape"].tolist() == [1, 32, 32, 3]
+    interpreter = Interpreter(model_content=file)
+    interpreter.resize_tensor_input(taken["index"], [5, 64, 48, 3])
+    interpreter.allocate_tensors()
+    assert interpreter.get_output_details()[0]["shape"].tolist() == [5, 10]
+
+
+@pytest.mark.parametrize("precision", ["float16", "dynamic"])
+def test_smaller_files_come_near(servable, pixels, precision):
+    file = convert(servable, precision)
+    found, _, _ = answers(file, pixels)
+    wanted = servable.model.predict(pixels, verbose=0)
+    assert 0 < np.abs(found - wanted).max() < 0.02
+    assert len(file) < 0.8 * len(convert(servable, "float32"))
+
+
+def test_the_int8_file_is_the_network_that_was_calibrated(servable, network, int8, pixels):
+    found, taken, given = answers(int8, pixels)
+    assert (taken["dtype"], given["dtype"]) == (np.float32, np.float32)
+    simulated = network(tf.constant(pixels)).numpy()
+    # LiteRT rounds ties and products otherwise than floats do: some last steps differ.
+    assert np.abs(found - simulated).max() < 0.08
+    assert np.abs(found - simulated).mean() < 0.004
+    wanted = servable.model.predict(pixels, verbose=0)
+    assert np.abs(found - wanted).max() < 0.08
+    assert (found.argmax(1) == wanted.argmax(1)).mean() > 0.9
+
+
+def test_everything_in_it_is_int8(int8, servable):
+    assert float_operators(int8) == []
+    assert len(float_operators(convert(servable, "float32"))) > 20
+    graph = schema.ModelT.InitFromPackedBuf(int8, 0).subgraphs[0]
+    types = collections.Counter(tensor.type for tensor in graph.tensors)
+    assert types[schema.TensorType.FLOAT32] == 2  # what goes in and what comes out
+
+
+def test_integer_ends(servable, network, int8, pixels):
+    file = convert_int8(servable, network, integer_io=True)
+    found, taken, given = answers(file, pixels)
+    assert (taken["dtype"], given["dtype"]) == (np.uint8, np.uint8)
+    assert taken["quantization"] == (1.0, 0)
+    step, zero = given["quantization"]
+    assert (step, zero) == (1 / 256, 0)
+    np.testing.assert_allclose((np.float32(found) - zero) * step, answers(int8, pixels)[0])
+
+
+def test_logits_and_normalised_images(pixels):
+    servable = servable_of(logits=True, preprocessing=False)
+    images = (pixels - 127) / 60
+    file = convert_int8(servable, QuantisedNetwork(servable.folded, images), integer_io=False)
+    found, _, _ = answers(file, images)
+    wanted = servable.model.predict(images, verbose=0)
+    assert np.square(found - wanted).mean() < 0.02 * wanted.var()
+
+
+def test_losses_name_every_layer_with_weights(servable, network):
+    layers = [layer.name for layer in servable.folded.layers if layer.weights]
+    assert [loss.layer for loss in network.losses] == layers
+    assert all(loss.kernel_db > 10 for loss in network.losses), network.losses
+    assert all(10 < loss.output_db < 70 for loss in network.losses), network.losses
+
+
+def test_labels_and_metadata_travel_along(int8, servable):
+    with zipfile.ZipFile(io.BytesIO(int8)) as archive:
+        assert archive.read("labels.txt").decode().splitlines() == servable.class_names
+        assert json.loads(archive.read("metadata.json")) == servable.metadata()
+    model = schema.ModelT.InitFromPackedBuf(int8, 0)
+    (entry,) = [entry for entry in model.metadata if entry.name == b"TFLITE_METADATA"]
+    packed = bytes(model.buffers[entry.buffer].data)
+    assert packed[4:8] == b"M001"
+    for text in (b"labels.txt", b"efficientnetv2-b0", b"probabilities", b"32 x 32 pixels"):
+        assert text in packed
+
+
+def test_zero_points_are_stored_once(int8):
+    model = schema.ModelT.InitFromPackedBuf(int8, 0)
+    zeros = sum(
+        8 * len(tensor.quantization.zeroPoint)
+        for tensor in model.subgraphs[0].tensors
+        if tensor.quantization is not None and tensor.quantization.zeroPoint is not None
+    )
+    plain = len(int8) - zeros
+    import flatbuffers
+
+    builder = flatbuffers.Builder(len(int8))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    assert len(bytes(builder.Output())) > len(int8) + 0.5 * zeros
+    assert plain < len(int8)
