@@ -159,9 +159,9 @@ def _eval(values: FlagValues) -> int:
     assert run is not None  # only pretrained weights have none
     require_devices(config, tpu=values.tpu, trains=values.mode != "eval")
     _quiet_tensorflow()
-    from efficientnetv2 import modes
+    from efficientnetv2.evaluating import evaluate
 
-    return modes.evaluate(config, run, eval_name=values.eval_name)
+    return evaluate(config, run, eval_name=values.eval_name)
 
 
 def _eval_pretrained(values: FlagValues) -> int:
@@ -170,9 +170,9 @@ def _eval_pretrained(values: FlagValues) -> int:
     require_devices(config, tpu=values.tpu, trains=values.mode != "eval")
     run = RunDirectory(values.model_dir or f"{_run_directory(values).path}-pretrained")
     _quiet_tensorflow()
-    from efficientnetv2 import modes
+    from efficientnetv2.evaluating import evaluate_pretrained
 
-    return modes.evaluate_pretrained(config, run, eval_name=values.eval_name)
+    return evaluate_pretrained(config, run, eval_name=values.eval_name)
 
 
 def _infer(values: FlagValues) -> int:

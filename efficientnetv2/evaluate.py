@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.answers import Answers, in_order
 from efficientnetv2.data.share import Share
 from efficientnetv2.train.losses import LOSSES
 from efficientnetv2.train.metrics import (
@@ -17,7 +19,7 @@ from efficientnetv2.train.metrics import (
 )
 from efficientnetv2.train.strategy import share_of
 
-Evaluator = Callable[[Callable[[Share], tf.data.Dataset]], dict[str, float]]
+Evaluator = Callable[..., dict[str, float]]
 _NO_LOGIT = -1e4  # of a blank image: with targets of 0 its loss is 0
 
 
@@ -35,7 +37,8 @@ def build_evaluator(
     ``[b]``, which images are real. Every process of a training calls it, and gets the same result:
     ``images`` (their number), ``loss`` (mean, no smoothing), ``top1`` and ``top5`` (shares, 0..1;
     with several labels an image, any of them counts); and for several labels what
-    ``train.metrics.multi_label_result`` returns.
+    ``train.metrics.multi_label_result`` returns. To a list that it may get as ``answers`` it adds
+    one ``Answers``, of all images.
 
     Args:
       model: images to logits ``[b, K]``.
@@ -45,30 +48,68 @@ def build_evaluator(
     """
     strategy = strategy or tf.distribute.get_strategy()
 
-    def replica_sums(images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
+    def replica_step(
+        images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         logits = tf.cast(model(images, training=False), tf.float32)
-        return _sums(logits, targets, is_real, loss_type=loss_type, multi_label=multi_label)
+        sums = _sums(logits, targets, is_real, loss_type=loss_type, multi_label=multi_label)
+        return sums, _answers(logits, targets, is_real, loss_type=loss_type)
 
     @tf.function
-    def batch_sums(images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
-        sums = strategy.run(replica_sums, args=(images, targets, is_real))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+    def batch_step(
+        images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor, *, answers: bool
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        sums, said = strategy.run(replica_step, args=(images, targets, is_real))
+        total = strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+        return total, strategy.gather(said, axis=0) if answers else None
 
-    def evaluate(batches: Callable[[Share], tf.data.Dataset]) -> dict[str, float]:
+    def evaluate(
+        batches: Callable[[Share], tf.data.Dataset], *, answers: list[Answers] | None = None
+    ) -> dict[str, float]:
         total = tf.zeros([], tf.float64)  # the sums' length is known after the first batch
-        for images, targets, is_real in strategy.distribute_datasets_from_function(
-            lambda context: batches(share_of(context))
-        ):
-            total += tf.cast(batch_sums(images, targets, is_real), tf.float64)
-        if not total.shape.rank:
-            return {"images": 0, "loss": 0.0, "top1": 0.0, "top5": 0.0}
-        images, loss, top1, top5 = map(float, total[:4])
-        count = max(images, 1.0)
-        means = {"loss": loss / count, "top1": top1 / count, "top5": top5 / count}
-        more = multi_label_result(total[4:].numpy()) if multi_label else {}
-        return {"images": int(images), **means, **more}
+        rows: list[np.ndarray] = []
+        workers: list[int] = []
+
+        def own(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            share = share_of(context)
+            workers.append(share.count)
+            return batches(share)
+
+        for images, targets, is_real in strategy.distribute_datasets_from_function(own):
+            sums, said = batch_step(images, targets, is_real, answers=answers is not None)
+            total += tf.cast(sums, tf.float64)
+            if said is not None:
+                rows.append(said.numpy())
+        if answers is not None and rows:
+            said = np.stack(rows).reshape(len(rows), strategy.num_replicas_in_sync, -1, 4)
+            answers.append(in_order(said, workers=workers[0]))
+        return _means(total, multi_label=multi_label)
 
     return evaluate
+
+
+def _means(total: tf.Tensor, *, multi_label: bool) -> dict[str, float]:
+    if not total.shape.rank:
+        return {"images": 0, "loss": 0.0, "top1": 0.0, "top5": 0.0}
+    images, loss, top1, top5 = map(float, total[:4])
+    count = max(images, 1.0)
+    means = {"loss": loss / count, "top1": top1 / count, "top5": top5 / count}
+    more = multi_label_result(total[4:].numpy()) if multi_label else {}
+    return {"images": int(images), **means, **more}
+
+
+def _answers(
+    logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor, *, loss_type: str
+) -> tf.Tensor:
+    """Predicted class, its probability, label and whether it is real: float32 ``[b, 4]``."""
+    activation = tf.nn.softmax if loss_type == "softmax" else tf.nn.sigmoid
+    columns = [
+        tf.argmax(logits, -1),
+        tf.reduce_max(activation(logits), -1),
+        tf.argmax(targets, -1),
+        is_real,
+    ]
+    return tf.stack([tf.cast(column, tf.float32) for column in columns], -1)
 
 
 def _sums(

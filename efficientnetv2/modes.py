@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from tensorflow import keras
-
-from efficientnetv2.data.evaluation import EvaluationInput
 from efficientnetv2.data.sources import Source
-from efficientnetv2.evaluate import Evaluator
-from efficientnetv2.following import new_checkpoints
-from efficientnetv2.model.factory import build_model
 from efficientnetv2.opening import open_data, open_evaluator, open_split, settings_sum
 from efficientnetv2.preview import preview_rows
 from efficientnetv2.report.pictures import draw_preview, draw_schedule
 from efficientnetv2.report.plots import plot_curves
 from efficientnetv2.report.progress import LeftOut, ProgressBar
 from efficientnetv2.report.results import (
-    Metrics,
     data_name,
-    keep_result,
     report_result,
     result_file,
 )
-from efficientnetv2.train.checkpoint_files import is_whole
 from efficientnetv2.train.cluster import require_for_replicas
-from efficientnetv2.train.lock import holder
 from efficientnetv2.train.loop import Training
-from efficientnetv2.train.run_directory import RunDirectory, RunError
-from efficientnetv2.train.saving import BestCheckpoint, has_average, load_weights, mend
+from efficientnetv2.train.run_directory import RunDirectory
+from efficientnetv2.train.saving import BestCheckpoint, mend
 from efficientnetv2.train.stages import build_stages
 from efficientnetv2.train.stopping import StopRequest
 from efficientnetv2.train.workers import Workers, build_workers
-from efficientnetv2.trained import open_trained, start_from_pretrained
-from efficientnetv2.validate import evaluate_learner, measure, validator
+from efficientnetv2.trained import start_from_pretrained
+from efficientnetv2.validate import evaluate_learner, validator
 from hparams.resolve import Config, require_full_batch
 
 _PREVIEW_COLUMNS = 8
@@ -137,88 +127,6 @@ def _finish(
             f"metrics.jsonl, {run.curves_file.name}, tensorboard/, "
             f"{result_file(run, eval_name).name}"
         )
-    return 0
-
-
-def evaluate(config: Config, run: RunDirectory, *, eval_name: str | None) -> int:
-    """Evaluates the newest checkpoint on the final split, raw and averaged weights.
-
-    While a training runs there, each checkpoint that it saves is evaluated, one line each goes to
-    eval.jsonl, and the last one counts.
-
-    Args:
-      config: of the run.
-      run: holds a checkpoint, or a training.
-      eval_name: results go to ``eval_<eval_name>.json``; None: ``eval.json``.
-    """
-    follows = holder(run.lock_file) is not None
-    checkpoints = new_checkpoints(run)
-    checkpoint: str | None = next(checkpoints)
-    workers = build_workers(config)
-    with workers.one_line():
-        with workers.chief_first():
-            config, source = open_data(config, run, is_chief=workers.is_chief)
-        workers.require_same(settings_sum(config))
-        images = open_split(config, source, run, split=config.data.eval_split)
-        with workers.strategy.scope():
-            model = build_model(config.model)
-        evaluator = open_evaluator(config, model, strategy=workers.strategy)
-        metrics: Metrics = {}
-        while checkpoint is not None:
-            try:
-                metrics = _evaluate_checkpoint(checkpoint, model, evaluator, images, workers)
-            except RunError:
-                # The training keeps but a few checkpoints; this one may be gone by now.
-                if not follows or is_whole(checkpoint):
-                    raise
-            else:
-                if follows:
-                    keep_result(config, run, metrics, eval_name=eval_name, checkpoint=checkpoint)
-            # Several processes would see new ones at different times.
-            checkpoint = next(checkpoints, None) if workers.alone else None
-    if not metrics:
-        raise RunError(f"no checkpoint of '{run.checkpoints}' stayed long enough to be evaluated")
-    if workers.is_chief:
-        report_result(config, run, metrics, eval_name=eval_name)
-        print(f"\nwritten to {result_file(run, eval_name)}")
-    return 0
-
-
-def _evaluate_checkpoint(
-    checkpoint: str,
-    model: keras.Model,
-    evaluator: Evaluator,
-    images: EvaluationInput,
-    workers: Workers,
-) -> Metrics:
-    # All is read before the long work: a training may remove the checkpoint meanwhile.
-    weights = {}
-    for name in ("raw", "ema") if has_average(checkpoint) else ("raw",):
-        load_weights(model, checkpoint, average=name == "ema")
-        weights[name] = model.get_weights()
-    metrics = {}
-    for name, values in weights.items():
-        model.set_weights(values)
-        metrics[name] = measure(evaluator, images, workers=workers)
-    return metrics
-
-
-def evaluate_pretrained(config: Config, run: RunDirectory, *, eval_name: str | None) -> int:
-    """Evaluates the weights that ``train.ft_init_ckpt`` names; other arguments as ``evaluate``."""
-    workers = build_workers(config)
-    with workers.one_line():
-        with workers.chief_first():
-            config, source = open_data(config, run, is_chief=workers.is_chief)
-        images = open_split(config, source, run, split=config.data.eval_split)
-        with workers.strategy.scope():
-            trained = open_trained(config, None)
-        evaluator = open_evaluator(config, trained.model, strategy=workers.strategy)
-        metrics = {"raw": measure(evaluator, images, workers=workers)}
-    if workers.is_chief:
-        print(trained.origin)
-        run.create()
-        report_result(config, run, metrics, eval_name=eval_name)
-        print(f"\nwritten to {result_file(run, eval_name)}")
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from efficientnetv2.answers import Answers
 from efficientnetv2.data.evaluation import EvaluationInput
 from efficientnetv2.evaluate import Evaluator
 from efficientnetv2.report.results import Metrics
@@ -22,6 +23,7 @@ def measure(
     *,
     workers: Workers,
     stop: StopRequest | None = None,
+    answers: list[Answers] | None = None,
 ) -> dict[str, float]:
     """Evaluates the network of an evaluator, every image of a split once.
 
@@ -30,6 +32,7 @@ def measure(
       images: of the split.
       workers: that share the work.
       stop: a signal that comes here ends the evaluation at once, but where other workers go on.
+      answers: what the network said of each image is added to it; None: nobody asks.
 
     Raises:
       DataError: names the image that cannot be read.
@@ -37,7 +40,7 @@ def measure(
     """
     with stop.at_once() if stop and workers.alone else contextlib.nullcontext():
         try:
-            return evaluator(images.padded)
+            return evaluator(images.padded, answers=answers)
         except tf.errors.OpError as error:
             if workers.lost(error):
                 raise

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NoReturn
 
+import numpy as np
 import tensorflow as tf
 
 from efficientnetv2.data.broken import Nest, SkippedLog, prepare_readable, raise_bad_image
@@ -80,6 +82,23 @@ class EvaluationInput:
         """Images a batch of one replica: a small data set is not blown up to the batch size."""
         images = min(self._config.eval.batch_size, self._source.num_images(self._split))
         return -(-images // (share.count * share.replicas))
+
+    def pick(self, indices: Sequence[int]) -> np.ndarray:
+        """Returns some of the images, float32 ``[N, S, S, 3]``, normalised, in the order asked for.
+
+        Args:
+          indices: numbers in the split, as ``batches`` counts; each at most once.
+        """
+        wanted = tf.constant(sorted(indices), tf.int64)
+        plain = tf.autograph.experimental.do_not_convert
+        chosen = plain(lambda index, _: tf.reduce_any(wanted == index))
+        if self._skipped is None:
+            images = self._references(WHOLE).filter(chosen).map(plain(self._prepare))
+        else:  # which images are left out is known after they were read
+            numbered = self.batches().unbatch().enumerate()
+            images = numbered.filter(chosen).map(plain(lambda _, pair: pair))
+        found = dict(zip(sorted(indices), (image.numpy() for image, _ in images)))
+        return np.stack([found[index] for index in indices])
 
     def raise_bad_image(self, error: tf.errors.OpError, share: Share = WHOLE) -> NoReturn:
         """Raises a ``DataError`` that names a share's first unreadable image, or ``error``."""

@@ -39,6 +39,8 @@ def report_result(
     if config.data.multi_label:
         columns |= {"PR AUC": "pr_auc", "P@1": "precision_at_1", "P@5": "precision_at_5"}
         columns |= {"R@1": "recall_at_1", "R@5": "recall_at_5"}
+    elif "ece" in metrics["raw"]:
+        columns["ECE"] = "ece"
     rows = [
         [names[name], *(f"{values[key]:.4f}" for key in columns.values())]
         for name, values in metrics.items()

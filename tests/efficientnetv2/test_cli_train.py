@@ -1,5 +1,6 @@
 """The command line from training to inference, as a user runs it, on a small network."""
 
+import csv
 import json
 import os
 import pathlib
@@ -113,9 +114,25 @@ def test_evaluation_gives_what_training_gave(home, trained):
     again = json.loads((trained / "eval_again.json").read_text())
     assert again["raw"]["images"] == again["ema"]["images"] == 360
     for weights in ("raw", "ema"):
+        assert 0 <= again[weights].pop("ece") <= 1
         assert again[weights] == pytest.approx(after_training[weights], abs=1e-5)
     assert f"{again['raw']['top1']:.4f}" in result.stdout
     assert after_training["raw"]["top1"] > 0.3  # guessing gives 0.1
+
+
+def test_evaluation_shows_each_class_and_the_mistakes(trained):
+    """What the test before this one wrote."""
+    result = json.loads((trained / "eval_again.json").read_text())
+    with (trained / "per_class_again.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row["images"]) for row in rows) == 360
+    right = sum(int(row["images"]) * float(row["top1"]) for row in rows)
+    assert right / 360 == pytest.approx(result["ema"]["top1"])
+    with (trained / "confusion_again.csv").open() as file:
+        matrix = np.array([list(map(int, row[1:])) for row in list(csv.reader(file))[1:]])
+    assert matrix.trace() == round(right)
+    for name in ("confusion_again.png", "mistakes_again.png"):
+        assert (trained / name).stat().st_size > 5000
 
 
 def test_best_is_the_best_minival_epoch(trained):

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.answers import Answers
 from efficientnetv2.data.evaluation import padded
 from efficientnetv2.data.share import Share
 from efficientnetv2.evaluate import build_evaluator
@@ -106,11 +107,27 @@ def test_the_shares_of_right_answers_are_neither_all_nor_none(data: Arrays, kind
     assert 0.05 < wanted["top1"] < wanted["top5"] < 0.95
 
 
+def assert_answers(answers: list[Answers], data: Arrays, kind: str) -> None:
+    """One answer an image, in the split's order."""
+    (said,) = answers
+    logits = logits_of(data)
+    exponents = np.exp(logits - logits.max(-1, keepdims=True))
+    softmax = exponents / exponents.sum(-1, keepdims=True)
+    probabilities = softmax if kind == "softmax" else 1 / (1 + np.exp(-logits))
+    assert said.index.tolist() == list(range(IMAGES))
+    assert said.predicted.tolist() == logits.argmax(-1).tolist()
+    assert said.label.tolist() == data[kind].argmax(-1).tolist()
+    np.testing.assert_allclose(said.confidence, probabilities.max(-1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 def test_every_image_counts_once(data: Arrays, kind: str, batch_size: int) -> None:
     evaluate = build_evaluator(build_network(data), loss_type=kind)
-    assert_same(evaluate(batches(data, kind, batch_size)), expected(data, kind))
+    answers: list[Answers] = []
+    made = evaluate(batches(data, kind, batch_size), answers=answers)
+    assert_same(made, expected(data, kind))
+    assert_answers(answers, data, kind)
 
 
 def test_softmax_is_the_default(data: Arrays) -> None:
@@ -183,7 +200,9 @@ results = {}
 for kind in tests.KINDS:
     evaluate = tests.build_evaluator(model, loss_type=kind, strategy=strategy)
     for size in tests.BATCH_SIZES:
-        results[f"{kind} {size}"] = evaluate(tests.batches(data, kind, size))
+        said = []
+        results[f"{kind} {size}"] = evaluate(tests.batches(data, kind, size), answers=said)
+        tests.assert_answers(said, data, kind)
 print(json.dumps(results))
 """
 

@@ -24,3 +24,10 @@ def test_evaluation_images_are_those_of_inference(digits):
     reference = next(iter(digits.references("test", seed=None, buffer=1)))
     encoded = digits.load(reference)[1]
     np.testing.assert_array_equal(images[0], evaluation_image(config, encoded))
+
+
+def test_some_images_by_their_numbers(digits):
+    config = resolve("efficientnetv2-s", "digits", {"eval.batch_size": 50})
+    images = EvaluationInput(config, digits, split="test")
+    whole = np.concatenate([batch.numpy() for batch, _ in images.batches()])
+    np.testing.assert_array_equal(images.pick([300, 7, 0]), whole[[300, 7, 0]])
