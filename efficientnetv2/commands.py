@@ -74,6 +74,8 @@ def _overrides(values: FlagValues) -> list[Overrides]:
         if values.weights in NAMES:
             release = find_release(values.model_name, values.weights)
             flags["model.preprocess"] = release.preprocess
+    if values.mode == "export":  # LiteRT knows no other order, and the weights are the same
+        flags["model.data_format"] = "channels_last"
     if values.data_dir is not None:
         flags["data.data_dir"] = values.data_dir
     if values.use_tpu or values.tpu:

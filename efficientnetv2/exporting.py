@@ -32,7 +32,7 @@ from efficientnetv2.train.durable import replace_text
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.trained import open_trained
 from hparams.errors import UserError
-from hparams.resolve import Config, with_facts
+from hparams.resolve import Config
 
 _SHOWN = 8  # layers of the table of 8-bit losses
 
@@ -90,14 +90,13 @@ def export(config: Config, run: RunDirectory | None, wanted: Wanted) -> int:
     """Writes each format, runs each file on real images and compares it with the Keras model.
 
     Args:
-      config: of the run.
+      config: of the run, channels last.
       run: holds a checkpoint; None: pretrained weights.
       wanted: the formats and their options.
 
     Returns:
       0, or 2 if a file is further from the Keras model than its limit; all files are there.
     """
-    config = with_facts(config, {"model.data_format": "channels_last"})
     trained = open_trained(config, run)
     servable = build_servable(trained, preprocessing=wanted.preprocessing, logits=wanted.logits)
     calibration, checked = _images(config, run, wanted)

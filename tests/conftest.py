@@ -18,6 +18,16 @@ def seed() -> int:
     return 2104
 
 
+@pytest.fixture(autouse=True, scope="module")
+def verbosity():
+    """A command that runs inside a test silences notes below errors: not beyond its file."""
+    from absl import logging
+
+    before = logging.get_verbosity()
+    yield
+    logging.set_verbosity(before)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """Where the digits are prepared, once for all tests."""
