@@ -38,8 +38,8 @@ Row = dict[str, Any]  # the fields of ``efficientnetv2.costs.Costs``
 
 def cost_table(rows: Sequence[Row]) -> str:
     """Returns a table for a terminal."""
-    header = ["model", "params M", "FLOPs B", "train px", "img/s", "p95 s/step", "first s"]
-    header += ["MiB/img", "peak MiB", "eval px", "img/s", "latency ms", "p95 ms"]
+    header = ["model", "params M", "FLOPs B", "train px", "img/s", "s/step", "p95", "first s"]
+    header += ["MiB/img", "peak MiB", "eval px", "img/s", "ms/batch", "p95", "ms/image", "p95"]
     cells = [
         [
             row["model"],
@@ -47,12 +47,15 @@ def cost_table(rows: Sequence[Row]) -> str:
             f"{row['multiply_adds'] / 1e9:.2f}",
             str(row["train_size"]),
             f"{row['train_images_per_second']:.1f}",
+            f"{row['train_step_seconds']:.2f}",
             f"{row['train_step_p95_seconds']:.2f}",
             f"{row['first_step_seconds']:.1f}",
             f"{row['activation_mib']:.1f}",
             f"{row['train_peak_mib']:.0f}",
             str(row["eval_size"]),
             f"{row['infer_images_per_second']:.1f}",
+            f"{row['infer_batch_ms']:.1f}",
+            f"{row['infer_batch_p95_ms']:.1f}",
             f"{row['latency_ms']:.1f}",
             f"{row['latency_p95_ms']:.1f}",
         ]

@@ -24,10 +24,13 @@ def row(model: str, **values: float) -> dict:
         "eval_size": 128,
         "first_step_seconds": 7.25,
         "train_images_per_second": 20.0,
+        "train_step_seconds": 0.2,
         "train_step_p95_seconds": 0.25,
         "activation_mib": 8.5,
         "train_peak_mib": 1234.4,
         "infer_images_per_second": 100.0,
+        "infer_batch_ms": 40.0,
+        "infer_batch_p95_ms": 44.0,
         "latency_ms": 12.5,
         "latency_p95_ms": 15.0,
     }
@@ -37,7 +40,7 @@ def row(model: str, **values: float) -> dict:
 def test_the_table_has_every_number() -> None:
     header, line = benchmark.cost_table([row("efficientnetv2-b0")]).splitlines()
     assert header.split()[:3] == ["model", "params", "M"]
-    numbers = "7.2 0.72 96 20.0 0.25 7.2 8.5 1234 128 100.0 12.5 15.0"
+    numbers = "7.2 0.72 96 20.0 0.20 0.25 7.2 8.5 1234 128 100.0 40.0 44.0 12.5 15.0"
     assert " ".join(line.split()) == f"efficientnetv2-b0 {numbers}"
 
 
