@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import pathlib
 import re
@@ -241,6 +242,8 @@ def _preview(values: FlagValues) -> int:
 
 
 def _benchmark(values: FlagValues) -> int:
+    if math.isnan(values.image_scale):  # is in no range, and passes as a flag
+        raise UserError("--image_scale must be a number from 0.01 to 4, got nan")
     configs = [_benchmarked(values, name) for name in _models(values)]
     folder = pathlib.Path(values.model_dir or "runs/benchmark")
     RunDirectory(folder)  # not a file

@@ -60,6 +60,7 @@ WRONG = {
     "--mode=benchmark --models=": "--models names nothing; it takes names with commas",
     "--mode=benchmark --models=resnet50,ResNet50": "--models names resnet50 2 times",
     "--mode=benchmark --batch_size=0": "flag --batch_size=0: 0 is not a positive integer",
+    "--mode=benchmark --image_scale=nan": "--image_scale must be a number from 0.01 to 4, got nan",
     "--mode=benchmark --image_scale=0": "flag --image_scale=0: 0.0 is not a number in the range",
     "--mode=benchmark --steps=0": "flag --steps=0: 0 is not a positive integer",
     "--mode=benchmark --hparam_str=train.accumulate=3": "train.batch_size (16) must divide by",
