@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import pathlib
 import re
@@ -241,14 +242,26 @@ def _preview(values: FlagValues) -> int:
 
 
 def _benchmark(values: FlagValues) -> int:
-    names = (values.models or values.model_name).split(",")
-    configs = [_benchmarked(values, name.strip()) for name in names]
+    if math.isnan(values.image_scale):  # is in no range, and passes as a flag
+        raise UserError("--image_scale must be a number from 0.01 to 4, got nan")
+    configs = [_benchmarked(values, name) for name in _models(values)]
     folder = pathlib.Path(values.model_dir or "runs/benchmark")
     RunDirectory(folder)  # not a file
     _quiet_tensorflow()
     from efficientnetv2.benchmarking import benchmark
 
     return benchmark(configs, folder, steps=values.steps)
+
+
+def _models(values: FlagValues) -> list[str]:
+    text = values.model_name if values.models is None else values.models
+    names = [MODELS.canonical(name.strip()) for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError("--models names nothing; it takes names with commas")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--models names {name} {names.count(name)} times")
+    return names
 
 
 def _benchmarked(values: FlagValues, model_name: str) -> Config:

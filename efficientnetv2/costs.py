@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from tensorflow import keras
 
 from efficientnetv2.model.complexity import activation_bytes, multiply_adds
 from efficientnetv2.model.factory import build_model
@@ -20,6 +21,7 @@ from efficientnetv2.train.sizes import staged
 from efficientnetv2.train.stages import build_stages
 from efficientnetv2.train.step import build_trainer
 from efficientnetv2.train.strategy import build_strategy
+from hparams.architecture import Cost, cost, scaled_architecture
 from hparams.errors import UserError
 from hparams.models import MODELS
 from hparams.resolve import Config
@@ -42,10 +44,13 @@ class Costs:
       eval_size: pixels.
       first_step_seconds: of training, tracing included.
       train_images_per_second: whole training steps: forward, backward, optimizer, moving average.
+      train_step_seconds: of one step.
       train_step_p95_seconds: of one step, 95th percentile.
       activation_mib: what the backward pass keeps of one training image, computed.
       train_peak_mib: the most memory that was in use, of the device, or on a CPU of the process.
       infer_images_per_second: in batches.
+      infer_batch_ms: of one batch.
+      infer_batch_p95_ms: of one batch, 95th percentile.
       latency_ms: of one image alone.
       latency_p95_ms: of one image alone, 95th percentile.
     """
@@ -59,10 +64,13 @@ class Costs:
     eval_size: int
     first_step_seconds: float
     train_images_per_second: float
+    train_step_seconds: float
     train_step_p95_seconds: float
     activation_mib: float
     train_peak_mib: float
     infer_images_per_second: float
+    infer_batch_ms: float
+    infer_batch_p95_ms: float
     latency_ms: float
     latency_p95_ms: float
 
@@ -93,38 +101,55 @@ def measure(config: Config, *, steps: int) -> Costs:
 
 
 def _measure(config: Config, steps: int) -> Costs:
-    row = MODELS[config.model.model_name]
-    batch_size, train_size, eval_size = (
-        config.train.batch_size,
-        config.train.isize,
-        config.eval.isize,
+    train, network = config.train, _counted(config)
+    model = build_model(config.model)
+    batched, single = (
+        _times(_inference(config, model, batch_size=size), steps=steps)[1]
+        for size in (train.batch_size, 1)
     )
-    infer, infer_one = (_inference(config, batch_size=size) for size in (batch_size, 1))
-    batched, single = _times(infer, steps=steps)[1], _times(infer_one, steps=steps)[1]
-    first, training = _times(_training(config), steps=steps)
-    peak, loop = _peak_mib(), config.runtime.steps_per_loop
-    fixed = build_model(config.model, input_shape=(row.eval_size, row.eval_size, 3))
-    kept = activation_bytes(
-        build_model(config.model, input_shape=(train_size, train_size, 3)),
-        bytes_per_value=4 if config.train.precision == "float32" else 2,
-    )
+    first, loops = _times(_training(config), steps=steps)
+    peak, training = _peak_mib(), [seconds / config.runtime.steps_per_loop for seconds in loops]
+    step, batch = float(np.median(training)), float(np.median(batched))
     return Costs(
         model=config.model.model_name,
-        top1=row.published.top1,
-        parameters=fixed.count_params(),
-        multiply_adds=multiply_adds(fixed),
-        batch_size=batch_size,
-        train_size=train_size,
-        eval_size=eval_size,
+        top1=MODELS[config.model.model_name].published.top1,
+        parameters=network.parameters,
+        multiply_adds=network.multiply_adds,
+        batch_size=train.batch_size,
+        train_size=train.isize,
+        eval_size=config.eval.isize,
         first_step_seconds=first,
-        train_images_per_second=batch_size * loop / float(np.median(training)),
-        train_step_p95_seconds=float(np.percentile(training, 95)) / loop,
-        activation_mib=kept / _MIB,
+        train_images_per_second=train.batch_size / step,
+        train_step_seconds=step,
+        train_step_p95_seconds=_p95(training),
+        activation_mib=_activation_mib(config),
         train_peak_mib=peak,
-        infer_images_per_second=batch_size / float(np.median(batched)),
+        infer_images_per_second=train.batch_size / batch,
+        infer_batch_ms=1e3 * batch,
+        infer_batch_p95_ms=1e3 * _p95(batched),
         latency_ms=1e3 * float(np.median(single)),
-        latency_p95_ms=1e3 * float(np.percentile(single, 95)),
+        latency_p95_ms=1e3 * _p95(single),
     )
+
+
+def _p95(seconds: list[float]) -> float:
+    return float(np.percentile(seconds, 95))
+
+
+def _counted(config: Config) -> Cost:
+    """Parameters, and multiply-adds at the network's own evaluation size."""
+    size = MODELS[config.model.model_name].eval_size
+    architecture = scaled_architecture(config.model)
+    if architecture.stages:
+        return cost(architecture, image_size=size, num_classes=config.model.num_classes)
+    model = build_model(config.model, input_shape=(size, size, 3))
+    return Cost(model.count_params(), multiply_adds(model))
+
+
+def _activation_mib(config: Config) -> float:
+    size, bytes_per_value = config.train.isize, 4 if config.train.precision == "float32" else 2
+    model = build_model(config.model, input_shape=(size, size, 3))
+    return activation_bytes(model, bytes_per_value=bytes_per_value) / _MIB
 
 
 def _times(call: Callable[[], object], *, steps: int) -> tuple[float, list[float]]:
@@ -144,8 +169,7 @@ def _images(config: Config, *, size: int, batch_size: int) -> tf.Tensor:
     return tf.random.stateless_uniform(shape, seed=[0, 1], minval=-1.0, maxval=1.0)
 
 
-def _inference(config: Config, *, batch_size: int) -> Callable[[], object]:
-    model = build_model(config.model)
+def _inference(config: Config, model: keras.Model, *, batch_size: int) -> Callable[[], object]:
     images = _images(config, size=config.eval.isize, batch_size=batch_size)
     infer = tf.function(lambda batch: model(batch, training=False), jit_compile=config.runtime.xla)
     return lambda: infer(images).numpy()

@@ -51,7 +51,7 @@ modes:
 flags that matter:
   --model_name   what to train: efficientnetv2-s (default: {model_name}); -m, -l, -xl, -b0 to -b3,
                  efficientnet-b0 to -b8, -l2, efficientnet-lite0 to -lite4;
-                 resnet50, resnet152 to compare with
+                 resnet50, resnet152 and efficientnet-b4-fused-1-3, -1-5, -1-7 to compare with
   --dataset_cfg  what to train on: {datasets};
                  tfds:NAME for any other set of TensorFlow Datasets
                  (default: {dataset_cfg})

@@ -20,6 +20,7 @@ ORDER = [
     "hparams.document",
     "hparams.overrides",
     "hparams.models",
+    "hparams.ablations",
     "hparams.fine_tuning",
     "hparams.datasets",
     "hparams.combinations",

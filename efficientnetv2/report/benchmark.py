@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -26,10 +27,12 @@ LIKE_ACCURACY = (
     ("efficientnetv2-s", "efficientnet-b5", 3.1, None),
     ("efficientnetv2-m", "efficientnet-b7", 3.1, 4.1),
 )
-# Hues that stay apart for colour-blind readers; the markers do in grey print.
+# Hues that stay apart for colour-blind readers; the markers do in grey print. The first prefix that
+# fits counts.
 _FAMILIES = {
     "efficientnetv2-": ("EfficientNetV2", "#2b5c8a", "o"),
     "efficientnet-lite": ("EfficientNet-Lite", "#4f8f5b", "^"),
+    "efficientnet-b4-fused-": ("B4 with fused stages", "#8a4f8f", "v"),
     "efficientnet-": ("EfficientNet", "#d1791f", "s"),
     "resnet": ("ResNet", "#6b6b6b", "D"),
 }
@@ -38,8 +41,8 @@ Row = dict[str, Any]  # the fields of ``efficientnetv2.costs.Costs``
 
 def cost_table(rows: Sequence[Row]) -> str:
     """Returns a table for a terminal."""
-    header = ["model", "params M", "FLOPs B", "train px", "img/s", "p95 s/step", "first s"]
-    header += ["MiB/img", "peak MiB", "eval px", "img/s", "latency ms", "p95 ms"]
+    header = ["model", "params M", "FLOPs B", "train px", "img/s", "s/step", "p95", "first s"]
+    header += ["MiB/img", "peak MiB", "eval px", "img/s", "ms/batch", "p95", "ms/image", "p95"]
     cells = [
         [
             row["model"],
@@ -47,12 +50,15 @@ def cost_table(rows: Sequence[Row]) -> str:
             f"{row['multiply_adds'] / 1e9:.2f}",
             str(row["train_size"]),
             f"{row['train_images_per_second']:.1f}",
+            f"{row['train_step_seconds']:.2f}",
             f"{row['train_step_p95_seconds']:.2f}",
             f"{row['first_step_seconds']:.1f}",
             f"{row['activation_mib']:.1f}",
             f"{row['train_peak_mib']:.0f}",
             str(row["eval_size"]),
             f"{row['infer_images_per_second']:.1f}",
+            f"{row['infer_batch_ms']:.1f}",
+            f"{row['infer_batch_p95_ms']:.1f}",
             f"{row['latency_ms']:.1f}",
             f"{row['latency_p95_ms']:.1f}",
         ]
@@ -111,7 +117,13 @@ class _Panel:
 
 
 _TRAINING = (
-    _Panel("training time", "seconds for 1,000 images", "train_images_per_second", 1e3, True),
+    _Panel(
+        "training time",
+        "seconds for 1,000 images, batch {batch_size}",
+        "train_images_per_second",
+        1e3,
+        True,
+    ),
     _Panel("parameters", "million", "parameters", 1e-6),
 )
 _INFERENCE = (
@@ -141,31 +153,67 @@ def _draw(rows: Sequence[Row], panels: Sequence[_Panel], path: pathlib.Path, *, 
         handles, labels = all_axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, frameon=False, ncols=len(labels), loc="outside lower center")
         figure.suptitle(f"{title} of the paper, measured on this machine")
+        figure.draw_without_rendering()  # the names want to know where the points come to lie
+        for axes, panel in zip(all_axes, panels):
+            _write_names(axes, rows, panel)
         figure.savefig(path, dpi=110)
 
 
 def _scatter(axes: Axes, rows: Sequence[Row], panel: _Panel) -> None:
     for label, colour, marker in _FAMILIES.values():
         points = sorted(
-            (_value(row, panel), row["top1"], row["model"])
-            for row in rows
-            if _family(row["model"])[0] == label
+            (_value(row, panel), row["top1"]) for row in rows if _family(row["model"])[0] == label
         )
         if points:
-            x, y, names = zip(*points)
+            x, y = zip(*points)
             axes.plot(x, y, marker=marker, color=colour, label=label, linewidth=1, markersize=5)
-            for place, name in zip(zip(x, y), names):
-                short = name.rpartition("-")[2].upper()
-                axes.annotate(short, place, xytext=(4, -9), textcoords="offset points", fontsize=7)
     values = [_value(row, panel) for row in rows]
     axes.set_xscale("log")
+    axes.margins(y=0.12)
     axes.set_xlim(min(values) / 1.6, max(values) * 1.6)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_title(panel.title, loc="left")
-    axes.set_xlabel(panel.label)
+    axes.set_xlabel(panel.label.format(**rows[0]))
     axes.grid(alpha=0.25)
+
+
+_CORNERS = {
+    "V2": ((-1, 1), (1, -1), (1, 1), (-1, -1)),
+    "other": ((1, -1), (-1, 1), (1, 1), (-1, -1)),
+}
+_ROOM = 16.0  # pixels from a name's middle to other points and names
+
+
+def _write_names(axes: Axes, rows: Sequence[Row], panel: _Panel) -> None:
+    """Writes each name beside its point: V2's above, the others' below, or where there is room."""
+    points = [axes.transData.transform((_value(row, panel), row["top1"])) for row in rows]
+    names: list[np.ndarray] = []
+    for row, point in zip(rows, points):
+        others = [other for other in points if other is not point] + names
+
+        def room(
+            corner: tuple[int, int],
+            point: np.ndarray = point,
+            others: list[np.ndarray] = others,
+        ) -> float:
+            distances = [np.hypot(*(point + 12 * np.array(corner) - other)) for other in others]
+            return min([_ROOM, *distances])
+
+        is_v2 = row["model"].startswith("efficientnetv2-")
+        corner = max(_CORNERS["V2" if is_v2 else "other"], key=room)
+        names.append(point + 12 * np.array(corner))
+        axes.annotate(
+            row["model"].rpartition("-fused-" if "-fused-" in row["model"] else "-")[2].upper(),
+            (_value(row, panel), row["top1"]),
+            xytext=(4 * corner[0], 3 * corner[1]),
+            textcoords="offset points",
+            ha="left" if corner[0] > 0 else "right",
+            va="bottom" if corner[1] > 0 else "top",
+            fontsize=8,
+            color=_family(row["model"])[1],
+        )
 
 
 def _value(row: Row, panel: _Panel) -> float:

@@ -43,6 +43,10 @@ def test_what_is_measured_belongs_to_the_network(overrides):
     assert costs.top1 == 78.7
     assert costs.first_step_seconds > 6 / costs.train_images_per_second
     assert 0 < costs.latency_ms <= costs.latency_p95_ms
+    assert 0 < costs.infer_batch_ms <= costs.infer_batch_p95_ms
+    assert costs.infer_images_per_second == pytest.approx(6e3 / costs.infer_batch_ms)
+    assert 0 < costs.train_step_seconds <= costs.train_step_p95_seconds
+    assert costs.train_images_per_second == pytest.approx(6 / costs.train_step_seconds)
     assert costs.train_peak_mib > 100
     halves = 2 if overrides.get("train.precision") else 1
     assert costs.activation_mib == pytest.approx(_measured_once().activation_mib / halves)

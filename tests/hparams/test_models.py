@@ -23,12 +23,13 @@ V2_BASE = [f"efficientnetv2-b{size}" for size in range(4)]
 V1 = [f"efficientnet-b{size}" for size in range(9)] + ["efficientnet-l2"]
 LITE = [f"efficientnet-lite{size}" for size in range(5)]
 RESNET = ["resnet50", "resnet152"]
+FUSED = [f"efficientnet-b4-fused-1-{last}" for last in (3, 5, 7)]
 EFFICIENT = V2_PAPER + V2_BASE + V1 + LITE
 
 
 def test_all_names_are_there():
-    assert sorted(MODELS) == sorted(EFFICIENT + RESNET)
-    assert len(MODELS) == 25
+    assert sorted(MODELS) == sorted(EFFICIENT + RESNET + FUSED)
+    assert len(MODELS) == 28
 
 
 def test_golden_data_has_every_efficientnet_but_lite():
@@ -112,7 +113,7 @@ def test_lites_settings_are_lites_alone(name):
     [
         (V2_PAPER, "v2", "v2"),
         (V2_BASE, "v2", "v1"),
-        (V1, "v1", "v1"),
+        (V1 + FUSED, "v1", "v1"),
         (LITE, "lite", "lite"),
         (RESNET, "resnet", "v1"),
     ],
@@ -261,8 +262,8 @@ def test_resolve_model_refuses(name, overrides, message):
 @pytest.mark.parametrize(
     ("statement", "answer"),
     [
-        ("import hparams, hparams.models as m; print(len(m.MODELS))", "25"),
-        ("from efficientnetv2 import list_models; print(list_models()[-1])", LITE[-1]),
+        ("import hparams, hparams.models as m; print(len(m.MODELS))", "28"),
+        ("from efficientnetv2 import list_models; print(list_models()[-1])", FUSED[-1]),
     ],
 )
 def test_tensorflow_is_not_imported(statement, answer):

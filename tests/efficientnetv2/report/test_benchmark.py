@@ -24,10 +24,13 @@ def row(model: str, **values: float) -> dict:
         "eval_size": 128,
         "first_step_seconds": 7.25,
         "train_images_per_second": 20.0,
+        "train_step_seconds": 0.2,
         "train_step_p95_seconds": 0.25,
         "activation_mib": 8.5,
         "train_peak_mib": 1234.4,
         "infer_images_per_second": 100.0,
+        "infer_batch_ms": 40.0,
+        "infer_batch_p95_ms": 44.0,
         "latency_ms": 12.5,
         "latency_p95_ms": 15.0,
     }
@@ -37,7 +40,7 @@ def row(model: str, **values: float) -> dict:
 def test_the_table_has_every_number() -> None:
     header, line = benchmark.cost_table([row("efficientnetv2-b0")]).splitlines()
     assert header.split()[:3] == ["model", "params", "M"]
-    numbers = "7.2 0.72 96 20.0 0.25 7.2 8.5 1234 128 100.0 12.5 15.0"
+    numbers = "7.2 0.72 96 20.0 0.20 0.25 7.2 8.5 1234 128 100.0 40.0 44.0 12.5 15.0"
     assert " ".join(line.split()) == f"efficientnetv2-b0 {numbers}"
 
 
@@ -94,3 +97,36 @@ def test_each_point_stands_where_it_was_measured(
     for name in ("training.png", "inference.png"):
         with Image.open(tmp_path / name) as picture:
             assert np.asarray(picture).std() > 5
+
+
+def test_names_do_not_lie_on_each_other(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k))[1]
+    )
+    near = {"latency_ms": 10.4, "multiply_adds": 690_000_000, "parameters": 7_856_232}
+    rows = [
+        row("efficientnetv2-b0", top1=78.7),
+        row("efficientnetv2-b1", top1=79.0, latency_ms=12.0),
+        row("efficientnet-b1", top1=79.1, **near),
+        row("efficientnet-b4-fused-1-3", top1=83.1, latency_ms=90.0),
+        row("efficientnet-b4-fused-1-5", top1=83.1, latency_ms=91.0),
+        row("efficientnetv2-xl", top1=87.3, latency_ms=150.0),
+    ]
+    benchmark.draw_costs(rows, tmp_path)
+    for figure in figures:
+        for axes in figure.axes:
+            assert [text.get_text() for text in axes.texts] == [
+                "B0",
+                "B1",
+                "B1",
+                "1-3",
+                "1-5",
+                "XL",
+            ]
+            boxes = [text.get_window_extent() for text in axes.texts]
+            for index, box in enumerate(boxes):
+                assert not box.count_overlaps(boxes[index + 1 :]), (index, axes.get_title("left"))

@@ -1,0 +1,139 @@
+"""Times training steps as the paper's Tables 2 and 3 compare them; out: a table and a CSV.
+
+    python -m benchmarks.paper_tables --table=3
+
+Table 2: EfficientNet-B6 on large images, on smaller ones, and on more of these at once. Table 3:
+EfficientNet-B4 with stages none, 1-3, 1-5 and 1-7 fused. The sizes are a quarter and a third of the
+paper's, for minutes on two cores. All train the same way, in turns; ratios are taken within each.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+from absl import app, flags
+
+from efficientnetv2.report.tables import table
+from efficientnetv2.train.learner import build_learner
+from efficientnetv2.train.schedules import build_learning_rate
+from efficientnetv2.train.sizes import staged
+from efficientnetv2.train.stages import build_stages
+from efficientnetv2.train.step import Trainer
+from hparams import resolve
+
+TABLE = flags.DEFINE_enum("table", "3", ["2", "3"], "of the paper")
+ROUNDS = flags.DEFINE_integer("rounds", 9, "timed steps of each, in turns", lower_bound=3)
+RESULTS = pathlib.Path(__file__).parent / "results"
+_WARM_UP = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What trains, and the paper's images per second and TPU core, and V100."""
+
+    model: str
+    image_size: int
+    batch_size: int
+    tpu: float
+    v100: float
+
+
+_B4 = "efficientnet-b4"
+CASES = {
+    # 512 px with 32 images (TPU) and 12 (V100); 380 px with as many, then with 128 and 24.
+    "2": (
+        Case("efficientnet-b6", 128, 4, 42, 29),
+        Case("efficientnet-b6", 96, 4, 76, 37),
+        Case("efficientnet-b6", 96, 8, 93, 52),
+    ),
+    "3": (
+        Case(_B4, 128, 8, 262, 155),
+        Case(f"{_B4}-fused-1-3", 128, 8, 362, 216),
+        Case(f"{_B4}-fused-1-5", 128, 8, 327, 223),
+        Case(f"{_B4}-fused-1-7", 128, 8, 254, 206),
+    ),
+}
+
+
+def training(case: Case) -> Callable[[], None]:
+    """Returns a function that runs one step of our training."""
+    shape = [case.batch_size, case.image_size, case.image_size, 3]
+    images = tf.random.uniform(shape, -1, 1)
+    targets = tf.one_hot(tf.range(case.batch_size), 1000)
+    config = resolve(case.model, "imagenet2012")
+    plan = build_stages(config, num_images=1_256_167)
+    stage = dataclasses.replace(plan[-1], first_step=0, batch_size=case.batch_size)
+    trainer = Trainer(
+        build_learner(config, build_learning_rate(config, plan)),
+        tf.distribute.get_strategy(),
+        settings=staged([stage]),
+        after_step=lambda _: None,
+    )
+    trainer.set_input(tf.data.Dataset.from_tensors((images, targets)).repeat())
+    return lambda: trainer.train(1)
+
+
+def in_turns(steps: list[Callable[[], None]], *, rounds: int) -> list[list[float]]:
+    """Returns the seconds of each timed step, after some that are not timed."""
+    times: list[list[float]] = [[] for _ in steps]
+    for turn in range(_WARM_UP + rounds):
+        for step, seconds in zip(steps, times):
+            start = time.perf_counter()
+            step()
+            if turn >= _WARM_UP:
+                seconds.append(time.perf_counter() - start)
+    return times
+
+
+def rows(cases: tuple[Case, ...], times: list[list[float]]) -> list[list[str]]:
+    """Returns a row a case; speeds are images per second as a multiple of the first case's."""
+    plain, found = cases[0], []
+    for case, seconds in zip(cases, times):
+        share = case.batch_size / plain.batch_size
+        speeds = sorted(share * one / other for one, other in zip(times[0], seconds))
+        median = statistics.median(seconds)
+        numbers = [statistics.median(speeds), speeds[0], speeds[-1]]
+        numbers += [case.tpu / plain.tpu, case.v100 / plain.v100]
+        found.append(
+            [
+                case.model,
+                str(case.image_size),
+                str(case.batch_size),
+                f"{median:.3f}",
+                f"{case.batch_size / median:.1f}",
+                *(f"{number:.2f}" for number in numbers),
+            ]
+        )
+    return found
+
+
+def main(argv: list[str]) -> None:
+    """Runs the benchmark."""
+    del argv
+    tf.keras.utils.set_random_seed(0)
+    cases = CASES[TABLE.value]
+    measured = in_turns([training(case) for case in cases], rounds=ROUNDS.value)
+    header = ["model", "px", "batch", "median s", "images/s", "speed", "least", "most"]
+    header += ["paper TPU", "paper V100"]
+    lines = rows(cases, measured)
+    print(table(header, lines))
+    gpus = tf.config.list_physical_devices("GPU")
+    device = f"{len(gpus)}gpu" if gpus else f"{os.cpu_count()}cpu"
+    versions = f"tf{tf.__version__}-py{platform.python_version()}"
+    path = RESULTS / f"paper_table_{TABLE.value}-{device}-{versions}.csv"
+    RESULTS.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *lines])
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    app.run(main)
