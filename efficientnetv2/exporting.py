@@ -98,6 +98,7 @@ def export(config: Config, run: RunDirectory | None, wanted: Wanted) -> int:
       0, or 2 if a file is further from the Keras model than its limit; all files are there.
     """
     trained = open_trained(config, run)
+    RunDirectory(wanted.folder).create()
     servable = build_servable(trained, preprocessing=wanted.preprocessing, logits=wanted.logits)
     calibration, checked = _images(config, run, wanted)
     if not len(checked.pixels):
@@ -105,7 +106,6 @@ def export(config: Config, run: RunDirectory | None, wanted: Wanted) -> int:
     given = _as_taken(checked, servable)
     answers = servable.model.predict(given, batch_size=config.eval.batch_size, verbose=0)
     print(f"{servable.model_name}, {trained.origin}; checked on {len(given):,} images", flush=True)
-    wanted.folder.mkdir(parents=True, exist_ok=True)
     names = "".join(f"{name}\n" for name in servable.class_names)
     replace_text(wanted.folder / "labels.txt", names)
     int8 = _Int8(servable, _as_taken(calibration, servable))
@@ -179,7 +179,7 @@ def _report(
 
 
 def _show(checks: dict[str, Check], keras_accuracy: float | None) -> None:
-    header = ["file", "MB", "ms an image", "largest difference", "same first class"]
+    header = ["file", "MB", "ms an image", "largest difference", "same first class", "ties aside"]
     rows = [
         [
             name,
@@ -187,6 +187,7 @@ def _show(checks: dict[str, Check], keras_accuracy: float | None) -> None:
             f"{check.milliseconds:.1f}",
             f"{check.max_difference:.1e}",
             f"{check.agreement:.1%}",
+            f"{check.agreement + check.ties:.1%}",
         ]
         for name, check in checks.items()
     ]

@@ -55,6 +55,8 @@ def infer(
       0, or 2 if an image could not be read: it is named on stderr, and the others are done.
     """
     trained = open_trained(config, run)
+    if wanted.features or wanted.explain:
+        RunDirectory(wanted.folder).create()  # or all images would be seen before this fails
     rows: list[Row] = []
     features: list[np.ndarray] = []
     unreadable: list[Unreadable] = []

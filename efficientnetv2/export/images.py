@@ -76,9 +76,10 @@ def checked_images(config: Config, source: Source) -> Images:
 
 
 def calibration_images(config: Config, source: Source) -> Images:
-    """Returns images of the training split, not distorted."""
+    """Returns images of the training split, not distorted, in an order of no meaning."""
     most = calibration_count(config.eval.isize)
-    return split_images(config, source, split=config.data.train_split, most=most)
+    images = split_images(config, source, split=config.data.train_split, most=most)
+    return Images(images.pixels[_shuffled(len(images.pixels))], None)
 
 
 def file_images(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Images, Images]:
@@ -91,13 +92,20 @@ def file_images(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Images, 
       UserError: on a file that is not an image.
     """
     seen, asked = (paths[::2], paths[1::2]) if len(paths) > 1 else (paths, paths)
+    seen = [seen[index] for index in _shuffled(len(seen))]
     crops = calibration_count(config.eval.isize)
+    # Crops of one file stand together: the 8-bit network is tried on the last files.
     calibration = [
         _decoded(config, seen[index % len(seen)], crop=index // len(seen))
-        for index in range(max(crops, len(seen)))
-    ][:crops]
+        for index in sorted(range(crops), key=lambda index: index % len(seen))
+    ]
     checked = [_decoded(config, path, crop=0) for path in asked[:_MOST_CHECKED]]
     return Images(np.stack(calibration), None), Images(np.stack(checked), None)
+
+
+def _shuffled(count: int) -> np.ndarray:
+    # What is calibrated on the first images is tried on the last: these are not to be one class.
+    return np.random.default_rng(0).permutation(count)
 
 
 def _decoded(config: Config, path: pathlib.Path, *, crop: int) -> np.ndarray:

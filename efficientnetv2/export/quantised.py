@@ -35,7 +35,12 @@ _FUSED = ("relu", "relu6")  # LiteRT computes these with the convolution
 _NUMBERS = 24_000_000  # inputs that a layer is rounded for, float32, at most
 _POSITIONS = 24_000
 
-# (key, tensor, its range if it is known, function that follows it) -> the tensor, quantised or not.
+# Features tell classes apart: images of classes that are not among the calibration images have
+# larger values of some of them, and what is cut off there is what would have named the class.
+_FEATURES_ROOM = 1.5  # of the largest value seen
+_LOGITS_ROOM = 1.2
+
+# (key, tensor, how it is quantised) -> the tensor, quantised or not.
 Quantise = Callable[..., tf.Tensor]
 
 
@@ -108,14 +113,14 @@ class QuantisedNetwork:
         tensor: tf.Tensor,
         known: tuple[float, float] | None = None,
         through: Callable[[np.ndarray], np.ndarray] | None = None,
-        whole: bool = False,
+        room: float | None = None,
     ) -> tf.Tensor:
         if key not in self._ranges:
             values = tensor.numpy()
             if known is not None:
                 self._ranges[key] = affine(*known)
-            elif whole:
-                self._ranges[key] = affine(float(values.min()), float(values.max()))
+            elif room is not None:
+                self._ranges[key] = affine(room * float(values.min()), room * float(values.max()))
             else:
                 self._ranges[key] = best_range(values, through=through)
         low, high = self._ranges[key]
@@ -242,10 +247,10 @@ def _apply(
     """Runs one layer, with ``quantise`` wherever LiteRT rounds to 8 bits."""
     name = layer.name
     if isinstance(layer, keras.layers.InputLayer):
-        return quantise(name, inputs[0], whole=True)
+        return quantise(name, inputs[0], room=1)
     if isinstance(layer, keras.layers.Rescaling):
-        scaled = quantise(f"{name}/scaled", inputs[0] * layer.scale, whole=True)
-        return quantise(name, scaled + layer.offset, whole=True)
+        scaled = quantise(f"{name}/scaled", inputs[0] * layer.scale, room=1)
+        return quantise(name, scaled + layer.offset, room=1)
     if isinstance(layer, _WEIGHTED):
         outputs = _linear(layer, inputs[0], kernel, bias)
         activation = _name_of(layer.activation)
@@ -253,14 +258,16 @@ def _apply(
         if follower in _FUSED:
             fused = activation == "linear"
             return outputs if fused else quantise(name, layer.activation(outputs))
-        whole = isinstance(layer, keras.layers.Dense)
+        room = _LOGITS_ROOM if isinstance(layer, keras.layers.Dense) else None
         through = _silu if follower == "silu" else None
-        outputs = quantise(name, outputs, through=through, whole=whole)
+        outputs = quantise(name, outputs, through=through, room=room)
         return _activate(f"{name}/after", layer.activation, outputs, quantise)
     if isinstance(layer, keras.layers.Activation):
         return _activate(name, layer.activation, inputs[0], quantise)
     outputs = _exact(layer, inputs)
-    return outputs if isinstance(layer, _SAME_RANGE) else quantise(name, outputs)
+    if isinstance(layer, _SAME_RANGE):
+        return outputs
+    return quantise(name, outputs, room=_FEATURES_ROOM if _feeds_dense(layer) else None)
 
 
 def _activate(key: str, activation: Callable, tensor: tf.Tensor, quantise: Quantise) -> tf.Tensor:
@@ -284,6 +291,11 @@ def _only_activation_after(layer: keras.layers.Layer) -> str | None:
     if len(after) == 1 and isinstance(after[0], keras.layers.Activation):
         return _name_of(after[0].activation)
     return None
+
+
+def _feeds_dense(layer: keras.layers.Layer) -> bool:
+    after = [node.operation for node in layer._outbound_nodes]
+    return any(isinstance(operation, keras.layers.Dense) for operation in after)
 
 
 def _silu(values: np.ndarray) -> np.ndarray:

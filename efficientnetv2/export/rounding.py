@@ -12,8 +12,10 @@ import numpy as np
 
 _STEPS = 127  # int8 without -128, as LiteRT's kernels want weights
 _DAMPING = 0.01  # of the mean of the diagonal: inputs that hardly vary must not get large weights
-# Of the same mean: less follows the calibration images more closely, and other images less.
-_HOLD = 0.1
+# Of the same mean: less follows the calibration images more closely, and other images less. Images
+# that were kept out choose; the last is the float kernel as it is.
+_HOLDS = (0.1, 0.3, 1.0, 10.0, np.inf)
+_KEPT_OUT = 0.25  # share of the inputs: the last ones, of other images than the first
 _BLOCK = 128  # rows whose effect on later ones is applied at once
 
 
@@ -68,31 +70,56 @@ def round_layer(
     """Rounds the kernel of a dense layer, and moves its bias so that the mean output stays.
 
     Before, the kernel is adapted to its inputs: what earlier layers lost is in part a function of
-    what is still there.
+    what is still there. How far, inputs decide that took no part in it.
 
     Args:
       kernel: float ``[N, C]``.
-      inputs: ``[P, N]``, what the quantised network feeds it.
+      inputs: ``[P, N]``, what the quantised network feeds it, image after image.
       outputs: ``[P, C]``, what the float network gives there, bias included.
 
     Returns:
       The rounded kernel, and the bias ``[C]``.
     """
-    mean = inputs.mean(axis=0, dtype=np.float64)
-    centred = np.float32(inputs - mean)
-    covariance = np.float64(centred.T @ centred) / len(inputs)
-    products = np.float64(centred.T @ np.float32(outputs - outputs.mean(axis=0))) / len(inputs)
-    kernel = _adapted(kernel, covariance, products)
+    mean, covariance, products = _moments(inputs, outputs)
+    kernel = _adapted(kernel, covariance, products, hold=_best_hold(kernel, inputs, outputs))
     scales = channel_scales(kernel)
     rounded = round_kernel(kernel, covariance, scales)
     return rounded, outputs.mean(axis=0, dtype=np.float64) - mean @ rounded
 
 
-def _adapted(kernel: np.ndarray, covariance: np.ndarray, products: np.ndarray) -> np.ndarray:
+def _moments(inputs: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the inputs' mean and covariance, and their covariance with the outputs."""
+    mean = inputs.mean(axis=0, dtype=np.float64)
+    centred = np.float32(inputs - mean)
+    products = np.float64(centred.T @ np.float32(outputs - outputs.mean(axis=0))) / len(inputs)
+    return mean, np.float64(centred.T @ centred) / len(inputs), products
+
+
+def _adapted(
+    kernel: np.ndarray, covariance: np.ndarray, products: np.ndarray, *, hold: float
+) -> np.ndarray:
     """Least squares from the quantised inputs to the float outputs, held to the float kernel."""
-    hold = _HOLD * np.mean(np.diag(covariance)) + 1e-12
-    held = covariance + hold * np.eye(len(kernel))
-    return np.linalg.solve(held, products + hold * kernel)
+    if np.isinf(hold):
+        return kernel
+    held = hold * np.mean(np.diag(covariance)) + 1e-12
+    result: np.ndarray = np.linalg.solve(
+        covariance + held * np.eye(len(kernel)), products + held * kernel
+    )
+    return result
+
+
+def _best_hold(kernel: np.ndarray, inputs: np.ndarray, outputs: np.ndarray) -> float:
+    """Adapts to most of the inputs, and looks how the rest comes out."""
+    fitted = len(inputs) - int(_KEPT_OUT * len(inputs))
+    mean, covariance, products = _moments(inputs[:fitted], outputs[:fitted])
+    seen = np.float32(inputs[fitted:] - mean)
+    wanted = np.float32(outputs[fitted:] - outputs[:fitted].mean(axis=0))
+
+    def error(hold: float) -> float:
+        adapted = np.float32(_adapted(kernel, covariance, products, hold=hold))
+        return float(np.square(seen @ adapted - wanted).mean())
+
+    return min(reversed(_HOLDS), key=error)  # ties go to the float kernel
 
 
 def round_depthwise(

@@ -23,6 +23,7 @@ Runner = Callable[[np.ndarray], np.ndarray]
 
 _TIMED = 21
 _WARM = 3
+_TIE = 0.01  # of the largest answer: between two classes this near, rounding decides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Limit:
 
     Attributes:
       difference: largest difference of any output; in logits, by the largest logit; None: any.
-      disagreement: share of images whose first class may differ; one image always may.
+      disagreement: share of images whose first class may differ, ties aside; one image always may.
       points: accuracy that may be lost, in percentage points, where labels are known; one image
         always may. Then the disagreement does not count.
     """
@@ -62,6 +63,7 @@ class Check:
       milliseconds: median time of one image, batch 1, all processors.
       max_difference: largest difference of any output from the Keras model.
       agreement: share of images with the same first class.
+      ties: of the others, the share whose two classes are almost equal for the Keras model.
       accuracy: share of images that it names right; None: labels are not known.
       fault: what is beyond the limit, for people; None: nothing.
     """
@@ -70,6 +72,7 @@ class Check:
     milliseconds: float
     max_difference: float
     agreement: float
+    ties: float
     accuracy: float | None
     fault: str | None
 
@@ -89,23 +92,25 @@ def verify(
     run = RUNNERS[format_name](path)
     answers = np.concatenate([run(image[np.newaxis]) for image in given])
     first = answers.argmax(axis=1)
-    differing = int((first != wanted.argmax(axis=1)).sum())
+    scale = max(1.0, float(np.abs(wanted).max()))
+    given_up = wanted.max(axis=1) - np.take_along_axis(wanted, first[:, np.newaxis], axis=1)[:, 0]
+    differing, clearly = int((given_up > 0).sum()), int((given_up > _TIE * scale).sum())
     difference = float(np.abs(answers - wanted).max())
     accuracy = lost = None
     if images.labels is not None:
         accuracy = float((first == images.labels).mean())
         lost = int((wanted.argmax(axis=1) == images.labels).sum() - (first == images.labels).sum())
-    scale = max(1.0, float(np.abs(wanted).max()))
     return Check(
         megabytes=round(_size(path) / 1e6, 3),
         milliseconds=round(_latency(run, given[:1]), 2),
         max_difference=difference,
         agreement=1 - differing / len(given),
+        ties=(differing - clearly) / len(given),
         accuracy=accuracy,
         fault=_fault(
             LIMITS[format_name],
             difference=difference / scale,
-            differing=differing,
+            differing=clearly,
             lost=lost,
             count=len(given),
         ),

@@ -45,7 +45,7 @@ class RunDirectory:
     def __init__(self, path: str | pathlib.Path) -> None:
         self.path = pathlib.Path(path)
         if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"--model_dir '{self.path}' is a file; give a directory")
+            raise RunError(f"'{self.path}' is a file; give a directory")
         self.config_file = self.path / "config.yaml"
         self.labels_file = self.path / "labels.txt"
         self.metrics_file = self.path / "metrics.jsonl"

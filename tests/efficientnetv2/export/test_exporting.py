@@ -144,6 +144,11 @@ def test_a_file_that_disagrees_is_named(exported, pixels):
     assert (
         "names 3 of 3 images otherwise" in verify("tflite_fp16", path, images, pixels, other).fault
     )
+    tie = wanted.copy()
+    rival = (wanted.argmax(axis=1) + 1) % wanted.shape[1]
+    tie[np.arange(len(tie)), rival] = wanted.max(axis=1) + 0.005
+    check = verify("tflite_fp16", path, images, pixels, tie)
+    assert (check.fault, check.agreement, check.ties) == (None, 0.0, 1.0)
     wrong = Images(pixels, other.argmax(axis=1))
     assert verify("tflite_int8", path, wrong, pixels, other).fault == (
         "names 3 of 3 images fewer right"

@@ -115,3 +115,17 @@ def test_what_an_earlier_layer_lost_is_made_good():
     assert error(rounded, bias, disturbed, outputs) < 0.3 * error(plain, 0, disturbed, outputs)
     unchanged, _ = round_layer(kernel, exact, outputs)
     np.testing.assert_allclose(unchanged, kernel, atol=2 * channel_scales(kernel).max())
+
+
+def test_what_does_not_hold_for_other_images_is_not_learnt():
+    """Noise that follows from nothing: a kernel that was fitted to it would be worse elsewhere."""
+    rng = np.random.default_rng(7)
+    inputs, kernel = rng.normal(size=(200, 40)), rng.normal(size=(40, 4))
+    outputs = inputs @ kernel + 3 * rng.normal(size=(200, 4))
+    rounded, _ = round_layer(kernel, inputs, outputs)
+    fitted = np.linalg.lstsq(inputs, outputs, rcond=None)[0]
+    assert np.abs(rounded - kernel).mean() < 0.15 * np.abs(fitted - kernel).mean()
+    # The same, but that noise repeats itself: then it is learnt.
+    lost = 0.1 * rng.normal(size=(40, 4))
+    rounded, _ = round_layer(kernel, inputs, inputs @ (kernel + lost))
+    assert np.abs(rounded - kernel - lost).mean() < 0.7 * np.abs(lost).mean()

@@ -36,7 +36,7 @@ def begun(run: RunDirectory) -> RunDirectory:
 def test_a_file_is_no_run_directory(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "model.h5"
     path.write_text("")
-    with pytest.raises(RunError, match=r"--model_dir '.*model\.h5' is a file; give a directory"):
+    with pytest.raises(RunError, match=r"'.*model\.h5' is a file; give a directory"):
         RunDirectory(path)
 
 

