@@ -261,6 +261,20 @@ def _benchmarked(values: FlagValues, model_name: str) -> Config:
     return resolve(model_name, "imagenet2012", settings, *_overrides(values))
 
 
+def _search(values: FlagValues) -> int:
+    config = _resolved(values)
+    require_trainable(config)
+    require_devices(config, tpu=values.tpu, trains=True)
+    if len(find_cluster(config.runtime.strategy).workers) > 1:
+        raise UserError("--mode=search spreads by search.storage, not by TF_CONFIG")
+    folder = pathlib.Path(values.model_dir or f"{_run_directory(values).path}-search")
+    _quiet_tensorflow()
+    from efficientnetv2.search.engine import search
+
+    with StopRequest().listening() as stop:
+        return search(config, RunDirectory(folder).path, stop)
+
+
 COMMANDS: dict[str, Callable[[FlagValues], int]] = {
     "train": _train,
     "traineval": _traineval,
@@ -269,4 +283,5 @@ COMMANDS: dict[str, Callable[[FlagValues], int]] = {
     "export": _export,
     "preview": _preview,
     "benchmark": _benchmark,
+    "search": _search,
 }

@@ -101,7 +101,7 @@ def _measure(config: Config, steps: int) -> Costs:
     )
     infer, infer_one = (_inference(config, batch_size=size) for size in (batch_size, 1))
     batched, single = _times(infer, steps=steps)[1], _times(infer_one, steps=steps)[1]
-    first, training = _times(_training(config), steps=steps)
+    first, training = _times(training_step(config), steps=steps)
     peak, loop = _peak_mib(), config.runtime.steps_per_loop
     fixed = build_model(config.model, input_shape=(row.eval_size, row.eval_size, 3))
     kept = activation_bytes(
@@ -151,8 +151,11 @@ def _inference(config: Config, *, batch_size: int) -> Callable[[], object]:
     return lambda: infer(images).numpy()
 
 
-def _training(config: Config) -> Callable[[], object]:
-    """One step of the very training that ``--mode=train`` runs, on images that are there."""
+def training_step(config: Config) -> Callable[[], object]:
+    """Returns a loop of the very training that ``--mode=train`` runs, on images that are there.
+
+    A call runs ``runtime.steps_per_loop`` steps, and returns when the devices are done.
+    """
     strategy = build_strategy(config)
     batch_size = config.train.batch_size
     stage = build_stages(config, num_images=batch_size)[-1]

@@ -1,0 +1,157 @@
+"""A trial to run in; what it found out, told over a connection while it runs.
+
+A trial has a process of its own: when it runs out of memory or crashes, the search goes on, and no
+trial finds the memory that another one has left. TensorFlow is imported in there alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import os
+import pathlib
+import signal
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+from absl import logging
+
+from efficientnetv2.search.device import DeviceLock
+from efficientnetv2.train.durable import WriteError
+from efficientnetv2.train.stopping import Stopped, StopRequest
+from hparams.errors import UserError, tensorflows_words
+from hparams.resolve import Config
+
+RESULT_FILE = "result.json"
+_WORDS = 400  # of an error that is kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One trial.
+
+    Attributes:
+      config: of its training, complete.
+      folder: its run directory.
+      data_folder: where the split of a folder of images is kept, the same for all trials.
+      timed_steps: steps that are timed.
+      max_spread: as in ``timing.time_step``.
+      lock_folder: of the device locks; None: the temporary folder.
+    """
+
+    config: Config
+    folder: pathlib.Path
+    data_folder: pathlib.Path
+    timed_steps: int
+    max_spread: float
+    lock_folder: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a trial has found out.
+
+    Attributes:
+      accuracy: minival top-1 after the last epoch, 0..1; the better of raw and averaged weights.
+      seconds: of one training step, median.
+      spread: of these times.
+      rounds: how often it was timed.
+      parameters: all variables.
+      epochs: that were trained.
+      pruned: it was ended early.
+    """
+
+    accuracy: float
+    seconds: float
+    spread: float
+    rounds: int
+    parameters: int
+    epochs: int
+    pruned: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """Told after each epoch; the answer is whether the trial shall end.
+
+    Attributes:
+      number: from 1.
+      accuracy: as in ``Found``.
+    """
+
+    number: int
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """Told when it cannot go on.
+
+    Attributes:
+      reason: one line.
+      is_fatal: others would fail likewise, as on a full disk.
+    """
+
+    reason: str
+    is_fatal: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Halted:
+    """Told when a signal has stopped it; it is saved."""
+
+
+def run_process(job: Job, connection: Connection) -> None:
+    """Runs a trial and tells what becomes of it; the target of a process."""
+    with contextlib.suppress(OSError):
+        os.setsid()  # Ctrl-C in a terminal goes to the search, which passes it on
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    stop = StopRequest()
+    try:
+        with stop.listening():
+            message = _run(job, connection, stop)
+    except Stopped:
+        message = Halted()
+    with contextlib.suppress(OSError):  # nobody listens any more
+        connection.send(message)
+
+
+def _end_with_parent() -> None:
+    """Stops this process, saved, when the search is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run(job: Job, connection: Connection, stop: StopRequest) -> Any:
+    logging.set_verbosity(logging.ERROR)  # TensorFlow Datasets warns in each process
+    lock = DeviceLock(job.lock_folder)
+
+    def shall_end(epoch: Epoch) -> bool:
+        connection.send(epoch)
+        answer = bool(connection.recv())
+        lock.let_in()
+        return answer
+
+    try:
+        with lock.training():  # imports and tracing keep a processor busy, too
+            from efficientnetv2.search.training import train
+
+            trained = train(job, shall_end=shall_end, stop=stop)
+        from efficientnetv2.search.training import time_training
+
+        with stop.at_once(), lock.timing():
+            timed = time_training(job)
+        return Found(**dataclasses.asdict(timed), **dataclasses.asdict(trained))
+    except WriteError as error:
+        return Failed(str(error), is_fatal=True)
+    except EOFError:  # the search is gone
+        return Halted()
+    except UserError as error:
+        return Failed(str(error))
+    except Exception as error:  # whatever it is, it is this network's: the search goes on
+        return Failed(f"{type(error).__name__}: {tensorflows_words(str(error), limit=_WORDS)}")
