@@ -22,6 +22,7 @@ from efficientnetv2.report.search import trial_line
 from efficientnetv2.search.attributes import DEVICE, ERROR, FOUND, RELATIVE_TIME, REWARD, SAME_AS
 from efficientnetv2.search.claims import Claims, counted
 from efficientnetv2.search.device import device_name
+from efficientnetv2.search.messages import RESULT_FILE, Epoch, Failed, Found, Job
 from efficientnetv2.search.outcome import report, rows_of
 from efficientnetv2.search.reward import Reward
 from efficientnetv2.search.runner import run_trial
@@ -38,7 +39,6 @@ from efficientnetv2.search.study import (
     keep_backbone,
     open_study,
 )
-from efficientnetv2.search.trial import RESULT_FILE, Epoch, Failed, Found, Job
 from efficientnetv2.train.durable import replace_text
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.stopping import StopRequest

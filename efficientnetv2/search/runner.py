@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Union
 
-from efficientnetv2.search.trial import Epoch, Failed, Found, Halted, Job, run_process
+from efficientnetv2.search.messages import Epoch, Failed, Found, Halted, Job
+from efficientnetv2.search.trial import run_process
 from efficientnetv2.train.lock import holder
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.stopping import StopRequest

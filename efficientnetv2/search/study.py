@@ -17,9 +17,9 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
+from efficientnetv2.search.messages import Found
 from efficientnetv2.search.reward import Reward
 from efficientnetv2.search.samplers import quiet_optuna
-from efficientnetv2.search.trial import Found
 from hparams.errors import UserError
 from hparams.resolve import Config, flat
 

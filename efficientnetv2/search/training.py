@@ -11,8 +11,8 @@ from typing import Any
 
 from efficientnetv2.costs import training_step
 from efficientnetv2.opening import open_data, open_evaluator, open_split
+from efficientnetv2.search.messages import Epoch, Job
 from efficientnetv2.search.timing import StepTime, time_step
-from efficientnetv2.search.trial import Epoch, Job
 from efficientnetv2.train.checkpoint_files import require_usable
 from efficientnetv2.train.cluster import require_for_replicas
 from efficientnetv2.train.lock import training_lock

@@ -11,7 +11,6 @@ import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import os
-import pathlib
 import signal
 import threading
 from multiprocessing.connection import Connection
@@ -20,88 +19,12 @@ from typing import Any
 from absl import logging
 
 from efficientnetv2.search.device import DeviceLock
+from efficientnetv2.search.messages import Epoch, Failed, Found, Halted, Job
 from efficientnetv2.train.durable import WriteError
 from efficientnetv2.train.stopping import Stopped, StopRequest
 from hparams.errors import UserError, tensorflows_words
-from hparams.resolve import Config
 
-RESULT_FILE = "result.json"
 _WORDS = 400  # of an error that is kept
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One trial.
-
-    Attributes:
-      config: of its training, complete.
-      folder: its run directory.
-      data_folder: where the split of a folder of images is kept, the same for all trials.
-      timed_steps: steps that are timed.
-      max_spread: as in ``timing.time_step``.
-      lock_folder: of the device locks; None: the temporary folder.
-    """
-
-    config: Config
-    folder: pathlib.Path
-    data_folder: pathlib.Path
-    timed_steps: int
-    max_spread: float
-    lock_folder: pathlib.Path | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What a trial has found out.
-
-    Attributes:
-      accuracy: minival top-1 after the last epoch, 0..1; the better of raw and averaged weights.
-      seconds: of one training step, median.
-      spread: of these times.
-      rounds: how often it was timed.
-      parameters: all variables.
-      epochs: that were trained.
-      pruned: it was ended early.
-    """
-
-    accuracy: float
-    seconds: float
-    spread: float
-    rounds: int
-    parameters: int
-    epochs: int
-    pruned: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Epoch:
-    """Told after each epoch; the answer is whether the trial shall end.
-
-    Attributes:
-      number: from 1.
-      accuracy: as in ``Found``.
-    """
-
-    number: int
-    accuracy: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Failed:
-    """Told when it cannot go on.
-
-    Attributes:
-      reason: one line.
-      is_fatal: others would fail likewise, as on a full disk.
-    """
-
-    reason: str
-    is_fatal: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Halted:
-    """Told when a signal has stopped it; it is saved."""
 
 
 def run_process(job: Job, connection: Connection) -> None:

@@ -41,10 +41,14 @@ def test_multiples_that_give_the_same_count_once():
 
 def test_a_point_in_blocks():
     point = {
-        **{"stage1.operation": "fused", "stage1.kernel": 5},
-        **{"stage1.expansion": 4, "stage1.layers": 1},
-        **{"stage2.operation": "mbconv", "stage2.kernel": 3},
-        **{"stage2.expansion": 6, "stage2.layers": 5},
+        "stage1.operation": "fused",
+        "stage1.kernel": 5,
+        "stage1.expansion": 4,
+        "stage1.layers": 1,
+        "stage2.operation": "mbconv",
+        "stage2.kernel": 3,
+        "stage2.expansion": 6,
+        "stage2.layers": 5,
     }
     space = space_of()
     blocks = ["r1_k5_s1_e4_i8_o12_c1", "r5_k3_s2_e6_i12_o20_se0.25"]
