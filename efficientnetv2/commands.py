@@ -22,6 +22,7 @@ from efficientnetv2.following import wait_for_config
 from efficientnetv2.image_files import find_images
 from efficientnetv2.preflight import require_answer, require_devices
 from efficientnetv2.report.predictions import require_writable
+from efficientnetv2.search.storage import require_startable
 from efficientnetv2.train.checkpoint_files import require_usable
 from efficientnetv2.train.cluster import find_cluster
 from efficientnetv2.train.lock import training_lock
@@ -268,11 +269,12 @@ def _search(values: FlagValues) -> int:
     if len(find_cluster(config.runtime.strategy).workers) > 1:
         raise UserError("--mode=search spreads by search.storage, not by TF_CONFIG")
     folder = pathlib.Path(values.model_dir or f"{_run_directory(values).path}-search")
+    require_startable(config, folder)
     _quiet_tensorflow()
     from efficientnetv2.search.engine import search
 
     with StopRequest().listening() as stop:
-        return search(config, RunDirectory(folder).path, stop)
+        return search(config, folder, stop)
 
 
 COMMANDS: dict[str, Callable[[FlagValues], int]] = {

@@ -12,6 +12,7 @@ import matplotlib as mpl
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from efficientnetv2.report.tables import table
 from efficientnetv2.train.durable import replace, replace_text
@@ -133,6 +134,15 @@ def draw_search(
         _draw_plane(plane, rows, backbone)
         _draw_course(course, rows, backbone)
         figure.suptitle(title)
+        handles, labels = plane.get_legend_handles_labels()
+        more, names = course.get_legend_handles_labels()
+        figure.legend(
+            handles + more,
+            labels + names,
+            frameon=False,
+            ncols=len(labels + names),
+            loc="outside lower center",
+        )
         draft = path.with_name(f"{path.name}.tmp")
         figure.savefig(draft, dpi=110, format="png")
         replace(draft, path)
@@ -159,7 +169,6 @@ def _draw_plane(axes: Axes, rows: Sequence[Row], backbone: Mapping[str, float]) 
     axes.set_xlabel("ms a training step")
     axes.set_ylabel("minival top-1 after the short training")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="lower right")
 
 
 def _place(row: Row) -> tuple[float, float]:
@@ -171,10 +180,16 @@ def _draw_course(axes: Axes, rows: Sequence[Row], backbone: Mapping[str, float])
     numbers = [row["trial"] for row in complete]
     rewards = [row["reward"] for row in complete]
     best = [max(rewards[: index + 1]) for index in range(len(rewards))]
-    axes.scatter(numbers, rewards, color=_BLUE, s=20, label="trial")
+    axes.scatter(numbers, rewards, color=_BLUE, s=20)
+    pruned = [row for row in rows if row["state"] == "pruned"]
+    if pruned:
+        places = ([row["trial"] for row in pruned], [row["reward"] for row in pruned])
+        axes.scatter(*places, edgecolor=_GREY, facecolor="none", s=20)
     axes.step(numbers, best, where="post", color=_ORANGE, label="best so far")
-    axes.axhline(backbone["accuracy"], color="black", linewidth=1, linestyle=":", label="backbone")
+    axes.axhline(
+        backbone["accuracy"], color="black", linewidth=1, linestyle=":", label="backbone's reward"
+    )
     axes.set_title("reward", loc="left")
     axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="lower right")

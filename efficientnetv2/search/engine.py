@@ -33,6 +33,7 @@ from efficientnetv2.search.space import (
     build_space,
     network_overrides,
 )
+from efficientnetv2.search.storage import keep_config, require_startable
 from efficientnetv2.search.study import (
     backbone_of,
     build_reward,
@@ -43,7 +44,7 @@ from efficientnetv2.train.durable import replace_text
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.stopping import StopRequest
 from hparams.errors import UserError
-from hparams.resolve import Config, save_config, with_overrides
+from hparams.resolve import Config, with_overrides
 
 _PAUSE_SECONDS = 2.0
 
@@ -64,12 +65,11 @@ def search(config: Config, folder: pathlib.Path, stop: StopRequest) -> int:
         succeeded.
       Stopped: by a signal.
     """
-    RunDirectory(folder).create()
+    require_startable(config, folder)
     space = build_space(config)
     sampler = build_sampler(config.search.sampler, space.choices, seed=config.search.seed)
     study = open_study(config, folder, sampler=sampler)
-    with contextlib.suppress(UserError):  # a notice for people; the study has it all
-        save_config(config, folder / "search.yaml")
+    keep_config(config, folder)
     engine = Engine(config, space, study, folder=folder, stop=stop)
     engine.announce()
     engine.measure_backbone()

@@ -27,7 +27,8 @@ from efficientnetv2.search.attributes import (
 from efficientnetv2.search.claims import counted
 from efficientnetv2.search.device import device_name
 from efficientnetv2.search.space import Space, parameters
-from efficientnetv2.search.study import backbone_of, shown_url
+from efficientnetv2.search.storage import shown_url
+from efficientnetv2.search.study import backbone_of
 from hparams.errors import UserError
 from hparams.resolve import Config
 

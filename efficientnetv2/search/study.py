@@ -20,15 +20,15 @@ from optuna.study import Study
 from efficientnetv2.search.messages import Found
 from efficientnetv2.search.reward import Reward
 from efficientnetv2.search.samplers import quiet_optuna
-from hparams.errors import UserError
-from hparams.resolve import Config, flat
-
-# What may differ between processes and starts of one search.
-_FREE_KEYS = ("runtime.", "data.data_dir", "data.service", "data.cache_mib", "eval.batch_size")
-_FREE_SEARCH_KEYS = (
-    *("trials", "sampler", "seed", "storage", "study_name", "keep_weights"),
-    *("prune", "prune_trials", "prune_epochs"),
+from efficientnetv2.search.storage import (
+    fixed_values,
+    journal_path,
+    require_same,
+    shown_url,
+    storage_url,
 )
+from hparams.errors import UserError
+from hparams.resolve import Config
 
 
 def open_study(config: Config, folder: pathlib.Path, *, sampler: BaseSampler) -> Study:
@@ -56,15 +56,15 @@ def open_study(config: Config, folder: pathlib.Path, *, sampler: BaseSampler) ->
         )
         kept = study.user_attrs.get("config")
         if kept is None:
-            study.set_user_attr("config", json.dumps(_fixed(config)))
+            study.set_user_attr("config", json.dumps(fixed_values(config)))
     except UserError:
         raise
     # What it is depends on the database and its driver; they have no class in common.
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(f"search.storage '{_without_password(url)}': {reason}") from None
+        raise UserError(f"search.storage '{shown_url(config, folder)}': {reason}") from None
     if kept is not None:
-        _require_same(config, json.loads(kept), url=url)
+        require_same(config, json.loads(kept), folder=folder)
     return study
 
 
@@ -76,53 +76,16 @@ def build_pruner(config: Config) -> BasePruner:
     return MedianPruner(n_startup_trials=search.prune_trials, n_warmup_steps=search.prune_epochs)
 
 
-def storage_url(config: Config, folder: pathlib.Path) -> str:
-    """Returns where the study is."""
-    return config.search.storage or f"sqlite:///{(folder / 'search.db').absolute()}"
-
-
-def shown_url(config: Config, folder: pathlib.Path) -> str:
-    """Returns the same without a password."""
-    return _without_password(storage_url(config, folder))
-
-
 def _open_storage(url: str) -> BaseStorage:
     if url.startswith("journal:"):
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        path = pathlib.Path(url.removeprefix("journal:").removeprefix("//"))
-        return JournalStorage(JournalFileBackend(str(path)))
+        return JournalStorage(JournalFileBackend(str(journal_path(url))))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of drivers
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
-
-
-def _without_password(url: str) -> str:
-    before, at, after = url.rpartition("@")
-    scheme, colon, rest = before.partition("://")
-    return f"{scheme}{colon}{rest.partition(':')[0]}{at}{after}" if at else url
-
-
-def _fixed(config: Config) -> dict[str, Any]:
-    free = tuple(f"search.{key}" for key in _FREE_SEARCH_KEYS)
-    return {
-        key: value
-        for key, value in flat(config).items()
-        if not key.startswith(_FREE_KEYS) and key not in free
-    }
-
-
-def _require_same(config: Config, kept: dict[str, Any], *, url: str) -> None:
-    now = _fixed(config)
-    changed = [f"{key} {kept.get(key)} -> {now[key]}" for key in now if kept.get(key) != now[key]]
-    if changed:
-        raise UserError(
-            f"the study '{config.search.study_name}' in '{_without_password(url)}' was made with "
-            f"another configuration ({', '.join(changed)}); give the same, or another "
-            "search.study_name or --model_dir"
-        )
 
 
 def keep_backbone(study: Study, found: Found, *, device: str) -> None:

@@ -188,9 +188,12 @@ def test_other_storages(told, search, tmp_path, storage):
 @pytest.mark.parametrize(
     ("storage", "message"),
     [
-        ("sqlite:////nowhere/x/search.db", "unable to open database file"),
-        ("postgresql://me:secret@localhost:1/x", r"postgresql://me@localhost:1/x'"),
-        ("journal:/nowhere/x/log", "No such file or directory"),
+        ("sqlite:////nowhere/x/search.db", "x/search.db': there is no folder '/nowhere/x'"),
+        ("sqlite:////dev/null", "search.storage 'sqlite:////dev/null': "),
+        ("postgresql://me:secret@localhost:1/x", "nothing answers at 'localhost:1'"),
+        ("mysql+driver://me:secret@localhost:1/x?a=b", "nothing answers at 'localhost:1'"),
+        ("postgresql://me:secret@/x", "search.storage 'postgresql://me@/x': "),
+        ("journal:/nowhere/x/log", "x/log': there is no folder '/nowhere/x'"),
         ("nonsense://x", "Can't load plugin"),
     ],
 )
