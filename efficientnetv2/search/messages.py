@@ -40,6 +40,8 @@ class Found:
       seconds: of one training step, median.
       spread: of these times.
       rounds: how often it was timed.
+      timed_from: when that began, seconds since 1970.
+      timed_until: when it ended.
       parameters: all variables.
       epochs: that were trained.
       pruned: it was ended early.
@@ -49,6 +51,8 @@ class Found:
     seconds: float
     spread: float
     rounds: int
+    timed_from: float
+    timed_until: float
     parameters: int
     epochs: int
     pruned: bool

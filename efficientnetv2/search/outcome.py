@@ -52,6 +52,8 @@ def _row(trial: FrozenTrial, config: Config, space: Space) -> dict[str, Any]:
         "step_seconds": found.get("seconds"),
         "step_spread": found.get("spread"),
         "times_measured": found.get("rounds"),
+        "timed_from": found.get("timed_from"),
+        "timed_until": found.get("timed_until"),
         "relative_time": attributes.get(RELATIVE_TIME),
         "parameters": _parameters(trial, config, space) if is_drawn else None,
         "epochs": found.get("epochs"),

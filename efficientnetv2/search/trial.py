@@ -13,6 +13,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -68,8 +69,14 @@ def _run(job: Job, connection: Connection, stop: StopRequest) -> Any:
         from efficientnetv2.search.training import time_training
 
         with stop.at_once(), lock.timing():
-            timed = time_training(job)
-        return Found(**dataclasses.asdict(timed), **dataclasses.asdict(trained))
+            start = time.time()
+            timed, end = time_training(job), time.time()
+        return Found(
+            **dataclasses.asdict(trained),
+            **dataclasses.asdict(timed),
+            timed_from=start,
+            timed_until=end,
+        )
     except WriteError as error:
         return Failed(str(error), is_fatal=True)
     except EOFError:  # the search is gone

@@ -10,6 +10,20 @@ from hparams import resolve
 BACKBONE = ["r1_k3_s1_e1_i8_o8_se0.25", "r2_k3_s2_e4_i8_o16_se0.25"]
 
 
+def found_by(accuracy, *, seconds=0.1, epochs=2, pruned=False):
+    return Found(
+        accuracy=accuracy,
+        seconds=seconds,
+        spread=0.01,
+        rounds=1,
+        timed_from=100.0,
+        timed_until=102.0,
+        parameters=2000,
+        epochs=epochs,
+        pruned=pruned,
+    )
+
+
 class Told:
     """Stands in for the processes of trials: what they find is given.
 
@@ -38,9 +52,10 @@ class Told:
         curve = self.curves[min(number, len(self.curves) - 1)]
         seconds = self.seconds[min(number, len(self.seconds) - 1)]
         for epoch, accuracy in enumerate(curve, start=1):
-            if after_epoch(Epoch(epoch, accuracy)):
-                return Found(accuracy, seconds, 0.01, 1, 2000, epoch, True)
-        return Found(curve[-1], seconds, 0.01, 1, 2000, len(curve), False)
+            pruned = after_epoch(Epoch(epoch, accuracy))
+            if pruned:
+                break
+        return found_by(accuracy, seconds=seconds, epochs=epoch, pruned=pruned)
 
 
 @pytest.fixture
