@@ -41,10 +41,11 @@ def require_startable(config: Config, folder: pathlib.Path) -> None:
       UserError: if the run directory or the storage cannot be used, or the directory holds a search
         of another configuration.
     """
+    if config.search.storage is not None:
+        _require_storage(config.search.storage, shown=shown_url(config, folder))
     RunDirectory(folder).create()
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write to '{folder}': Permission denied")
-    _require_storage(storage_url(config, folder), shown=shown_url(config, folder))
     kept = folder / CONFIG_FILE
     if kept.exists():
         before = load_config(kept)
