@@ -199,7 +199,7 @@ class Engine:
         if epoch.number not in known:
             trial.report(epoch.accuracy, epoch.number)
         is_last = epoch.number >= self._config.search.epochs
-        return not is_last and trial.should_prune()
+        return not is_last and bool(trial.should_prune())
 
     def _tell(self, trial: Trial, end: Found | Failed) -> None:
         """Records the end of a trial; everything of it before its state."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import time
 import warnings
 from typing import Any
 
@@ -30,6 +31,8 @@ from efficientnetv2.search.storage import (
 from hparams.errors import UserError
 from hparams.resolve import Config
 
+_TRIES, _PAUSE_SECONDS = 3, 0.3
+
 
 def open_study(config: Config, folder: pathlib.Path, *, sampler: BaseSampler) -> Study:
     """Opens the study of a search, or makes it.
@@ -43,29 +46,36 @@ def open_study(config: Config, folder: pathlib.Path, *, sampler: BaseSampler) ->
       UserError: if the storage cannot be opened, or the study was made with another configuration.
     """
     quiet_optuna()
-    url = storage_url(config, folder)
-    try:
-        storage = _open_storage(url)
-        study = optuna.create_study(
-            storage=storage,
-            study_name=config.search.study_name,
-            sampler=sampler,
-            pruner=build_pruner(config),
-            direction="maximize",
-            load_if_exists=True,
-        )
-        kept = study.user_attrs.get("config")
-        if kept is None:
-            study.set_user_attr("config", json.dumps(fixed_values(config)))
-    except UserError:
-        raise
-    # What it is depends on the database and its driver; they have no class in common.
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(f"search.storage '{shown_url(config, folder)}': {reason}") from None
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            study = _create(config, folder, sampler)
+            kept = study.user_attrs.get("config")
+            if kept is None:
+                study.set_user_attr("config", json.dumps(fixed_values(config)))
+            break
+        except ImportError:
+            reason = "its database driver is not installed (postgresql://: psycopg)"
+            tries_left = 0
+        # What it is depends on the database and its driver; they have no class in common.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if not tries_left:
+            raise UserError(f"search.storage '{shown_url(config, folder)}': {reason}")
+        time.sleep(_PAUSE_SECONDS)  # another process may be making the same tables
     if kept is not None:
         require_same(config, json.loads(kept), folder=folder)
     return study
+
+
+def _create(config: Config, folder: pathlib.Path, sampler: BaseSampler) -> Study:
+    return optuna.create_study(
+        storage=_open_storage(storage_url(config, folder)),
+        study_name=config.search.study_name,
+        sampler=sampler,
+        pruner=build_pruner(config),
+        direction="maximize",
+        load_if_exists=True,
+    )
 
 
 def build_pruner(config: Config) -> BasePruner:

@@ -192,7 +192,7 @@ def test_other_storages(told, search, tmp_path, storage):
         ("sqlite:////dev/null", "search.storage 'sqlite:////dev/null': "),
         ("postgresql://me:secret@localhost:1/x", "nothing answers at 'localhost:1'"),
         ("mysql+driver://me:secret@localhost:1/x?a=b", "nothing answers at 'localhost:1'"),
-        ("postgresql://me:secret@/x", "search.storage 'postgresql://me@/x': "),
+        ("postgresql+pg8000://me:secret@/x", r"pg8000://me@/x': its database driver is not inst"),
         ("journal:/nowhere/x/log", "x/log': there is no folder '/nowhere/x'"),
         ("nonsense://x", "Can't load plugin"),
     ],
