@@ -42,7 +42,7 @@ from efficientnetv2.search.study import (
 )
 from efficientnetv2.train.durable import replace_text
 from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.stopping import StopRequest
+from efficientnetv2.train.stopping import Stopped, StopRequest
 from hparams.errors import UserError
 from hparams.resolve import Config, with_overrides
 
@@ -72,8 +72,12 @@ def search(config: Config, folder: pathlib.Path, stop: StopRequest) -> int:
     keep_config(config, folder)
     engine = Engine(config, space, study, folder=folder, stop=stop)
     engine.announce()
-    engine.measure_backbone()
-    engine.run()
+    try:
+        engine.measure_backbone()
+        engine.run()
+    except Stopped:
+        print(f"saved in {folder}; the same command goes on from there", flush=True)
+        raise
     report(study, config, space, folder=folder)
     return 0
 

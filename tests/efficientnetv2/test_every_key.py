@@ -92,5 +92,5 @@ def test_each_key_is_read(
 
 def found_by_a_trial(job: Job, **_: Any) -> Found:
     """What a trial would find; what its training reads is seen elsewhere."""
-    job.folder.mkdir(parents=True)
+    job.folder.mkdir(parents=True, exist_ok=True)
     return Found(0.5, 0.1, 0.0, 1, 0.0, 1.0, 1000, 1, False)
