@@ -16,13 +16,13 @@ import time
 import uuid
 from collections.abc import Iterator
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from efficientnetv2.search.attributes import ALIVE, ERROR, HOST, OWNER, SURPLUS
 from efficientnetv2.search.samplers import Choices
 from efficientnetv2.train.durable import replace_text, writing
-from efficientnetv2.train.lock import LockedError, training_lock
 
 _SILENT_SECONDS = 600
 _SIGN_SECONDS = 60
@@ -94,12 +94,27 @@ class Claims:
             if trial.user_attrs.get(OWNER) != self._owner:
                 self._fail_if_silent(trial)
                 continue
-            try:
-                held.enter_context(training_lock(self.folder_of(trial) / "claim.lock"))
-            except LockedError:
-                continue
-            return self._complete(Trial(self._study, trial._trial_id)), True
+            with contextlib.ExitStack() as own:
+                if not self._hold(trial, own):
+                    continue
+                # It may have been finished after it was listed.
+                running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+                if trial.number in [each.number for each in running]:
+                    held.push(own.pop_all())
+                    return self._complete(Trial(self._study, trial._trial_id)), True
         return None
+
+    def _hold(self, trial: Trial | FrozenTrial, held: contextlib.ExitStack) -> bool:
+        """Takes the lock of a trial; returns whether it was free."""
+        path = self.folder_of(trial) / "claim.lock"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(path.open("a", encoding="utf-8"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _new(self, held: contextlib.ExitStack) -> tuple[Trial, bool] | None:
         if len(counted(self._study)) >= self._limit:
@@ -113,7 +128,7 @@ class Claims:
             trial.set_user_attr(SURPLUS, True)
             self._study.tell(trial, state=TrialState.FAIL)
             return None
-        held.enter_context(training_lock(self.folder_of(trial) / "claim.lock"))
+        self._hold(trial, held)
         return self._complete(trial), False
 
     def _complete(self, trial: Trial) -> Trial:
@@ -127,9 +142,10 @@ class Claims:
         seen = float(trial.user_attrs.get(ALIVE, began))
         if time.time() - seen > _SILENT_SECONDS:
             host = trial.user_attrs.get(HOST, "another machine")
-            running = Trial(self._study, trial._trial_id)
-            running.set_user_attr(ERROR, f"nothing was heard of it from {host} for 10 minutes")
-            self._study.tell(running, state=TrialState.FAIL)
+            silent = Trial(self._study, trial._trial_id)
+            with contextlib.suppress(UpdateFinishedTrialError):  # it was not
+                silent.set_user_attr(ERROR, f"nothing was heard of it from {host} for 10 minutes")
+            self._study.tell(silent, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def counted(study: Study) -> list[FrozenTrial]:

@@ -209,7 +209,7 @@ class Engine:
         """Records the end of a trial; everything of it before its state."""
         if isinstance(end, Failed):
             trial.set_user_attr(ERROR, end.reason)
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             return
         assert self._reward is not None
         reward = self._reward(end.accuracy, seconds=end.seconds, parameters=end.parameters)
@@ -218,9 +218,9 @@ class Engine:
         trial.set_user_attr(RELATIVE_TIME, end.seconds / self._reward.seconds)
         trial.set_user_attr(REWARD, reward)
         if end.pruned:
-            self._study.tell(trial, state=TrialState.PRUNED)
+            self._study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         else:
-            self._study.tell(trial, reward)
+            self._study.tell(trial, reward, skip_if_finished=True)
 
     def _job(self, folder: pathlib.Path, network: dict[str, Any]) -> Job:
         search = self._config.search

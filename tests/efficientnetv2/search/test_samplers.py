@@ -25,7 +25,7 @@ CHOICES = {
         "layers": (1, 2, 3, 4),
     }.items()
 }
-TRIALS, SEEDS, MARGIN = 100, 30, 0.05
+TRIALS, SEEDS, MARGIN = 100, 30, 0.08
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -57,7 +57,7 @@ def run(name, seed, *, trials=TRIALS, study=None):
 
 def test_rl_beats_random_at_equal_trials():
     gains = [np.mean(run("rl", seed)[1]) - np.mean(run("random", seed)[1]) for seed in range(SEEDS)]
-    assert np.mean(gains) > MARGIN  # the rewards of random have a deviation of 0.03
+    assert np.mean(gains) > MARGIN  # 0.108 was measured; a reward of random deviates by 0.037
     assert min(gains) > 0  # with every seed
 
 
