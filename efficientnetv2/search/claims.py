@@ -52,6 +52,7 @@ class Claims:
         with self.alone():
             self._owner = _identity(folder / "id.txt")
         self._signed = 0.0
+        self._heard: dict[int, tuple[float | None, float]] = {}
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -138,9 +139,10 @@ class Claims:
         return trial
 
     def _fail_if_silent(self, trial: FrozenTrial) -> None:
-        began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-        seen = float(trial.user_attrs.get(ALIVE, began))
-        if time.time() - seen > _SILENT_SECONDS:
+        now, sign = time.monotonic(), trial.user_attrs.get(ALIVE)
+        if trial.number not in self._heard or self._heard[trial.number][0] != sign:
+            self._heard[trial.number] = (sign, now)  # by our clock: theirs may be wrong
+        if now - self._heard[trial.number][1] > _SILENT_SECONDS:
             host = trial.user_attrs.get(HOST, "another machine")
             silent = Trial(self._study, trial._trial_id)
             with contextlib.suppress(UpdateFinishedTrialError):  # it was not
