@@ -47,7 +47,7 @@ SEARCH_KEYS: dict[str, Key] = {
     ),
     "search.seed": Key(0, int, "seed of the sampler", low=0),
     "search.prune": Key(
-        True, bool, "end a trial whose minival top-1 is below the median of those before it"
+        True, bool, "end a trial whose reward after an epoch is below the median of those before it"
     ),
     "search.prune_trials": Key(5, int, "finished trials before the first one is ended", low=1),
     "search.prune_epochs": Key(3, int, "epochs that each trial runs in any case", low=0),

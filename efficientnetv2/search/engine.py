@@ -198,10 +198,14 @@ class Engine:
                 return Found(**other.user_attrs[FOUND])
         return None
 
+    def _reward_of(self, found: Found | Epoch) -> float:
+        assert self._reward is not None
+        return self._reward(found.accuracy, seconds=found.seconds, parameters=found.parameters)
+
     def _shall_end(self, trial: Trial, epoch: Epoch) -> bool:
         known = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
         if epoch.number not in known:
-            trial.report(epoch.accuracy, epoch.number)
+            trial.report(self._reward_of(epoch), epoch.number)
         is_last = epoch.number >= self._config.search.epochs
         return not is_last and bool(trial.should_prune())
 
@@ -212,7 +216,7 @@ class Engine:
             self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             return
         assert self._reward is not None
-        reward = self._reward(end.accuracy, seconds=end.seconds, parameters=end.parameters)
+        reward = self._reward_of(end)
         trial.set_user_attr(DEVICE, self._device)
         trial.set_user_attr(FOUND, dataclasses.asdict(end))
         trial.set_user_attr(RELATIVE_TIME, end.seconds / self._reward.seconds)
@@ -233,7 +237,7 @@ class Engine:
         )
 
     def _keep(self, job: Job, found: Found) -> None:
-        text = json.dumps(dataclasses.asdict(found))
+        text = json.dumps({"network": _network(job), **dataclasses.asdict(found)})
         replace_text(job.folder / RESULT_FILE, f"{text}\n")
         if not self._config.search.keep_weights:
             shutil.rmtree(RunDirectory(job.folder).checkpoints, ignore_errors=True)
@@ -266,9 +270,14 @@ def trial_config(config: Config, network: dict[str, Any]) -> Config:
     )
 
 
+def _network(job: Job) -> list[str]:
+    return list(job.config.model.blocks_args)
+
+
 def _kept(job: Job) -> Found | None:
     """What a trial found before its search was killed."""
     try:
-        return Found(**json.loads((job.folder / RESULT_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        values = json.loads((job.folder / RESULT_FILE).read_text(encoding="utf-8"))
+        return Found(**values) if values.pop("network") == _network(job) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

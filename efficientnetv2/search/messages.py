@@ -8,6 +8,7 @@ import pathlib
 from hparams.resolve import Config
 
 RESULT_FILE = "result.json"
+TIMING_FILE = "timing.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +66,14 @@ class Epoch:
     Attributes:
       number: from 1.
       accuracy: as in ``Found``.
+      seconds: as in ``Found``.
+      parameters: as in ``Found``.
     """
 
     number: int
     accuracy: float
+    seconds: float
+    parameters: int
 
 
 @dataclasses.dataclass(frozen=True)

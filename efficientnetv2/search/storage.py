@@ -47,10 +47,19 @@ def require_startable(config: Config, folder: pathlib.Path) -> None:
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write to '{folder}': Permission denied")
     kept = folder / CONFIG_FILE
-    if kept.exists():
-        before = load_config(kept)
-        if all(before.search[key] == config.search[key] for key in ("storage", "study_name")):
-            require_same(config, fixed_values(before), folder=folder)
+    if not kept.exists():
+        if (folder / "trials").exists():
+            raise UserError(f"'{folder}' has trials of another search; give another --model_dir")
+        return
+    before = load_config(kept)
+    if any(before.search[key] != config.search[key] for key in ("storage", "study_name")):
+        raise UserError(
+            f"'{folder}' has the trials of the study '{before.search.study_name}' in "
+            f"'{shown_url(before, folder)}'; give that one, or another --model_dir"
+        )
+    if before.search.storage is None and not (folder / "search.db").exists():
+        raise UserError(f"'{folder}' has lost its search.db; give another --model_dir")
+    require_same(config, fixed_values(before), folder=folder)
 
 
 def _require_storage(url: str, *, shown: str) -> None:
@@ -104,5 +113,5 @@ def require_same(config: Config, kept: Mapping[str, Any], *, folder: pathlib.Pat
         raise UserError(
             f"the study '{config.search.study_name}' in '{shown_url(config, folder)}' was made "
             f"with another configuration ({', '.join(changed)}); give the same, or another "
-            "search.study_name or --model_dir"
+            "--model_dir"
         )

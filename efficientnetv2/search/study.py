@@ -79,7 +79,7 @@ def _create(config: Config, folder: pathlib.Path, sampler: BaseSampler) -> Study
 
 
 def build_pruner(config: Config) -> BasePruner:
-    """Opens ``search.prune``: the median rule on minival accuracy, after each epoch."""
+    """Opens ``search.prune``: the median rule on the reward, after each epoch."""
     search = config.search
     if not search.prune:
         return NopPruner()

@@ -20,11 +20,15 @@ class StepTime:
       seconds: median.
       spread: of the middle half of the steps, as a share of the median.
       rounds: how often it was measured; the one with the least spread counts.
+      timed_from: when that began, seconds since 1970.
+      timed_until: when it ended.
     """
 
     seconds: float
     spread: float
     rounds: int
+    timed_from: float
+    timed_until: float
 
 
 def time_step(
@@ -42,18 +46,14 @@ def time_step(
       max_spread: that is small enough.
       clock: in seconds.
     """
+    start = time.time()
     for _ in range(_WARM_UP):
         step()
-    best: StepTime | None = None
-    for number in range(1, _ROUNDS + 1):
-        seconds, spread = _middle([_seconds(step, clock) for _ in range(steps)])
-        if best is None or spread < best.spread:
-            best = StepTime(seconds, spread, number)
-        best = dataclasses.replace(best, rounds=number)
-        if spread <= max_spread:
-            break
-    assert best is not None
-    return best
+    rounds: list[tuple[float, float]] = []  # spread, seconds
+    while len(rounds) < _ROUNDS and (not rounds or rounds[-1][0] > max_spread):
+        rounds.append(_middle([_seconds(step, clock) for _ in range(steps)]))
+    spread, seconds = min(rounds)
+    return StepTime(seconds, spread, len(rounds), start, time.time())
 
 
 def _seconds(step: Callable[[], object], clock: Callable[[], float]) -> float:
@@ -64,4 +64,4 @@ def _seconds(step: Callable[[], object], clock: Callable[[], float]) -> float:
 
 def _middle(times: Sequence[float]) -> tuple[float, float]:
     low, median, high = np.percentile(times, [25, 50, 75])
-    return float(median), float((high - low) / median)
+    return float((high - low) / median), float(median)

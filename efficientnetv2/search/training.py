@@ -46,8 +46,13 @@ class _EndedEarlyError(UserError):
 class _Teller(Observer):
     """Tells the accuracy of each epoch, also of those of an earlier start."""
 
-    def __init__(self, run: RunDirectory, shall_end: Callable[[Epoch], bool]) -> None:
+    parameters = 0  # of the network, when it is there
+
+    def __init__(
+        self, run: RunDirectory, *, seconds: float, shall_end: Callable[[Epoch], bool]
+    ) -> None:
         self._run = run
+        self._seconds = seconds
         self._shall_end = shall_end
 
     def begin(self, *, step: int, plan: list[Stage]) -> None:
@@ -56,7 +61,8 @@ class _Teller(Observer):
             self.epoch(line)
 
     def epoch(self, line: dict[str, Any]) -> None:
-        if self._shall_end(Epoch(line["epoch"], accuracy_of(line))):
+        epoch = Epoch(line["epoch"], accuracy_of(line), self._seconds, self.parameters)
+        if self._shall_end(epoch):
             raise _EndedEarlyError
 
 
@@ -65,11 +71,14 @@ def accuracy_of(line: dict[str, Any]) -> float:
     return float(max(line["minival_top1"], line.get("minival_ema_top1", 0.0)))
 
 
-def train(job: Job, *, shall_end: Callable[[Epoch], bool], stop: StopRequest) -> Trained:
+def train(
+    job: Job, *, seconds: float, shall_end: Callable[[Epoch], bool], stop: StopRequest
+) -> Trained:
     """Trains to the end, or to where ``shall_end`` says so.
 
     Args:
       job: the trial.
+      seconds: of a step, to be told with each epoch.
       shall_end: is told of each epoch.
       stop: the signals that stop it.
 
@@ -86,8 +95,9 @@ def train(job: Job, *, shall_end: Callable[[Epoch], bool], stop: StopRequest) ->
         config, source = open_data(job.config, RunDirectory(job.data_folder))
         require_full_batch(config, num_images=source.num_images(config.data.train_split))
         run.start(config, source.class_names)
-        observer = _Teller(run, shall_end)
+        observer = _Teller(run, seconds=seconds, shall_end=shall_end)
         training = Training(config, source, run=run, observer=observer, stop=stop, workers=workers)
+        observer.parameters = training.learner.model.count_params()
         start_from_pretrained(config, training.learner)
         after_epoch = validator(
             training.learner,
@@ -105,8 +115,7 @@ def train(job: Job, *, shall_end: Callable[[Epoch], bool], stop: StopRequest) ->
         if stopped_by is not None:
             raise Stopped(stopped_by)
         last = run.metrics()[-1]
-        parameters = training.learner.model.count_params()
-        return Trained(accuracy_of(last), parameters, last["epoch"], pruned)
+        return Trained(accuracy_of(last), observer.parameters, last["epoch"], pruned)
 
 
 def time_training(job: Job) -> StepTime:

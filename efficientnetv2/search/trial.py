@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
-import time
 from multiprocessing.connection import Connection
 from typing import Any
 
 from absl import logging
 
 from efficientnetv2.search.device import DeviceLock
-from efficientnetv2.search.messages import Epoch, Failed, Found, Halted, Job
-from efficientnetv2.train.durable import WriteError
+from efficientnetv2.search.messages import TIMING_FILE, Epoch, Failed, Found, Halted, Job
+from efficientnetv2.search.timing import StepTime
+from efficientnetv2.train.durable import WriteError, replace_text
 from efficientnetv2.train.stopping import Stopped, StopRequest
 from hparams.errors import UserError, tensorflows_words
 
@@ -62,21 +63,18 @@ def _run(job: Job, connection: Connection, stop: StopRequest) -> Any:
         return answer
 
     try:
-        with lock.training():  # imports and tracing keep a processor busy, too
-            from efficientnetv2.search.training import train
+        with lock.training():  # imports keep a processor busy, too
+            from efficientnetv2.search.training import time_training, train
 
-            trained = train(job, shall_end=shall_end, stop=stop)
-        from efficientnetv2.search.training import time_training
-
-        with stop.at_once(), lock.timing():
-            start = time.time()
-            timed, end = time_training(job), time.time()
-        return Found(
-            **dataclasses.asdict(trained),
-            **dataclasses.asdict(timed),
-            timed_from=start,
-            timed_until=end,
-        )
+        timed = _kept(job)
+        if timed is None:
+            with stop.at_once(), lock.timing():
+                timed = time_training(job)
+            job.folder.mkdir(parents=True, exist_ok=True)
+            replace_text(job.folder / TIMING_FILE, json.dumps(dataclasses.asdict(timed)))
+        with lock.training():
+            trained = train(job, seconds=timed.seconds, shall_end=shall_end, stop=stop)
+        return Found(**dataclasses.asdict(trained), **dataclasses.asdict(timed))
     except WriteError as error:
         return Failed(str(error), is_fatal=True)
     except EOFError:  # the search is gone
@@ -85,3 +83,11 @@ def _run(job: Job, connection: Connection, stop: StopRequest) -> Any:
         return Failed(str(error))
     except Exception as error:  # whatever it is, it is this network's: the search goes on
         return Failed(f"{type(error).__name__}: {tensorflows_words(str(error), limit=_WORDS)}")
+
+
+def _kept(job: Job) -> StepTime | None:
+    """What an earlier start has timed."""
+    try:
+        return StepTime(**json.loads((job.folder / TIMING_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

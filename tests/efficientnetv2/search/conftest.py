@@ -52,7 +52,7 @@ class Told:
         curve = self.curves[min(number, len(self.curves) - 1)]
         seconds = self.seconds[min(number, len(self.seconds) - 1)]
         for epoch, accuracy in enumerate(curve, start=1):
-            pruned = after_epoch(Epoch(epoch, accuracy))
+            pruned = after_epoch(Epoch(epoch, accuracy, seconds, 2000))
             if pruned:
                 break
         return found_by(accuracy, seconds=seconds, epochs=epoch, pruned=pruned)

@@ -1,6 +1,7 @@
 """The engine: what becomes of trials that end well, early, badly, twice, or are interrupted."""
 
 import csv
+import json
 import signal
 
 import optuna
@@ -59,6 +60,17 @@ def test_the_median_rule_by_hand(told, search, tmp_path):
         float(rows[2]["reward"]) == 0.59
     )  # the time and size of the backbone: it counts with that
     assert study_of(tmp_path / "run").best_trial.number == 3
+
+
+def test_the_median_rule_is_on_the_reward(told, search, tmp_path):
+    """A fourth of the time makes up for 0.66 instead of 0.7: 0.66 * 4^0.07 = 0.727."""
+    told.curves = [[0.5, 0.5], [0.7, 0.8], [0.7, 0.8], [0.66, 0.7], [0.66, 0.7]]
+    told.seconds = [0.4, 0.4, 0.4, 0.1, 0.4]
+    search(prune_trials=2, prune_epochs=0)
+    rows = rows_of(tmp_path / "run")
+    assert [row["state"] for row in rows] == ["complete", "complete", "complete", "pruned"]
+    values = study_of(tmp_path / "run").trials[2].intermediate_values
+    assert values == {1: pytest.approx(0.66 * 4**0.07), 2: pytest.approx(0.7 * 4**0.07)}
 
 
 @pytest.mark.parametrize(
@@ -123,8 +135,9 @@ def test_what_a_trial_found_before_a_kill_is_not_measured_again(told, search, tm
     with pytest.raises(Stopped):
         search(trials=2)
     result = tmp_path / "run" / "trials" / "001" / "result.json"
-    result.parent.mkdir(exist_ok=True)
-    result.write_bytes((tmp_path / "run" / "trials" / "000" / "result.json").read_bytes())
+    found = json.loads((tmp_path / "run" / "trials" / "000" / "result.json").read_text())
+    found["network"] = list(told.jobs[2].config.model.blocks_args)
+    result.write_text(json.dumps(found))
     search(trials=2)
     assert rows_of(tmp_path / "run")[1]["accuracy"] == "0.8" and len(told.jobs) == 3
 
@@ -237,3 +250,17 @@ def test_a_trial_of_a_live_run_directory_is_waited_for(told, search, tmp_path, m
         search("two", storage=url, trials=1)
     assert len(waited) == 1
     assert optuna.load_study(study_name="search", storage=url).trials[0].state.name == "RUNNING"
+
+
+def test_a_run_directory_has_one_study(told, search, tmp_path):
+    search(trials=1)
+    with pytest.raises(UserError, match="has the trials of the study 'search' in"):
+        search(trials=2, study_name="other")
+    with pytest.raises(UserError, match="has the trials of the study 'search' in"):
+        search(trials=2, storage=f"sqlite:///{tmp_path}/other.db")
+    (tmp_path / "run" / "search.db").unlink()
+    with pytest.raises(UserError, match=r"has lost its search\.db"):
+        search(trials=2)
+    (tmp_path / "run" / "search.yaml").unlink()
+    with pytest.raises(UserError, match="has trials of another search"):
+        search(trials=2)

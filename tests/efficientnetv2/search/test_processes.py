@@ -56,7 +56,8 @@ def test_a_trial_is_stopped_and_goes_on_in_another_process(tmp_path, data_dir, d
     after = RunDirectory(job.folder).metrics()
     assert isinstance(found, Found) and after[0] == before[0]
     assert [line["epoch"] for line in after] == [1, 2, 3]
-    assert seen[1:] == [Epoch(line["epoch"], _top1(line)) for line in after]
+    told = (found.seconds, found.parameters)  # also before the stop: it is not timed twice
+    assert seen == [Epoch(n, _top1(after[n - 1]), *told) for n in (1, 1, 2, 3)]
     assert (found.accuracy, found.epochs, found.pruned) == (_top1(after[-1]), 3, False)
     assert found.timed_from < found.timed_until and found.seconds > 0
     assert (
