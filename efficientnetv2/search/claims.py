@@ -102,6 +102,7 @@ class Claims:
                 running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
                 if trial.number in [each.number for each in running]:
                     held.push(own.pop_all())
+                    # Optuna has no other way to go on with a trial.
                     return self._complete(Trial(self._study, trial._trial_id)), True
         return None
 
