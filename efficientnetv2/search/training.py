@@ -120,6 +120,7 @@ def train(
 
 def time_training(job: Job) -> StepTime:
     """Times the training step of a network whose weights are new: they do not matter for it."""
-    loop = job.config.runtime.steps_per_loop
-    timed = time_step(training_step(job.config), steps=job.timed_steps, max_spread=job.max_spread)
+    config, _ = open_data(job.config, RunDirectory(job.data_folder))  # it tells the classes
+    loop = config.runtime.steps_per_loop
+    timed = time_step(training_step(config), steps=job.timed_steps, max_spread=job.max_spread)
     return dataclasses.replace(timed, seconds=timed.seconds / loop)
