@@ -59,7 +59,8 @@ def require_startable(config: Config, folder: pathlib.Path) -> None:
         )
     if before.search.storage is None and not (folder / "search.db").exists():
         raise UserError(f"'{folder}' has lost its search.db; give another --model_dir")
-    require_same(config, fixed_values(before), folder=folder)
+    if (folder / "trials").exists():
+        require_same(config, fixed_values(before), folder=folder)
 
 
 def _require_storage(url: str, *, shown: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import time
 import warnings
 from typing import Any
@@ -49,7 +50,7 @@ def open_study(config: Config, folder: pathlib.Path, *, sampler: BaseSampler) ->
     for tries_left in reversed(range(_TRIES)):
         try:
             study = _create(config, folder, sampler)
-            kept = study.user_attrs.get("config")
+            kept = _kept_config(study, config, folder)
             if kept is None:
                 study.set_user_attr("config", json.dumps(fixed_values(config)))
             break
@@ -63,8 +64,20 @@ def open_study(config: Config, folder: pathlib.Path, *, sampler: BaseSampler) ->
             raise UserError(f"search.storage '{shown_url(config, folder)}': {reason}")
         time.sleep(_PAUSE_SECONDS)  # another process may be making the same tables
     if kept is not None:
-        require_same(config, json.loads(kept), folder=folder)
+        require_same(config, kept, folder=folder)
     return study
+
+
+def _kept_config(study: Study, config: Config, folder: pathlib.Path) -> dict[str, Any] | None:
+    """What a study was made with; None: it is new, or nothing came of an earlier start."""
+    text = study.user_attrs.get("config")
+    kept: dict[str, Any] | None = json.loads(text) if text else None
+    is_empty = "backbone" not in study.user_attrs and not study.get_trials(deepcopy=False)
+    # In a storage of one's own nobody else relies on it.
+    if kept and is_empty and config.search.storage is None and kept != fixed_values(config):
+        shutil.rmtree(folder / "backbone", ignore_errors=True)
+        return None
+    return kept
 
 
 def _create(config: Config, folder: pathlib.Path, sampler: BaseSampler) -> Study:
