@@ -161,7 +161,16 @@ def _draw_plane(axes: Axes, rows: Sequence[Row], backbone: Mapping[str, float]) 
             times, accuracies, label="ended early", zorder=2, edgecolor=_GREY, facecolor="none"
         )
     front = pareto([_place(row) for row in complete])
-    axes.step(*zip(*front), where="post", color=_BLUE, linewidth=1, label="Pareto front", zorder=1)
+    axes.step(*zip(*front), where="post", color=_BLUE, linewidth=1, zorder=1)
+    axes.plot(
+        *zip(*front),
+        marker="o",
+        markersize=10,
+        fillstyle="none",
+        linestyle="none",
+        color=_BLUE,
+        label="Pareto front",
+    )
     axes.scatter(*_place(best), marker="*", s=190, color=_ORANGE, label="best reward", zorder=4)
     place = (1e3 * backbone["seconds"], backbone["accuracy"])
     axes.scatter(*place, marker="s", s=42, color="black", label="backbone", zorder=3)
