@@ -107,7 +107,7 @@ def _measure(config: Config, steps: int) -> Costs:
         _times(_inference(config, model, batch_size=size), steps=steps)[1]
         for size in (train.batch_size, 1)
     )
-    first, loops = _times(_training(config), steps=steps)
+    first, loops = _times(training_step(config), steps=steps)
     peak, training = _peak_mib(), [seconds / config.runtime.steps_per_loop for seconds in loops]
     step, batch = float(np.median(training)), float(np.median(batched))
     return Costs(
@@ -175,8 +175,11 @@ def _inference(config: Config, model: keras.Model, *, batch_size: int) -> Callab
     return lambda: infer(images).numpy()
 
 
-def _training(config: Config) -> Callable[[], object]:
-    """One step of the very training that ``--mode=train`` runs, on images that are there."""
+def training_step(config: Config) -> Callable[[], object]:
+    """Returns a loop of the very training that ``--mode=train`` runs, on images that are there.
+
+    A call runs ``runtime.steps_per_loop`` steps, and returns when the devices are done.
+    """
     strategy = build_strategy(config)
     batch_size = config.train.batch_size
     stage = build_stages(config, num_images=batch_size)[-1]

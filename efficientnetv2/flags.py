@@ -21,6 +21,7 @@ MODES = {
     "export": "write a trained model_dir or --weights for servers, phones and browsers",
     "preview": "draw what the network will see in each stage, and the schedule",
     "benchmark": "measure what networks cost on this machine, in training and inference",
+    "search": "look for the best network for your data and device (search.* in --hparam_str)",
 }
 
 FORMATS = (

@@ -1,7 +1,7 @@
 """Every configuration key once: its default, type, range, unit and meaning; out: a ``ConfigDict``.
 
-A default stands here and nowhere else. ``docs/hparams.md`` is printed from this table
-(``python -m hparams.document``).
+A default stands here, or for the search in ``search_keys.py``, and nowhere else.
+``docs/hparams.md`` is printed from this table (``python -m hparams.document``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from ml_collections import config_dict
 
 from hparams.key import Key
 from hparams.preprocess import NORMALISATIONS
+from hparams.search_keys import SEARCH_KEYS
 
 KEYS: dict[str, Key] = {
     # ------------------------------------------------------------------ model
@@ -247,6 +248,7 @@ KEYS: dict[str, Key] = {
     "data.cutmix_base": Key(0.0, float, "CutMix's alpha in the first stage", low=0),
     "data.cutmix_alpha": Key(0.0, float, "CutMix's alpha in the last stage", low=0),
     "data.shuffle_buffer": Key(16384, int, "encoded images held to shuffle", low=1),
+    **SEARCH_KEYS,
     # ------------------------------------------------------------------ runtime
     "runtime.strategy": Key(
         "auto",

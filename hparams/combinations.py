@@ -6,8 +6,9 @@ import re
 
 from ml_collections import config_dict
 
-from hparams import base, blocks
+from hparams import base
 from hparams.models import MODELS
+from hparams.search import impossible_blocks, impossible_search
 
 
 def impossible(config: config_dict.ConfigDict) -> list[str]:
@@ -32,6 +33,7 @@ def impossible(config: config_dict.ConfigDict) -> list[str]:
         low, high = config.data[key]
         if not 0 < low <= high:
             problems.append(f"data.{key} must rise from above 0, got {[low, high]}")
+    problems += impossible_search(config.search)
     return problems + _impossible_step(config) + _impossible_model(config.model)
 
 
@@ -87,7 +89,7 @@ def _impossible_model(model: config_dict.ConfigDict) -> list[str]:
     if model.model_name not in resnets:
         if model.family == "resnet":
             return [f"model.family=resnet is for {' and '.join(resnets)} alone"]
-        return _impossible_blocks(model.blocks_args)
+        return impossible_blocks(model.blocks_args, key="model.blocks_args")
     row = {"model.model_name": model.model_name, **MODELS[model.model_name].overrides()}
     return [
         f"model.{key} cannot be changed for {model.model_name}"
@@ -95,25 +97,3 @@ def _impossible_model(model: config_dict.ConfigDict) -> list[str]:
         if key not in _RESNET_KEYS
         and value != row.get(f"model.{key}", base.KEYS[f"model.{key}"].default)
     ]
-
-
-def _impossible_blocks(block_strings: list[str]) -> list[str]:
-    if not block_strings:
-        return ["model.blocks_args must hold at least one block string"]
-    problems = []
-    specs = []
-    for text in block_strings:
-        try:
-            specs.append(blocks.decode_block(text))
-        except blocks.BlockStringError as error:
-            problems.append(f"model.blocks_args: {error}")
-    if problems:
-        return problems
-    for index in range(1, len(specs)):
-        made, taken = specs[index - 1].output_filters, specs[index].input_filters
-        if made != taken:
-            problems.append(
-                f"model.blocks_args: '{block_strings[index]}' takes {taken} channels, but the "
-                f"stage before it gives {made}"
-            )
-    return problems

@@ -92,6 +92,19 @@ def find_dataset(name: str) -> tuple[str, DatasetRow]:
     return canonical, DATASETS[canonical]
 
 
+# A search that takes half an hour on two CPU cores.
+_DIGITS_SEARCH = {
+    "search.backbone": [
+        "r1_k3_s1_e1_i16_o16_se0.25",
+        "r2_k3_s2_e4_i16_o24_se0.25",
+        "r2_k5_s2_e4_i24_o40_se0.25",
+        "r2_k3_s2_e6_i40_o64_se0.25",
+    ],
+    "search.feature_size": 256,
+    "search.trials": 24,
+    "search.isize": 32,
+}
+
 # 8x8 pixels, 1,257 training images, minutes on two CPU cores. No flip: a mirrored digit is another
 # sign. BatchNorm has a short memory, and stochastic depth and crops are off, because a training
 # has a few hundred steps in all. 28 and 32 pixels cost the same here, and a greater change of size
@@ -130,6 +143,7 @@ DATASETS.register(
             "eval.isize": 32,
             "runtime.save_checkpoint_epochs": 8,
             "runtime.keep_checkpoint_max": 2,
+            **_DIGITS_SEARCH,
         },
         model_recipes={
             "efficientnetv2-b0": {

@@ -38,7 +38,7 @@ def resolve(
         from keys (``train.epochs`` or nested) to values, or None; later ones win.
 
     Returns:
-      An immutable ``ConfigDict`` with the sections model, train, eval, data and runtime.
+      An immutable ``ConfigDict`` with the sections model, train, eval, data, search and runtime.
 
     Raises:
       ConfigError: names every unknown name or key (with the nearest known one), wrong type, value
@@ -134,9 +134,27 @@ def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
     Raises:
       ConfigError: if a fact does not fit its key.
     """
-    values = {f"{s}.{k}": v for s, keys in _plain(config).items() for k, v in keys.items()}
+    values = flat(config)
     missing = {key: value for key, value in facts.items() if values[key] is None}
     return _build({**values, **missing}, [])
+
+
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Returns a configuration with other values of some keys.
+
+    Args:
+      config: from ``resolve`` or ``load_config``.
+      overrides: ``section.key`` -> value.
+
+    Raises:
+      ConfigError: as in ``resolve``.
+    """
+    return _build({**flat(config), **overrides}, [])
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Returns a configuration as ``section.key`` -> value; lists are plain lists."""
+    return {f"{s}.{k}": v for s, keys in _plain(config).items() for k, v in keys.items()}
 
 
 def require_trainable(config: Config) -> None:

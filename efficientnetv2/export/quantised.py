@@ -17,31 +17,19 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.export.arithmetic import (
+    CONVOLUTIONS,
+    WEIGHTED,
+    linear,
+    run_float,
+    run_layer,
+)
 from efficientnetv2.export.folding import is_depthwise
 from efficientnetv2.export.ranges import affine, best_range
 from efficientnetv2.export.rounding import round_depthwise, round_layer
 
-_SIGMOID = (0.0, 255 / 256)  # LiteRT's own range of what lies in 0..1
-_SAME_RANGE = (
-    keras.layers.Reshape,
-    keras.layers.Flatten,
-    keras.layers.ZeroPadding2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.GlobalMaxPooling2D,
-)
-_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-_WEIGHTED = (*_CONVOLUTIONS, keras.layers.Dense)
-_FUSED = ("relu", "relu6")  # LiteRT computes these with the convolution
 _NUMBERS = 24_000_000  # inputs that a layer is rounded for, float32, at most
 _POSITIONS = 24_000
-
-# Features tell classes apart: images of classes that are not among the calibration images have
-# larger values of some of them, and what is cut off there is what would have named the class.
-_FEATURES_ROOM = 1.5  # of the largest value seen
-_LOGITS_ROOM = 1.2
-
-# (key, tensor, how it is quantised) -> the tensor, quantised or not.
-Quantise = Callable[..., tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +90,10 @@ class QuantisedNetwork:
     def _run(self, layer: keras.layers.Layer, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         weights = self._weights.get(layer.name)
         if weights is None:
-            return _apply(layer, inputs, None, None, self._quantise)
+            return run_layer(layer, inputs, None, None, self._quantise)
         # The converter finds the kernel's steps again: its largest weights are 127 of them.
         kernel, bias = (tf.constant(w, tf.float32) for w in (weights.kernel, weights.bias))
-        return _apply(layer, inputs, kernel, bias, self._quantise)
+        return run_layer(layer, inputs, kernel, bias, self._quantise)
 
     def _quantise(
         self,
@@ -135,12 +123,12 @@ class QuantisedNetwork:
             names = _sources(layer)
             exact_inputs = [exact[name] for name in names] or [images]
             inputs = [rounded[name] for name in names] or [images]
-            exact[layer.name] = _exact(layer, exact_inputs)
-            if isinstance(layer, _WEIGHTED):
-                target = _linear(layer, exact_inputs[0], *_float_weights(layer))
+            exact[layer.name] = run_float(layer, exact_inputs)
+            if isinstance(layer, WEIGHTED):
+                target = linear(layer, exact_inputs[0], *_float_weights(layer))
                 self._weights[layer.name] = _rounded(layer, inputs[0], target)
             rounded[layer.name] = self._run(layer, inputs)
-            if isinstance(layer, _WEIGHTED):
+            if isinstance(layer, WEIGHTED):
                 self._note(layer, exact[layer.name], rounded[layer.name])
             finished.add(layer.name)
             for name in names:  # those that nobody will ask for again
@@ -206,7 +194,7 @@ def _rounded(layer: keras.layers.Layer, inputs: tf.Tensor, target: tf.Tensor) ->
 
 def _patches(layer: keras.layers.Layer, image: tf.Tensor, places: np.ndarray) -> np.ndarray:
     """What the kernel sees at some of the output's places: ``[P, h * w * C]``."""
-    if not isinstance(layer, _CONVOLUTIONS) or (
+    if not isinstance(layer, CONVOLUTIONS) or (
         tuple(layer.kernel_size) == (1, 1) and tuple(layer.strides) == (1, 1)
     ):
         return image.numpy().reshape(-1, image.shape[-1])[places]
@@ -218,85 +206,3 @@ def _patches(layer: keras.layers.Layer, image: tf.Tensor, places: np.ndarray) ->
         padding=layer.padding.upper(),
     )
     return patches.numpy().reshape(-1, patches.shape[-1])[places]
-
-
-def _linear(
-    layer: keras.layers.Layer, images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
-) -> tf.Tensor:
-    if is_depthwise(layer):
-        strides = (1, *layer.strides, 1)
-        return tf.nn.depthwise_conv2d(images, kernel, strides, layer.padding.upper()) + bias
-    if isinstance(layer, keras.layers.Conv2D):
-        return tf.nn.conv2d(images, kernel, layer.strides, layer.padding.upper()) + bias
-    return tf.matmul(images, kernel) + bias
-
-
-def _exact(layer: keras.layers.Layer, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
-    if isinstance(layer, keras.layers.InputLayer):
-        return inputs[0]
-    return layer(inputs if len(inputs) > 1 else inputs[0], training=False)
-
-
-def _apply(
-    layer: keras.layers.Layer,
-    inputs: Sequence[tf.Tensor],
-    kernel: tf.Tensor | None,
-    bias: tf.Tensor | None,
-    quantise: Quantise,
-) -> tf.Tensor:
-    """Runs one layer, with ``quantise`` wherever LiteRT rounds to 8 bits."""
-    name = layer.name
-    if isinstance(layer, keras.layers.InputLayer):
-        return quantise(name, inputs[0], room=1)
-    if isinstance(layer, keras.layers.Rescaling):
-        scaled = quantise(f"{name}/scaled", inputs[0] * layer.scale, room=1)
-        return quantise(name, scaled + layer.offset, room=1)
-    if isinstance(layer, _WEIGHTED):
-        outputs = _linear(layer, inputs[0], kernel, bias)
-        activation = _name_of(layer.activation)
-        follower = activation if activation != "linear" else _only_activation_after(layer)
-        if follower in _FUSED:
-            fused = activation == "linear"
-            return outputs if fused else quantise(name, layer.activation(outputs))
-        room = _LOGITS_ROOM if isinstance(layer, keras.layers.Dense) else None
-        through = _silu if follower == "silu" else None
-        outputs = quantise(name, outputs, through=through, room=room)
-        return _activate(f"{name}/after", layer.activation, outputs, quantise)
-    if isinstance(layer, keras.layers.Activation):
-        return _activate(name, layer.activation, inputs[0], quantise)
-    outputs = _exact(layer, inputs)
-    if isinstance(layer, _SAME_RANGE):
-        return outputs
-    return quantise(name, outputs, room=_FEATURES_ROOM if _feeds_dense(layer) else None)
-
-
-def _activate(key: str, activation: Callable, tensor: tf.Tensor, quantise: Quantise) -> tf.Tensor:
-    kind = _name_of(activation)
-    if kind == "linear":
-        return tensor
-    if kind == "silu":
-        # LiteRT has no kernel for it: a sigmoid and a product.
-        gate = quantise(f"{key}/gate", tf.sigmoid(tensor), known=_SIGMOID)
-        return quantise(key, tensor * gate)
-    known = _SIGMOID if kind in ("sigmoid", "softmax") else None
-    return quantise(key, activation(tensor), known=known)
-
-
-def _name_of(activation: Callable) -> str:
-    return str(keras.activations.serialize(activation))
-
-
-def _only_activation_after(layer: keras.layers.Layer) -> str | None:
-    after = [node.operation for node in layer._outbound_nodes]
-    if len(after) == 1 and isinstance(after[0], keras.layers.Activation):
-        return _name_of(after[0].activation)
-    return None
-
-
-def _feeds_dense(layer: keras.layers.Layer) -> bool:
-    after = [node.operation for node in layer._outbound_nodes]
-    return any(isinstance(operation, keras.layers.Dense) for operation in after)
-
-
-def _silu(values: np.ndarray) -> np.ndarray:
-    return values / (1 + np.exp(-np.clip(values, -60, 60)))

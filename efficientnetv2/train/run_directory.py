@@ -18,6 +18,7 @@ from hparams.resolve import Config, load_config, save_config
 # Keys that may differ between the start and the continuation of one training.
 _FREE_KEYS = (
     "runtime.",
+    "search.",
     "eval.",
     "train.profile",
     "data.data_dir",

@@ -1,4 +1,4 @@
-"""No key of the configuration is ignored: each is read by a training or a preview."""
+"""No key of the configuration is ignored: a training, a preview or a search reads each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from efficientnetv2 import modes, opening
+from efficientnetv2.search import engine
+from efficientnetv2.search.messages import Found, Job
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.train.stopping import StopRequest
 from efficientnetv2.train.strategy import build_strategy
@@ -66,7 +68,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return keys
 
 
-def test_each_key_is_read(seen: set[str], data_dir: str, tmp_path: pathlib.Path) -> None:
+def test_each_key_is_read(
+    seen: set[str], data_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = {**SMALL, "data.data_dir": data_dir, "train.optimizer": "rmsprop"}
     given["train.size_schedule"] = "random"
     noted = Noted(resolve("efficientnetv2-b0", "digits", given), seen)
@@ -80,4 +84,13 @@ def test_each_key_is_read(seen: set[str], data_dir: str, tmp_path: pathlib.Path)
         given["runtime.strategy"] = strategy
         with pytest.raises(UserError):
             build_strategy(Noted(resolve("efficientnetv2-b0", "digits", given), seen))
+    monkeypatch.setattr(engine, "run_trial", found_by_a_trial)
+    noted = Noted(resolve("efficientnetv2-b0", "digits", "search.trials=1"), seen)
+    assert engine.search(noted, tmp_path / "search", StopRequest()) == 0
     assert set(KEYS) - seen == set()
+
+
+def found_by_a_trial(job: Job, **_: Any) -> Found:
+    """What a trial would find; what its training reads is seen elsewhere."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    return Found(0.5, 0.1, 0.0, 1, 0.0, 1.0, 1000, 1, False)

@@ -103,6 +103,27 @@ NON_DEFAULT = {
     "data.cutmix_base": 0.7,
     "data.cutmix_alpha": 0.6,
     "data.shuffle_buffer": 99,
+    "search.backbone": ["r1_k3_s1_e1_i8_o8", "r2_k5_s2_e4_i8_o16"],
+    "search.feature_size": 64,
+    "search.operations": ["fused"],
+    "search.kernels": [3, 5, 7],
+    "search.expansions": [2],
+    "search.layers": [0.25, 1.0],
+    "search.trials": 3,
+    "search.epochs": 2,
+    "search.isize": 48,
+    "search.w": -0.1,
+    "search.v": 0.0,
+    "search.sampler": "tpe",
+    "search.seed": 4,
+    "search.prune": False,
+    "search.prune_trials": 9,
+    "search.prune_epochs": 0,
+    "search.timed_steps": 7,
+    "search.max_spread": 0.3,
+    "search.storage": "journal:study.log",
+    "search.study_name": "mine",
+    "search.keep_weights": True,
     "runtime.strategy": "cpu",
     "runtime.xla": True,
     "runtime.steps_per_loop": 5,
@@ -186,7 +207,7 @@ LIMITS = [
 @pytest.mark.parametrize(("name", "words", "limit", "value"), LIMITS)
 def test_values_beyond_a_limit_are_refused(name, words, limit, value):
     key = KEYS[name]
-    given = [value] * key.length if key.kind is list else value
+    given = [value] * (key.length or 1) if key.kind is list else value
     message = f"^{re.escape(f'{name} must be {words} {limit:g}, got {value:g}')}(\\.0)?$"
     with pytest.raises(ConfigError, match=message):
         checked(name, given)
@@ -214,21 +235,23 @@ def test_every_key_is_saved_and_read_back(tmp_path, left_out):
 @pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.low is not None])
 def test_the_lowest_value_is_allowed(name):
     key = KEYS[name]
-    given = [key.low] * key.length if key.kind is list else key.kind(key.low)
+    given = [key.low] * (key.length or 1) if key.kind is list else key.kind(key.low)
     assert checked(name, given) == given
 
 
 @pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.high is not None])
 def test_the_highest_value_is_allowed(name):
     key = KEYS[name]
-    given = [key.high] * key.length if key.kind is list else key.kind(key.high)
+    given = [key.high] * (key.length or 1) if key.kind is list else key.kind(key.high)
     assert checked(name, given) == given
 
 
 @pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.choices])
 def test_every_choice_is_allowed_and_no_other(name):
     choices = KEYS[name].choices
-    assert [checked(name, choice) for choice in choices] == list(choices)
+    is_list = KEYS[name].kind is list
+    given = [[choice] if is_list else choice for choice in choices]
+    assert [checked(name, choice) for choice in given] == given
     with pytest.raises(ConfigError, match=f"^{name} must be one of {', '.join(choices)}, got 'x'"):
         checked(name, "x")
 

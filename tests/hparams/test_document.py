@@ -47,8 +47,8 @@ def test_rows_tell_type_default_meaning_and_limits(printed, row):
 
 def test_the_print_has_one_table_a_section(printed):
     titles = [line for line in printed.splitlines() if line.startswith("## ")]
-    assert titles == ["## model", "## train", "## eval", "## data", "## runtime"]
-    assert printed.count("| key | type | default | meaning |\n|---|---|---|---|\n") == 5
+    assert titles == ["## model", "## train", "## eval", "## data", "## search", "## runtime"]
+    assert printed.count("| key | type | default | meaning |\n|---|---|---|---|\n") == 6
 
 
 def test_the_documentation_is_the_print(printed):

@@ -186,7 +186,7 @@ def test_keys_that_are_not_set_are_saved_too(name, tmp_path):
 def test_the_saved_file_is_plain_yaml(unusual, tmp_path):
     save_config(unusual, tmp_path / "config.yaml")
     plain = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
-    assert set(plain) == {"model", "train", "eval", "data", "runtime"}
+    assert set(plain) == {"model", "train", "eval", "data", "search", "runtime"}
     assert plain["data"]["crop_area"] == [0.3, 0.9]
     assert plain["train"]["lr_base"] == 3e-5
     assert plain["model"]["dropout_base"] is None

@@ -1,0 +1,118 @@
+"""A layer, what it takes and its weights in; what LiteRT makes of it, rounded where it rounds, out.
+
+Tensors are float32; ``Quantise`` rounds them to 256 levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from efficientnetv2.export.folding import is_depthwise
+
+_SIGMOID = (0.0, 255 / 256)  # LiteRT's own range of what lies in 0..1
+_SAME_RANGE = (
+    keras.layers.Reshape,
+    keras.layers.Flatten,
+    keras.layers.ZeroPadding2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.GlobalMaxPooling2D,
+)
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+WEIGHTED = (*CONVOLUTIONS, keras.layers.Dense)
+_FUSED = ("relu", "relu6")  # LiteRT computes these with the convolution
+
+# Features tell classes apart: images of classes that are not among the calibration images have
+# larger values of some of them, and what is cut off there is what would have named the class.
+_FEATURES_ROOM = 1.5  # of the largest value seen
+_LOGITS_ROOM = 1.2
+
+# (key, tensor, how it is quantised) -> the tensor, quantised or not.
+Quantise = Callable[..., tf.Tensor]
+
+
+def linear(
+    layer: keras.layers.Layer, images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+) -> tf.Tensor:
+    """A layer with other weights, before its activation; images ``[B, H, W, C]`` or ``[B, C]``."""
+    if is_depthwise(layer):
+        strides = (1, *layer.strides, 1)
+        return tf.nn.depthwise_conv2d(images, kernel, strides, layer.padding.upper()) + bias
+    if isinstance(layer, keras.layers.Conv2D):
+        return tf.nn.conv2d(images, kernel, layer.strides, layer.padding.upper()) + bias
+    return tf.matmul(images, kernel) + bias
+
+
+def run_float(layer: keras.layers.Layer, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    """A layer as Keras runs it at inference."""
+    if isinstance(layer, keras.layers.InputLayer):
+        return inputs[0]
+    return layer(inputs if len(inputs) > 1 else inputs[0], training=False)
+
+
+def run_layer(
+    layer: keras.layers.Layer,
+    inputs: Sequence[tf.Tensor],
+    kernel: tf.Tensor | None,
+    bias: tf.Tensor | None,
+    quantise: Quantise,
+) -> tf.Tensor:
+    """Runs one layer, with ``quantise`` wherever LiteRT rounds to 8 bits."""
+    name = layer.name
+    if isinstance(layer, keras.layers.InputLayer):
+        return quantise(name, inputs[0], room=1)
+    if isinstance(layer, keras.layers.Rescaling):
+        scaled = quantise(f"{name}/scaled", inputs[0] * layer.scale, room=1)
+        return quantise(name, scaled + layer.offset, room=1)
+    if isinstance(layer, WEIGHTED):
+        outputs = linear(layer, inputs[0], kernel, bias)
+        activation = _name_of(layer.activation)
+        follower = activation if activation != "linear" else _only_activation_after(layer)
+        if follower in _FUSED:
+            fused = activation == "linear"
+            return outputs if fused else quantise(name, layer.activation(outputs))
+        room = _LOGITS_ROOM if isinstance(layer, keras.layers.Dense) else None
+        through = _silu if follower == "silu" else None
+        outputs = quantise(name, outputs, through=through, room=room)
+        return _activate(f"{name}/after", layer.activation, outputs, quantise)
+    if isinstance(layer, keras.layers.Activation):
+        return _activate(name, layer.activation, inputs[0], quantise)
+    outputs = run_float(layer, inputs)
+    if isinstance(layer, _SAME_RANGE):
+        return outputs
+    return quantise(name, outputs, room=_FEATURES_ROOM if _feeds_dense(layer) else None)
+
+
+def _activate(key: str, activation: Callable, tensor: tf.Tensor, quantise: Quantise) -> tf.Tensor:
+    kind = _name_of(activation)
+    if kind == "linear":
+        return tensor
+    if kind == "silu":
+        # LiteRT has no kernel for it: a sigmoid and a product.
+        gate = quantise(f"{key}/gate", tf.sigmoid(tensor), known=_SIGMOID)
+        return quantise(key, tensor * gate)
+    known = _SIGMOID if kind in ("sigmoid", "softmax") else None
+    return quantise(key, activation(tensor), known=known)
+
+
+def _name_of(activation: Callable) -> str:
+    return str(keras.activations.serialize(activation))
+
+
+def _only_activation_after(layer: keras.layers.Layer) -> str | None:
+    after = [node.operation for node in layer._outbound_nodes]
+    if len(after) == 1 and isinstance(after[0], keras.layers.Activation):
+        return _name_of(after[0].activation)
+    return None
+
+
+def _feeds_dense(layer: keras.layers.Layer) -> bool:
+    after = [node.operation for node in layer._outbound_nodes]
+    return any(isinstance(operation, keras.layers.Dense) for operation in after)
+
+
+def _silu(values: np.ndarray) -> np.ndarray:
+    return values / (1 + np.exp(-np.clip(values, -60, 60)))

@@ -1,0 +1,130 @@
+"""A configuration in; the networks that a search chooses among, and the blocks of each, out.
+
+The space of the EfficientNetV2 paper (arXiv 2104.00298, section 3.3): for each stage an operation,
+a number of layers, a kernel size and an expansion ratio; channels and strides are the backbone's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hparams.architecture import Architecture, cost, scaled_architecture
+from hparams.blocks import FUSED_MBCONV, MBCONV, BlockSpec, decode_block, encode_block
+from hparams.resolve import Config, resolve_model
+
+_SE_RATIO = 0.25  # of MBConv; Fused-MBConv has no squeeze-and-excitation (paper, Table 4)
+_OPERATIONS = {"mbconv": MBCONV, "fused": FUSED_MBCONV}
+Point = Mapping[str, Any]  # choice -> what is chosen, such as "stage1.kernel" -> 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """All networks of one search.
+
+    Attributes:
+      backbone: stem, stages after scaling, and head.
+      choices: "stage1.operation", "stage1.kernel", ... -> what may be chosen.
+    """
+
+    backbone: Architecture
+    choices: Mapping[str, tuple[Any, ...]]
+
+    @property
+    def size(self) -> int:
+        """Number of networks."""
+        return math.prod(len(values) for values in self.choices.values())
+
+    def draw(self, generator: random.Random) -> dict[str, Any]:
+        """Returns a point, all equally likely."""
+        return {name: generator.choice(values) for name, values in self.choices.items()}
+
+    def architecture(self, point: Point) -> Architecture:
+        """Returns the network of a point.
+
+        Raises:
+          KeyError: if the point leaves a choice out.
+        """
+        stages = [
+            _chosen(stage, point, f"stage{number}.")
+            for number, stage in enumerate(self.backbone.stages, start=1)
+        ]
+        return dataclasses.replace(self.backbone, stages=tuple(stages))
+
+    def overrides(self, point: Point) -> dict[str, Any]:
+        """Returns the network of a point as values of configuration keys."""
+        return network_overrides(self.architecture(point))
+
+    def text(self, point: Point) -> str:
+        """Returns a point in a few letters a stage: F3e4r2 is fused, kernel 3, expansion 4, r 2."""
+        return architecture_text(self.architecture(point))
+
+
+def architecture_text(architecture: Architecture) -> str:
+    """Returns the stages of a network in a few letters each, as ``Space.text``."""
+    return " ".join(
+        f"{'F' if stage.conv_type == FUSED_MBCONV else 'M'}"
+        f"{stage.kernel_size}e{stage.expand_ratio}r{stage.num_repeat}"
+        for stage in architecture.stages
+    )
+
+
+def network_overrides(architecture: Architecture) -> dict[str, Any]:
+    """Returns a network as values of configuration keys; they are all that its scaling needs."""
+    return {
+        "model.blocks_args": [encode_block(stage) for stage in architecture.stages],
+        "model.feature_size": architecture.head_filters,
+        "model.width_coefficient": 1.0,
+        "model.depth_coefficient": 1.0,
+        "model.depth_divisor": 1,  # the channels are those of the backbone, already rounded
+        "model.min_depth": 1,
+        "model.fix_head_stem": False,
+    }
+
+
+def parameters(architecture: Architecture, *, num_classes: int) -> int:
+    """Returns the number of variables of a network with its classifier."""
+    return cost(architecture, image_size=32, num_classes=num_classes).parameters
+
+
+def _chosen(stage: BlockSpec, point: Point, prefix: str) -> BlockSpec:
+    operation = _OPERATIONS[point[f"{prefix}operation"]]
+    return dataclasses.replace(
+        stage,
+        conv_type=operation,
+        se_ratio=_SE_RATIO if operation == MBCONV else None,
+        kernel_size=point[f"{prefix}kernel"],
+        expand_ratio=point[f"{prefix}expansion"],
+        num_repeat=point[f"{prefix}layers"],
+    )
+
+
+def build_space(config: Config) -> Space:
+    """Opens the section ``search`` for its space."""
+    search = config.search
+    backbone = _backbone(config)
+    choices: dict[str, tuple[Any, ...]] = {}
+    for number, stage in enumerate(backbone.stages, start=1):
+        choices[f"stage{number}.operation"] = tuple(search.operations)
+        choices[f"stage{number}.kernel"] = tuple(search.kernels)
+        choices[f"stage{number}.expansion"] = tuple(search.expansions)
+        choices[f"stage{number}.layers"] = _layers(stage.num_repeat, search.layers)
+    return Space(backbone, choices)
+
+
+def _layers(repeats: int, multiples: Sequence[float]) -> tuple[int, ...]:
+    """Numbers of layers, each once: small stages have fewer different ones than multiples."""
+    return tuple(sorted({max(1, math.floor(repeats * factor + 0.5)) for factor in multiples}))
+
+
+def _backbone(config: Config) -> Architecture:
+    backbone, feature_size = list(config.search.backbone), config.search.feature_size
+    if len(backbone) == 1 and "_" not in backbone[0]:
+        found = scaled_architecture(resolve_model(backbone[0]))
+    else:
+        stages = tuple(decode_block(text) for text in backbone)
+        found = Architecture(stages[0].input_filters, stages, config.model.feature_size)
+    return dataclasses.replace(found, head_filters=feature_size or found.head_filters)

@@ -1,0 +1,144 @@
+"""Real trainings in real processes: two searches on one study, one of them killed on its way."""
+
+import csv
+import itertools
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import optuna
+import pytest
+
+from efficientnetv2 import get_model
+from efficientnetv2.search.engine import trial_config
+from efficientnetv2.search.messages import Epoch, Failed, Found, Job
+from efficientnetv2.search.runner import run_trial
+from efficientnetv2.train.run_directory import RunDirectory
+from efficientnetv2.train.stopping import Stopped, StopRequest
+from hparams import resolve
+
+ROOT = pathlib.Path(__file__).parents[3]
+NETWORK = {"model.blocks_args": ["r1_k3_s2_e1_i8_o8"], "model.feature_size": 8}
+TRIALS = 3
+
+
+def job_of(folder, data_dir, **network):
+    given = {"search.epochs": 3, "search.timed_steps": 2, "data.data_dir": data_dir}
+    config = resolve("efficientnetv2-s", "digits", given)
+    return Job(
+        config=trial_config(config, {**NETWORK, **network}),
+        folder=folder / "000",
+        data_folder=folder,
+        timed_steps=2,
+        max_spread=9.0,
+        lock_folder=folder,
+    )
+
+
+@pytest.mark.slow
+def test_a_trial_is_stopped_and_goes_on_in_another_process(tmp_path, data_dir, digits):
+    job, stop, seen = job_of(tmp_path, data_dir), StopRequest(), []
+
+    def stop_after_the_first(epoch):
+        seen.append(epoch)
+        stop.number = signal.SIGTERM
+        return False
+
+    with pytest.raises(Stopped):
+        run_trial(job, stop=stop, after_epoch=stop_after_the_first)
+    before = RunDirectory(job.folder).metrics()
+    assert [line["epoch"] for line in before] == [1] and seen[0].number == 1
+    found = run_trial(job, stop=StopRequest(), after_epoch=lambda e: bool(seen.append(e)))
+    after = RunDirectory(job.folder).metrics()
+    assert isinstance(found, Found) and after[0] == before[0]
+    assert [line["epoch"] for line in after] == [1, 2, 3]
+    told = (found.seconds, found.parameters)  # also before the stop: it is not timed twice
+    assert seen == [Epoch(n, _top1(after[n - 1]), *told) for n in (1, 1, 2, 3)]
+    assert (found.accuracy, found.epochs, found.pruned) == (_top1(after[-1]), 3, False)
+    assert found.timed_from < found.timed_until and found.seconds > 0
+    assert (
+        found.parameters
+        == get_model("efficientnetv2-s", overrides=NETWORK, num_classes=10).count_params()
+    )
+
+
+@pytest.mark.slow
+def test_a_trial_that_cannot_train_says_why(tmp_path, data_dir, digits):
+    wrong = job_of(tmp_path, data_dir, **{"train.varsexp": "nowhere"})
+    failed = run_trial(wrong, stop=StopRequest(), after_epoch=lambda _: False)
+    assert isinstance(failed, Failed) and "train.varsexp='nowhere'" in failed.reason
+
+
+def _top1(line):
+    return max(line["minival_top1"], line["minival_ema_top1"])
+
+
+def test_a_trial_that_is_killed_from_outside_is_one_line(tmp_path, data_dir, digits):
+    import multiprocessing
+
+    def kill():
+        while not multiprocessing.active_children():
+            time.sleep(0.01)
+        multiprocessing.active_children()[0].kill()
+
+    threading.Thread(target=kill).start()
+    failed = run_trial(job_of(tmp_path, data_dir), stop=StopRequest(), after_epoch=lambda _: False)
+    assert failed.reason.startswith("its process was ended by SIGKILL, as when the memory")
+
+
+def command(folder, data_dir, storage):
+    keys = {
+        "search.backbone": "[r1_k3_s2_e1_i8_o8]",
+        "search.feature_size": 8,
+        "search.trials": TRIALS,
+        "search.epochs": 3,
+        "search.timed_steps": 3,
+        "search.prune": False,
+        "search.storage": storage,
+        "data.data_dir": data_dir,
+    }
+    text = ",".join(f"{key}={value}" for key, value in keys.items())
+    arguments = ["--mode=search", f"--model_dir={folder}", f"--hparam_str={text}"]
+    return [sys.executable, str(ROOT / "main_tf2.py"), *arguments]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study_and_one_is_killed(tmp_path, data_dir, digits):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    calls = [command(tmp_path / "run", data_dir, storage) for _ in range(2)]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    processes = [subprocess.Popen(call, cwd=tmp_path, **pipe) for call in calls]
+    first = tmp_path / "run" / "trials" / "000" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (first.exists() and first.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    study = optuna.load_study(study_name="search", storage=storage)
+    before = study.trials[0].params
+    for process in processes:  # whichever of them runs it
+        process.kill()
+        process.communicate()
+    processes = [subprocess.Popen(call, cwd=tmp_path, **pipe) for call in calls]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    trials = study.trials
+    assert len(trials) == TRIALS and trials[0].params == before
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * TRIALS
+    assert sum(text.count(f"/{TRIALS}  trial ") for text in printed) == TRIALS  # none ran twice
+    spans = [
+        (t.user_attrs["found"]["timed_from"], t.user_attrs["found"]["timed_until"]) for t in trials
+    ]
+    for one, other in itertools.combinations(sorted(spans), 2):
+        assert one[1] <= other[0]
+    with (tmp_path / "run" / "trials.csv").open(newline="") as file:
+        assert [row["trial"] for row in csv.DictReader(file)] == [str(n) for n in range(TRIALS)]
+    assert (tmp_path / "run" / "search.png").stat().st_size > 10_000
+    kept = [
+        json.loads(path.read_text()) for path in sorted(tmp_path.glob("run/trials/*/result.json"))
+    ]
+    assert len(kept) == TRIALS
+    assert not list(tmp_path.glob("run/trials/*/checkpoints"))
