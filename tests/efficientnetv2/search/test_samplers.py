@@ -17,7 +17,7 @@ from efficientnetv2.search.samplers import (
 
 CHOICES = {
     f"stage{stage}.{name}": values
-    for stage in range(1, 7)
+    for stage in range(1, 5)
     for name, values in {
         "operation": ("mbconv", "fused"),
         "kernel": (3, 5),
@@ -25,7 +25,7 @@ CHOICES = {
         "layers": (1, 2, 3, 4),
     }.items()
 }
-TRIALS, SEEDS, MARGIN = 100, 30, 0.08
+TRIALS, SEEDS, MARGIN = 100, 30, 0.1
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -57,7 +57,7 @@ def run(name, seed, *, trials=TRIALS, study=None):
 
 def test_rl_beats_random_at_equal_trials():
     gains = [np.mean(run("rl", seed)[1]) - np.mean(run("random", seed)[1]) for seed in range(SEEDS)]
-    assert np.mean(gains) > MARGIN  # 0.108 was measured; a reward of random deviates by 0.037
+    assert np.mean(gains) > MARGIN  # 0.134 was measured; a reward of random deviates by 0.045
     assert min(gains) > 0  # with every seed
 
 
@@ -66,7 +66,7 @@ def test_a_seed_repeats_a_search_and_another_one_does_not(name):
     points = run(name, 3, trials=20)[0]
     assert run(name, 3, trials=20)[0] == points
     assert run(name, 4, trials=20)[0] != points
-    assert len({tuple(point.values()) for point in points}) > 15
+    assert len({tuple(point.values()) for point in points}) > 10  # TPE draws some again
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
