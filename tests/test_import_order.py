@@ -58,6 +58,7 @@ ORDER = [
     "efficientnetv2.data.pipeline",
     "efficientnetv2.data.evaluation",
     "efficientnetv2.data",
+    "efficientnetv2.model.kernels",
     "efficientnetv2.model.layers",
     "efficientnetv2.model.blocks",
     "efficientnetv2.model.network",
