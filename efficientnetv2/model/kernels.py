@@ -7,7 +7,6 @@ other devices the stock kernels stay: cuDNN and XLA have their own ways, and non
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 from tensorflow import keras
@@ -58,12 +57,15 @@ def activation(function: str, name: str) -> keras.layers.Layer:
 class Convolution(keras.layers.Conv2D):
     """Conv2D; a 1x1 kernel without strides, channels last, is one matrix product."""
 
-    def convolution_op(self, inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
-        """Convolves ``[B, H, W, C]`` with a kernel ``[h, w, C, C']``."""
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Convolves ``[B, H, W, C]``, adds the bias and activates."""
         is_product = self.kernel_size == (1, 1) and self.strides == (1, 1) and self.groups == 1
         if not is_product or self.data_format != "channels_last":
-            return super().convolution_op(inputs, kernel)
-        matrix = tf.reshape(tf.convert_to_tensor(kernel), [-1, self.filters])
+            return super().call(inputs)
+        matrix = tf.reshape(tf.convert_to_tensor(self.kernel), [-1, self.filters])
         product = tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), matrix)
+        if self.use_bias:  # before the reshape: TensorFlow then adds it inside the product
+            product = tf.nn.bias_add(product, tf.convert_to_tensor(self.bias))
         shape = tf.shape(inputs)
-        return tf.reshape(product, [shape[0], shape[1], shape[2], self.filters])
+        product = tf.reshape(product, [shape[0], shape[1], shape[2], self.filters])
+        return product if self.activation is None else self.activation(product)
