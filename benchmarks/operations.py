@@ -20,7 +20,7 @@ from absl import app, flags
 from benchmarks.inference import traced
 from benchmarks.measuring import seconds, write
 from benchmarks.rivals import NETWORKS
-from benchmarks.train_step import batch, define_flags, ours
+from benchmarks.train_step import batch, define_flags, ours, plain
 from efficientnetv2 import for_inference, get_model
 from efficientnetv2.model.complexity import multiply_adds
 from efficientnetv2.report.tables import table
@@ -36,7 +36,8 @@ def operation_times(call: Callable[[], object]) -> dict[str, tuple[float, float]
     """Returns milliseconds and number of each kind of operation in one call, most costly first."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-    call()
+    for _ in range(3):
+        call()
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)
         for _ in range(CALLS):
@@ -90,11 +91,14 @@ def main(argv: list[str]) -> None:
     name = NETWORKS[values.network][0]
     fixed = get_model(name, input_shape=images.shape[1:])
     flops = 2.0 * multiply_adds(fixed) * values.batch
-    step = ours(values.network, images, targets)
-    step()
-    rows = report("training step", step, flops=3 * flops)
-    infer = traced(for_inference(get_model(name)), images)
-    rows += report("inference", infer, flops=flops)
+    rows = []
+    for kind, made in {"training step, stock kernels": plain, "training step": ours}.items():
+        rows += report(kind, made(values.network, images, targets), flops=3 * flops)
+    for kind, model in {
+        "inference, stock layers": fixed,
+        "inference": for_inference(fixed),
+    }.items():
+        rows += report(kind, traced(model, images), flops=flops)
     header = ["call", "operation", "ms", "share", "number"]
     write(f"operations-{values.network}-{values.size}px-batch{values.batch}", header, rows)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -17,24 +19,25 @@ from tensorflow import keras
 
 from benchmarks.measuring import HEADER, in_turns, rows, write
 from benchmarks.rivals import NETWORKS, keras_training, timm_training
+from efficientnetv2.model import layers
 from efficientnetv2.report.tables import table
 from efficientnetv2.train.learner import build_learner
 from efficientnetv2.train.schedules import build_learning_rate
 from efficientnetv2.train.sizes import staged
 from efficientnetv2.train.stages import build_stages
-from efficientnetv2.train.step import Trainer
+from efficientnetv2.train.step import Trainer, build_trainer
 from hparams import resolve
 
 
-def our_trainer(network: str, count: int) -> Trainer:
+def our_trainer(network: str, count: int, **settings: Any) -> Trainer:
     """Returns our training of a network, without input yet; ``count`` images a step."""
-    overrides = {"train.optimizer": "rmsprop", "model.bn_momentum": 0.9}
+    overrides = {"train.optimizer": "rmsprop", "model.bn_momentum": 0.9, **settings}
     config = resolve(NETWORKS[network][0], "imagenet2012", overrides)
     plan = build_stages(config, num_images=1_256_167)
     learner = build_learner(config, build_learning_rate(config, plan))
-    settings = staged([dataclasses.replace(plan[-1], first_step=0, batch_size=count)])
+    schedule = staged([dataclasses.replace(plan[-1], first_step=0, batch_size=count)])
     strategy = tf.distribute.get_strategy()
-    return Trainer(learner, strategy, settings=settings, after_step=lambda _: None)
+    return build_trainer(config, learner, strategy, settings=schedule, after_step=lambda _: None)
 
 
 def ours(network: str, images: np.ndarray, targets: np.ndarray) -> Callable[[], dict[str, float]]:
@@ -42,6 +45,12 @@ def ours(network: str, images: np.ndarray, targets: np.ndarray) -> Callable[[], 
     trainer = our_trainer(network, len(images))
     trainer.set_input(tf.data.Dataset.from_tensors((images, targets)).repeat())
     return lambda: trainer.train(1)
+
+
+def plain(*arguments: Any) -> Callable[[], dict[str, float]]:
+    """Returns the same without the arithmetic of ``efficientnetv2/model/kernels.py``."""
+    with mock.patch.dict(layers._CPU_KERNELS, clear=True):
+        return ours(*arguments)
 
 
 def batch(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +68,7 @@ def main(argv: list[str]) -> None:
     arguments = (values.network, *batch(values.size, values.batch))
     calls = {
         "ours": ours(*arguments),
+        "ours, stock kernels": plain(*arguments),
         **keras_training(*arguments),
         **({} if values.tensorflow_only else timm_training(*arguments)),
     }
