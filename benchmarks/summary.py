@@ -90,27 +90,32 @@ def draw(cases: Sequence[Case], path: pathlib.Path) -> None:
     """Draws the ratios as bars, with their spread, and a line where both are as fast."""
     kinds = sorted({case.kind for case in cases})
     figure, axes = pyplot.subplots(
-        1, max(len(kinds), 1), figsize=(11, 1.6 + 0.42 * len(cases)), squeeze=False
+        1, max(len(kinds), 1), figsize=(11, 2.2 + 0.42 * len(cases)), squeeze=False
     )
     for kind, axis in zip(kinds, axes[0]):
         rows = [
             (case.name, _bars(case)) for case in reversed(cases) if case.kind == kind
         ]  # the first on top
         for place, (_, bars) in enumerate(rows):
-            for shift, (ratio, colour) in zip((0.19, -0.19), bars):
+            for shift, (ratio, colour) in zip((0.19, -0.19) if len(bars) > 1 else (0,), bars):
                 spread = [[ratio[0] - ratio[1]], [ratio[2] - ratio[0]]]
                 axis.barh(place + shift, ratio[0], 0.36, color=colour, xerr=spread, ecolor="0.35")
                 axis.text(0.06, place + shift, f"{ratio[0]:.2f}", va="center", color="white")
         axis.axvline(1.0, color="0.2", linewidth=1)
         axis.set_yticks(range(len(rows)), [name for name, _ in rows])
         axis.set_xlim(0, 3)
-        axis.set_xlabel("ours is x times as fast (median, least and most of the rounds)")
+        axis.set_ylim(-0.7, len(rows) - 0.3)
+        axis.set_xlabel("ours is x times as fast")
         axis.set_title(kind)
         axis.spines[["top", "right"]].set_visible(False)
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in _COLOURS]
     labels = ["as keras.applications", "as the best of timm's settings"]
-    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False)
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    used = 2 if any(case.best_timm for case in cases) else 1
+    title = "median of the rounds, and the least and the most:"
+    figure.legend(
+        handles[:used], labels[:used], title=title, loc="lower center", ncols=2, frameon=False
+    )
+    figure.tight_layout(rect=(0, 0.17, 1, 1))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
     print(f"written to {path.name}")
