@@ -13,7 +13,7 @@ PYTHON=${PYTHON:-python}
 OUT=${OUT:-benchmarks/results/gpu}
 if [[ -n "${DRY_RUN:-}" ]]; then
   export CUDA_VISIBLE_DEVICES=""
-  arguments=(--network=tiny --train_size=32 --eval_size=32 --first_batch=2 --last_batch=4 --infer_batches=1 --steps=2)
+  arguments=(--network=tiny --train_size=32 --eval_size=32 --first_batch=2 --last_batch=2 --infer_batches=1 --steps=2)
 else
   arguments=(--network=s --train_size=300 --eval_size=384 --first_batch=16 --last_batch=4096 --infer_batches=1,2,4,8,16,32,64,128,256,512,1024 --steps=20)
 fi
