@@ -32,12 +32,14 @@ TORCH_SETTINGS = {
 
 def keras_network(network: str, shape: Sequence[int | None]) -> keras.Model:
     """Returns the network of ``keras.applications``: normalised images to logits."""
-    return getattr(keras.applications, NETWORKS[network][1])(
-        weights=None,
-        include_preprocessing=False,
-        classifier_activation=None,
-        input_shape=tuple(shape),
-    )
+    build = getattr(keras.applications, NETWORKS[network][1])
+    options = {"weights": None, "include_preprocessing": False, "input_shape": tuple(shape)}
+    if None not in shape:
+        return build(classifier_activation=None, **options)
+    # With its own classifier it takes images of one size alone.
+    backbone = build(include_top=False, pooling="avg", **options)
+    features = keras.layers.Dropout(0.2)(backbone.output)
+    return keras.Model(backbone.input, keras.layers.Dense(1000)(features))
 
 
 def keras_compiled(network: str, shape: Sequence[int | None]) -> keras.Model:
