@@ -13,7 +13,7 @@ test-fast:
 	$(PYTHON) -m pytest -m "not slow"
 
 bench:
-	$(PYTHON) -m benchmarks.train_step
+	$(PYTHON) -m benchmarks.all
 
 lint:
 	ruff format --check .

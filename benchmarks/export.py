@@ -19,10 +19,10 @@ from ai_edge_litert.interpreter import Interpreter
 from sklearn.datasets import load_sample_images
 
 from efficientnetv2 import get_model
-from efficientnetv2.export.folding import fold
 from efficientnetv2.export.litert import convert, convert_int8, float_operators
 from efficientnetv2.export.quantised import QuantisedNetwork
 from efficientnetv2.export.servable import Servable
+from efficientnetv2.model.folding import fold
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SIZE = 224

@@ -1,6 +1,6 @@
 """EfficientNetV2 for TensorFlow: model names in, Keras models out.
 
-``list_models`` answers without TensorFlow; it is imported when ``get_model`` is first touched.
+``list_models`` answers without TensorFlow; it is imported when another name is first touched.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from hparams.models import MODELS
 
 if TYPE_CHECKING:
     from efficientnetv2.model.factory import get_model as get_model
+    from efficientnetv2.model.folding import for_inference as for_inference
 
-__all__ = ["get_model", "list_models"]
+__all__ = ["for_inference", "get_model", "list_models"]
 __version__ = "0.1.0"
 
 
@@ -30,4 +31,8 @@ def __getattr__(name: str) -> Any:
         from efficientnetv2.model.factory import get_model
 
         return get_model
+    if name == "for_inference":
+        from efficientnetv2.model.folding import for_inference
+
+        return for_inference
     raise AttributeError(f"module 'efficientnetv2' has no attribute '{name}'")

@@ -14,8 +14,12 @@ from tensorflow import keras
 
 from efficientnetv2.data.decode import decode_evaluation
 from efficientnetv2.data.preprocess import normalise
+from efficientnetv2.model.folding import for_inference
 from hparams.resolve import Config
 
+# Images, from which on a traced and a folded network make good for the time that they take to make.
+_WORTH_TRACING = 17
+_WORTH_FOLDING = 500
 _LARGER = 8 / 7  # side of the image that several crops are cut from, by the side of a crop
 
 
@@ -68,7 +72,12 @@ def predict(
       flip: also look at each crop mirrored. Probabilities and features are means over all views.
       with_features: also return what the classifier saw.
     """
+    if len(paths) >= _WORTH_FOLDING:
+        model = for_inference(model)
     run = _network(model, config, with_features=with_features)
+    if len(paths) >= _WORTH_TRACING:
+        signature = [tf.TensorSpec([None, None, None, 3])]
+        run = tf.function(run, input_signature=signature, autograph=False)
     size = config.eval.batch_size
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
 
@@ -112,7 +121,6 @@ def _network(
         outputs["features"] = model.get_layer("avg_pool").output
     network = keras.Model(model.inputs, outputs)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
     def run(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         found = network(images, training=False)
         seen = found.get("features", tf.zeros([tf.shape(images)[0], 0]))

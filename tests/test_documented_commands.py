@@ -7,7 +7,8 @@ import shlex
 
 import pytest
 
-from efficientnetv2.commands import COMMANDS, _dataset, _models, _overrides
+from efficientnetv2.asked import dataset_name, overrides
+from efficientnetv2.commands import COMMANDS, _models
 from efficientnetv2.flags import MODES, define_flags, parse
 from hparams.resolve import require_trainable, resolve
 
@@ -52,7 +53,7 @@ def test_a_command_resolves(command, monkeypatch):
     names = _models(values) if values.mode == "benchmark" else [values.model_name]
     for name in names:
         values.model_name = name
-        config = resolve(name, _dataset(values), *_overrides(values))
+        config = resolve(name, dataset_name(values), *overrides(values))
         if values.mode in ("train", "traineval"):
             require_trainable(config)
 

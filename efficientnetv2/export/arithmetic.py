@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.export.folding import is_depthwise
+from efficientnetv2.model.folding import is_depthwise
 
 _SIGMOID = (0.0, 255 / 256)  # LiteRT's own range of what lies in 0..1
 _SAME_RANGE = (

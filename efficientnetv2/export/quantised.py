@@ -24,9 +24,9 @@ from efficientnetv2.export.arithmetic import (
     run_float,
     run_layer,
 )
-from efficientnetv2.export.folding import is_depthwise
 from efficientnetv2.export.ranges import affine, best_range
 from efficientnetv2.export.rounding import round_depthwise, round_layer
+from efficientnetv2.model.folding import is_depthwise
 
 _NUMBERS = 24_000_000  # inputs that a layer is rounded for, float32, at most
 _POSITIONS = 24_000

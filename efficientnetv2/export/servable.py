@@ -7,8 +7,8 @@ from typing import Any
 
 from tensorflow import keras
 
-from efficientnetv2.export.folding import fold
 from efficientnetv2.model.factory import build_model
+from efficientnetv2.model.folding import fold
 from efficientnetv2.trained import Trained
 from hparams.preprocess import NORMALISATIONS
 

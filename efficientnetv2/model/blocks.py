@@ -62,7 +62,7 @@ def conv_bn(
     Returns:
       ``[B, H/strides, W/strides, filters]``, sizes rounded up.
     """
-    x = keras.layers.Conv2D(
+    x = style.layer_set.convolution(
         filters,
         kernel_size,
         strides=strides,
@@ -82,7 +82,7 @@ def _bn_act(x: tf.Tensor, style: BlockStyle, *, bn_name: str, act_name: str | No
         epsilon=style.bn_epsilon,
         name=bn_name,
     )(x)
-    return keras.layers.Activation(style.act_fn, name=act_name)(x) if act_name else x
+    return style.layer_set.activation(style.act_fn, act_name)(x) if act_name else x
 
 
 def _depthwise_bn(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str) -> tf.Tensor:
@@ -109,7 +109,7 @@ def squeeze_excite(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: st
     shape = (1, 1, filters) if style.data_format == "channels_last" else (filters, 1, 1)
 
     def conv(width: int, activation: str, *, suffix: str) -> keras.layers.Layer:
-        return keras.layers.Conv2D(
+        return style.layer_set.convolution(
             width,
             1,
             padding="same",

@@ -3,8 +3,8 @@
 The builder takes its normalisation and dropout layers from a ``LayerSet``. ``STOCK_LAYERS`` are
 plain Keras: what is saved and exported. ``training_layers`` has the same weights under the same
 names, and adds what only training wants: BatchNormalization by the fused kernel, over all devices
-or frozen, a dropout rate that can change without a new trace, and dropout masks that are a function
-of the step.
+or frozen, a dropout rate that can change without a new trace, dropout masks that are a function
+of the step, and on a CPU the arithmetic of ``kernels.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow import keras
+
+from efficientnetv2.model.kernels import Convolution, activation, is_cpu_alone
 
 
 def conv_initializer() -> keras.initializers.Initializer:
@@ -33,6 +35,10 @@ def dense_initializer() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(1.0 / 3.0, mode="fan_out", distribution="uniform")
 
 
+def _stock_activation(function: str, name: str) -> keras.layers.Layer:
+    return keras.layers.Activation(function, name=name)
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerSet:
     """The layers whose training behaviour differs from what is exported.
@@ -41,11 +47,15 @@ class LayerSet:
       batch_normalization: a class with the arguments of ``keras.layers.BatchNormalization``.
       head_dropout: (rate, name) -> the dropout layer before the classifier, or None for none.
       block_dropout: (rate, name) -> stochastic depth: drops whole images of a batch.
+      convolution: a class with the arguments of ``keras.layers.Conv2D``.
+      activation: (function, name) -> the layer of an activation.
     """
 
     batch_normalization: Callable[..., keras.layers.Layer]
     head_dropout: Callable[[float, str], keras.layers.Layer | None]
     block_dropout: Callable[[float, str], keras.layers.Layer]
+    convolution: Callable[..., keras.layers.Layer] = keras.layers.Conv2D
+    activation: Callable[[str, str], keras.layers.Layer] = _stock_activation
 
 
 _PER_IMAGE = (None, 1, 1, 1)
@@ -93,7 +103,11 @@ def training_layers(
         block_dropout=lambda rate, name: StepDropout(
             rate, state=state, noise_shape=_PER_IMAGE, name=name
         ),
+        **(_CPU_KERNELS if is_cpu_alone() else {}),
     )
+
+
+_CPU_KERNELS: dict[str, Any] = {"convolution": Convolution, "activation": activation}
 
 
 class StepDropout(keras.layers.Layer):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tensorflow import keras
 
-from efficientnetv2.export.folding import fold
 from efficientnetv2.export.servable import Servable
 from efficientnetv2.model.factory import build_model
+from efficientnetv2.model.folding import fold
 from hparams import resolve
 
 BLOCKS = ["r2_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_c1", "r2_k3_s2_e4_i16_o16_se0.25"]

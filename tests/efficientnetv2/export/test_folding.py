@@ -1,11 +1,15 @@
 """Folding changes the layers and not the function."""
 
+import collections
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.export.folding import fold
 from efficientnetv2.model.factory import build_model
+from efficientnetv2.model.folding import fold, for_inference
+from efficientnetv2.model.kernels import Convolution
 from hparams import resolve
 
 from .conftest import SETTINGS, servable_of, shaken
@@ -28,6 +32,19 @@ def test_the_function_stays(name, pixels):
     )
     np.testing.assert_allclose(after, before, atol=2e-6 * np.abs(before).max())
     assert before.std() > 0.01
+
+
+def test_the_fast_network_is_the_same_function_by_products(servable, pixels):
+    fast = for_inference(servable.model)
+    wanted = servable.model(pixels)
+    np.testing.assert_allclose(fast(pixels), wanted, atol=2e-6 * np.abs(wanted).max())
+    graph = tf.function(fast).get_concrete_function(tf.TensorSpec([None, None, None, 3])).graph
+    operations = collections.Counter(operation.type for operation in graph.get_operations())
+    kernels = [layer.kernel_size for layer in fast.layers if isinstance(layer, Convolution)]
+    spatial = sum(size != (1, 1) for size in kernels)
+    assert 0 < operations["Conv2D"] == spatial < len(kernels)
+    assert operations["MatMul"] == len(kernels) - spatial + 1  # and the classifier
+    assert not operations["Rsqrt"] + operations["Transpose"] + operations["FusedBatchNormV3"]
 
 
 def test_other_sizes_and_endpoints_stay(servable, pixels):

@@ -11,18 +11,33 @@ from typing import Any
 import numpy as np
 from tensorflow import keras
 
+from efficientnetv2.model.kernels import Convolution, is_cpu_alone
+
 Conv2D = keras.layers.Conv2D
 DepthwiseConv2D = keras.layers.DepthwiseConv2D
 # What does nothing at inference.
 _IDLE = (keras.layers.Dropout, keras.layers.Identity)
 
 
-def fold(model: keras.Model) -> keras.Model:
+def for_inference(model: keras.Model) -> keras.Model:
+    """Returns the same function, as fast as this machine can do it, for use in this process.
+
+    Its weights are a copy. To save or export, keep ``model``: on a CPU, not all layers of this one
+    are Keras's own.
+    """
+    return fold(model, convolution=Convolution if is_cpu_alone() else Conv2D)
+
+
+def fold(model: keras.Model, *, convolution: type[keras.layers.Conv2D] = Conv2D) -> keras.Model:
     """Returns a model of the same inputs, outputs and layer names, without BatchNormalization.
 
     A BatchNormalization that does not follow a convolution stays. Squeeze-and-excitation pools with
     ``keepdims``, not with a reshape to a fixed size: every format then takes any batch.
     The model is for inference: what was dropout does nothing.
+
+    Args:
+      model: of Keras's own layers.
+      convolution: what stands for ``Conv2D``.
     """
     folded = {
         layer.name: layer.input._keras_history.operation
@@ -39,7 +54,8 @@ def fold(model: keras.Model) -> keras.Model:
             settings["use_bias"] = True
         if layer.name in pools:
             settings["keepdims"] = True
-        return type(layer).from_config(settings)
+        kind = convolution if type(layer) is Conv2D else type(layer)
+        return kind.from_config(settings)
 
     def call(layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
         if layer.name in folded or layer.name in reshaped or isinstance(layer, _IDLE):

@@ -1,0 +1,78 @@
+"""Runs all benchmarks, one process each; out: ``results/``, a summary and its picture in docs/.
+
+``python -m benchmarks.all`` (about an hour on two cores) measures how speed grows with network,
+size and batch; ``--quick`` (some minutes) one small case of each. ``--summary`` runs nothing and
+sums up what is in ``results/``.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+from absl import app, flags
+
+from benchmarks.summary import draw, read, summarise
+
+QUICK = flags.DEFINE_bool("quick", False, "one small case of each")
+SUMMARY = flags.DEFINE_bool("summary", False, "only sum up what there is")
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Network, pixels, images a call: growth with each of the three.
+CASES = (
+    ("b0", 192, 16),
+    ("b0", 128, 16),
+    ("b0", 224, 16),
+    ("b0", 192, 4),
+    ("b0", 192, 32),
+    ("s", 128, 16),
+    ("s", 300, 4),
+    ("m", 128, 8),
+)
+QUICK_CASES = (("b0", 64, 4),)
+
+
+def _cases(quick: bool) -> list[list[str]]:
+    return [
+        [f"--network={network}", f"--size={size}", f"--batch={count}"]
+        for network, size, count in (QUICK_CASES if quick else CASES)
+    ]
+
+
+def commands(quick: bool) -> list[list[str]]:
+    """Returns the arguments of ``python -m`` for each benchmark."""
+    cases, both = _cases(quick), ("train_step", "inference")
+    found = [[f"benchmarks.{name}", *case] for case in cases for name in both]
+    found += [["benchmarks.operations", *case] for case in (cases[0], cases[-3 % len(cases)])]
+    small = {
+        "input_pipeline": ["--sizes=64", "--rounds=7"],
+        "randaugment": ["--size=64", "--rounds=7", "--images=60"],
+        "stage_change": ["--network=b0"],
+        "startup": ["--rounds=1"],
+        "memory": ["--network=b0", "--size=64", "--batch=4", "--images=1200"],
+    }
+    return found + [[f"benchmarks.{name}", *(few if quick else [])] for name, few in small.items()]
+
+
+def main(argv: list[str]) -> None:
+    """Runs the benchmarks; one that fails is named, and the others go on."""
+    del argv
+    failed = []
+    for command in [] if SUMMARY.value else commands(QUICK.value):
+        print(f"\n$ python -m {' '.join(command)}", flush=True)
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        if done.returncode:
+            print(done.stderr[-2000:], file=sys.stderr)
+            failed.append(command[0])
+    results = read(ROOT / "benchmarks" / "results")
+    print(summarise(results))
+    draw(results, ROOT / "docs" / "images" / "speed.png")
+    if failed:
+        raise SystemExit(f"these failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    app.run(main)

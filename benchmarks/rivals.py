@@ -1,0 +1,146 @@
+"""A network and a batch in; one step of training, or one inference, of each rival here, out.
+
+``keras.applications`` runs on the same TensorFlow. timm is there if torch and timm are installed
+(``requirements-bench.txt``); it runs in each precision and memory layout that a CPU has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tensorflow import keras
+
+NETWORKS = {
+    "b0": ("efficientnetv2-b0", "EfficientNetV2B0", "tf_efficientnetv2_b0"),
+    "s": ("efficientnetv2-s", "EfficientNetV2S", "tf_efficientnetv2_s"),
+    "m": ("efficientnetv2-m", "EfficientNetV2M", "tf_efficientnetv2_m"),
+}
+Calls = Mapping[str, Callable[[], Any]]
+# Name: (bfloat16 products, channels last in memory).
+TORCH_SETTINGS = {
+    "timm fp32": (False, False),
+    "timm fp32 channels_last": (False, True),
+    "timm bf16": (True, False),
+    "timm bf16 channels_last": (True, True),
+}
+
+
+def keras_network(network: str, shape: Sequence[int | None]) -> keras.Model:
+    """Returns the network of ``keras.applications``: normalised images to logits."""
+    build = getattr(keras.applications, NETWORKS[network][1])
+    options = {"weights": None, "include_preprocessing": False, "input_shape": tuple(shape)}
+    if None not in shape:
+        return build(classifier_activation=None, **options)
+    # With its own classifier it takes images of one size alone.
+    backbone = build(include_top=False, pooling="avg", **options)
+    features = keras.layers.Dropout(0.2)(backbone.output)
+    return keras.Model(backbone.input, keras.layers.Dense(1000)(features))
+
+
+def keras_compiled(network: str, shape: Sequence[int | None]) -> keras.Model:
+    """Returns the same, ready to be trained."""
+    model = keras_network(network, shape)
+    model.compile(
+        keras.optimizers.RMSprop(0.001, rho=0.9, momentum=0.9, epsilon=1e-3),
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
+    )
+    return model
+
+
+def keras_training(network: str, images: np.ndarray, targets: np.ndarray) -> Calls:
+    """Returns one step by ``train_on_batch``."""
+    model = keras_compiled(network, images.shape[1:])
+    return {"keras.applications": lambda: model.train_on_batch(images, targets)}
+
+
+def has_timm() -> bool:
+    """Whether torch and timm are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "timm"))
+
+
+def timm_training(network: str, images: np.ndarray, targets: np.ndarray) -> Calls:
+    """Returns one step of timm's network in each setting; nothing where timm is not installed."""
+    if not has_timm():
+        return {}
+    import torch
+
+    labels = torch.tensor(targets)
+
+    def step_of(is_bf16: bool, is_last: bool) -> Callable[[], float]:
+        model, inputs = _torch_network(network, images, is_last=is_last, drop_path_rate=0.2)
+        model.train()
+        optimizer = torch.optim.RMSprop(
+            model.parameters(), lr=0.001, alpha=0.9, momentum=0.9, eps=1e-3, foreach=True
+        )
+
+        def step() -> float:
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+                logits = model(inputs)
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=0.1)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return step
+
+    return {name: step_of(*setting) for name, setting in TORCH_SETTINGS.items()}
+
+
+def timm_inference(network: str, images: np.ndarray) -> Calls:
+    """Returns one inference of timm's network in each setting."""
+    if not has_timm():
+        return {}
+    import torch
+
+    def call_of(is_bf16: bool, is_last: bool) -> Callable[[], np.ndarray]:
+        model, inputs = _torch_network(network, images, is_last=is_last)
+        model.eval()
+
+        def call() -> np.ndarray:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+                return model(inputs).float().numpy()
+
+        return call
+
+    return {name: call_of(*setting) for name, setting in TORCH_SETTINGS.items()}
+
+
+def _torch_network(
+    network: str, images: np.ndarray, *, is_last: bool, **options: float
+) -> tuple[Any, Any]:
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    with _detection_ops():
+        import timm
+    layout = torch.channels_last if is_last else torch.contiguous_format
+    model = timm.create_model(NETWORKS[network][2], pretrained=False, drop_rate=0.2, **options)
+    inputs = torch.tensor(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return model.to(memory_format=layout), inputs.to(memory_format=layout)
+
+
+_LIBRARIES: list[Any] = []  # an operator lives as long as its library's object
+
+
+@contextlib.contextmanager
+def _detection_ops() -> Iterator[None]:
+    """Timm imports torchvision, whose file from PyPI wants another build of torch.
+
+    Without its compiled part two detection operators are missing, that no classifier calls: their
+    names suffice.
+    """
+    if not _LIBRARIES:
+        import torch
+
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            with contextlib.suppress(RuntimeError):  # torchvision is complete, and has it
+                library.define(f"{name}(Tensor dets, Tensor scores, float threshold) -> Tensor")
+        _LIBRARIES.append(library)
+    yield

@@ -1,0 +1,61 @@
+"""What the benchmarks say about times: ratios of neighbours, files and their summary."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+
+import matplotlib.image
+import pytest
+
+from benchmarks.measuring import HEADER, Times, in_turns, ratio, rows
+from benchmarks.summary import draw, read, summarise
+
+OURS = Times(first=2.0, rounds=[1.0, 2.0, 4.0])
+OTHER = Times(first=3.0, rounds=[2.0, 3.0, 4.0])
+TIMM = Times(first=1.0, rounds=[1.0, 1.0, 4.0])
+
+
+def test_a_ratio_is_the_median_of_the_rounds_not_that_of_medians() -> None:
+    assert ratio(OURS, OTHER) == (1.5, 1.0, 2.0)
+    assert ratio(OURS, TIMM) == (1.0, 0.5, 1.0)
+
+
+def test_calls_take_turns_and_the_first_ones_do_not_count() -> None:
+    seen: list[str] = []
+
+    def clock(name: str) -> float:
+        seen.append(name)
+        return float(len(seen))
+
+    times = in_turns({"a": "a", "b": "b"}, rounds=3, warm_up=1, clock=clock)
+    assert "".join(seen) == "ab" * 5
+    assert times == {"a": Times(1.0, [5.0, 7.0, 9.0]), "b": Times(2.0, [6.0, 8.0, 10.0])}
+
+
+def test_the_summary_names_the_best_setting_of_timm(tmp_path: pathlib.Path) -> None:
+    times = {
+        "ours": OURS,
+        "keras.applications": OTHER,
+        "timm fp32": Times(1.0, [8.0, 8.0, 8.0]),
+        "timm bf16": TIMM,
+    }
+    lines = [["training step", *HEADER], *rows(times, images=6)]
+    text = "\n".join(",".join(line) for line in lines)
+    (tmp_path / "train_step-s-128px-batch6-2cpu-tf2-py3.csv").write_text(text)
+    (tmp_path / "decode-2cpu-tf2-py3.csv").write_text("other,things\n")
+    cases = read(tmp_path)
+    assert summarise(cases).splitlines()[2:] == [
+        "| training, S, 128 px, batch 6 | 3.0 | 1.50 (1.00 to 2.00) | 1.00 (0.50 to 1.00), bf16 |"
+    ]
+    draw(cases, tmp_path / "speed.png")
+    assert matplotlib.image.imread(tmp_path / "speed.png").std() > 0.05
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_command_is_a_benchmark(quick: bool) -> None:
+    from benchmarks.all import commands
+
+    modules = {arguments[0] for arguments in commands(quick)}
+    assert {"benchmarks.train_step", "benchmarks.startup", "benchmarks.memory"} <= modules
+    assert all(importlib.util.find_spec(module) for module in modules)
