@@ -48,7 +48,8 @@ LIMITS = {
     "saved_model": Limit(1e-3, 0.0),
     "tflite": Limit(1e-3, 0.0),
     "tflite_fp16": Limit(None, 0.01),
-    "tflite_dynamic": Limit(None, 0.03, points=0.5),
+    # Here the runtime chooses the ranges, anew for each image, and nothing is calibrated.
+    "tflite_dynamic": Limit(None, 0.10, points=0.5),
     "tflite_int8": Limit(None, 0.03, points=0.5),
     "onnx": Limit(1e-3, 0.0),
 }
