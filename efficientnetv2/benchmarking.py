@@ -12,8 +12,8 @@ from efficientnetv2.report.benchmark import (
     cost_table,
     draw_costs,
     ratio_table,
-    write_csv,
 )
+from efficientnetv2.report.tables import write_csv
 from efficientnetv2.train.run_directory import RunDirectory
 from hparams.errors import UserError
 from hparams.resolve import Config

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import pathlib
 import sys
@@ -27,7 +25,7 @@ from efficientnetv2.export.servable import Servable, build_servable
 from efficientnetv2.export.verify import Check, verify
 from efficientnetv2.export.writing import write
 from efficientnetv2.opening import open_data
-from efficientnetv2.report.tables import table
+from efficientnetv2.report.tables import table, write_csv
 from efficientnetv2.train.durable import replace_text
 from efficientnetv2.train.run_directory import RunDirectory
 from efficientnetv2.trained import open_trained
@@ -200,12 +198,7 @@ def _show(checks: dict[str, Check], keras_accuracy: float | None) -> None:
 
 
 def _write_losses(network: QuantisedNetwork, path: pathlib.Path) -> None:
-    text = io.StringIO(newline="")
-    fields = [field.name for field in dataclasses.fields(network.losses[0])]
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(loss) for loss in network.losses)
-    replace_text(path, text.getvalue())
+    write_csv([dataclasses.asdict(loss) for loss in network.losses], path)
     worst = sorted(network.losses, key=lambda loss: loss.output_db)[:_SHOWN]
     rows = [[x.layer, f"{x.kernel_db:.1f}", f"{x.output_db:.1f}"] for x in worst]
     print(f"\n8 bits lose most at\n{table(['layer', 'weights dB', 'outputs dB'], rows)}")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from efficientnetv2.report.tables import table
-from efficientnetv2.train.durable import replace_text
 
 # Networks of about the same ImageNet accuracy, and how much faster the first one was in the paper
 # (arXiv 2104.00298): Table 11, inference; of M Table 10, inference and training.
@@ -92,19 +89,6 @@ def ratio_table(rows: Sequence[Row]) -> str:
 
 
 _SPEEDS = ("infer_images_per_second", "train_images_per_second")
-
-
-def write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
-    """Writes all that was measured.
-
-    Raises:
-      WriteError: if it cannot be written.
-    """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    replace_text(path, text.getvalue())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,19 +77,6 @@ def best_table(rows: Sequence[Row], backbone: Mapping[str, float], *, count: int
     states = [row["state"] for row in rows]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{table(header, cells)}\n{len(rows)} trials: {counts}"
-
-
-def write_trials(rows: Sequence[Row], path: pathlib.Path) -> None:
-    """Writes all trials as CSV.
-
-    Raises:
-      WriteError: if it cannot be written.
-    """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    replace_text(path, text.getvalue())
 
 
 def write_best(overrides: Mapping[str, Any], row: Row, path: pathlib.Path) -> None:

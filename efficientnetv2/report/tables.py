@@ -1,8 +1,14 @@
-"""Rows of text in; an aligned table for a terminal out."""
+"""Rows in; an aligned table for a terminal, or a CSV file, out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from efficientnetv2.train.durable import replace_text
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -22,3 +28,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return "  ".join(cells).rstrip()
 
     return "\n".join(line(row) for row in [header, *rows])
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
+    """Writes rows under the names of the first one's columns.
+
+    Raises:
+      WriteError: if it cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(path, text.getvalue())

@@ -13,8 +13,8 @@ from efficientnetv2.report.search import (
     best_table,
     draw_search,
     write_best,
-    write_trials,
 )
+from efficientnetv2.report.tables import write_csv
 from efficientnetv2.search.attributes import (
     DEVICE,
     ERROR,
@@ -82,7 +82,7 @@ def report(study: Study, config: Config, space: Space, *, folder: pathlib.Path) 
     rows = rows_of(study, config, space)
     backbone = backbone_of(study, device=device_name())
     assert backbone is not None
-    write_trials(rows, folder / "trials.csv")
+    write_csv(rows, folder / "trials.csv")
     best = best_row(rows)
     if best is None:
         raise UserError(

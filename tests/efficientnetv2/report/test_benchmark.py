@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from efficientnetv2.report import benchmark
+from efficientnetv2.report.tables import write_csv
 
 
 def row(model: str, **values: float) -> dict:
@@ -61,7 +62,7 @@ def test_ratios_of_networks_of_like_accuracy() -> None:
 
 def test_the_csv_is_read_back(tmp_path: pathlib.Path) -> None:
     rows = [row("efficientnetv2-b0"), row("resnet50", latency_ms=1 / 3)]
-    benchmark.write_csv(rows, tmp_path / "benchmark.csv")
+    write_csv(rows, tmp_path / "benchmark.csv")
     with (tmp_path / "benchmark.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
     assert [line["model"] for line in read] == ["efficientnetv2-b0", "resnet50"]

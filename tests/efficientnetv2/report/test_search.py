@@ -13,8 +13,8 @@ from efficientnetv2.report.search import (
     pareto,
     trial_line,
     write_best,
-    write_trials,
 )
+from efficientnetv2.report.tables import write_csv
 
 BACKBONE = {"accuracy": 0.8, "seconds": 0.1, "spread": 0.02, "parameters": 2_000_000}
 
@@ -79,7 +79,7 @@ def test_the_table_ranks_and_counts():
 
 
 def test_files(tmp_path):
-    write_trials(ROWS, tmp_path / "trials.csv")
+    write_csv(ROWS, tmp_path / "trials.csv")
     with (tmp_path / "trials.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
     assert [line["trial"] for line in read] == list("01234")
