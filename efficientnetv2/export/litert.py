@@ -13,8 +13,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from efficientnetv2.export.litert_metadata import with_metadata
 from efficientnetv2.export.quantised import QuantisedNetwork
-from efficientnetv2.export.quiet import quiet
 from efficientnetv2.export.servable import Servable
+from efficientnetv2.quiet import quiet
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 # Operators that only move numbers between the types at the ends of an int8 file.

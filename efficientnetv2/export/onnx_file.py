@@ -8,8 +8,8 @@ import tempfile
 
 from tensorflow import keras
 
-from efficientnetv2.export.quiet import quiet
 from efficientnetv2.export.servable import Servable
+from efficientnetv2.quiet import quiet
 
 
 def onnx_bytes(servable: Servable) -> bytes:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.export.quiet import quiet
 from efficientnetv2.export.servable import Servable
+from efficientnetv2.quiet import quiet
 
 SIGNATURES = ("serving_default", "serving_bytes", "features")
 XLA_SIGNATURE = "serving_xla"

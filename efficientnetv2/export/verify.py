@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.export.images import Images
-from efficientnetv2.export.quiet import quiet
+from efficientnetv2.quiet import quiet
 
 # One image ``[1, S, S, C]`` or more, float32, to the answers ``[B, K]``.
 Runner = Callable[[np.ndarray], np.ndarray]

@@ -6,10 +6,13 @@ other devices the stock kernels stay: cuDNN and XLA have their own ways, and non
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 from tensorflow import keras
+
+from efficientnetv2.quiet import quiet
 
 
 def is_cpu_alone() -> bool:
@@ -21,6 +24,13 @@ def is_cpu_alone() -> bool:
 def _silu_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     gate = tf.sigmoid(x)
     return upstream * gate * (1.0 + x * (1.0 - gate))
+
+
+@functools.cache
+def _compile_quietly() -> None:
+    """Compiles once, unheard: XLA tells stderr of a process's first time at any log level."""
+    with quiet(), tf.init_scope():
+        _silu_gradient(tf.zeros([1]), tf.zeros([1]))
 
 
 @tf.custom_gradient
@@ -51,7 +61,10 @@ class Silu(keras.layers.Layer):
 
 def activation(function: str, name: str) -> keras.layers.Layer:
     """Returns the layer of an activation: ``Silu``, or Keras's own for all else."""
-    return Silu(name=name) if function == "silu" else keras.layers.Activation(function, name=name)
+    if function != "silu":
+        return keras.layers.Activation(function, name=name)
+    _compile_quietly()
+    return Silu(name=name)
 
 
 class Convolution(keras.layers.Conv2D):
