@@ -1,10 +1,18 @@
-"""Makes a folder of photographs to try things on: crops of scikit-learn's two sample photographs.
+"""Makes a folder of photographs to try things on: crops of those that packages carry.
 
-``python -m benchmarks.photos photos`` writes ``photos/china/*.jpg`` and ``photos/flower/*.jpg``.
+``python -m benchmarks.photos photos`` writes ``photos/china/*.jpg`` and ``photos/flower/*.jpg``, of
+scikit-learn's two. ``--sixteen`` writes ``photos/{train,test}/<photograph>/*.jpg``, small crops of
+these and of 14 of scikit-image's; what is tested on comes from the right of each photograph, what
+is trained on from the rest:
+
+    pip install --no-deps scikit-image==0.26.0
+    python -m benchmarks.photos photos16 --sixteen
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import pathlib
 import sys
 
@@ -15,19 +23,81 @@ from sklearn import datasets
 CROPS = 150  # of each photograph
 _SIDES = (160, 320)  # pixels, smallest and largest
 
+_SMALL_SIDES = (48, 112)
+_PARTS = {"train": (0.0, 0.6, 100), "test": (0.6, 1.0, 40)}  # from, to, of the width; crops
+_SCIKIT_IMAGE = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "moon.png",
+    "motorcycle_left.png",
+    "retina.jpg",
+    "rocket.jpg",
+)
+
 
 def make_photos(folder: pathlib.Path, *, crops: int = CROPS, seed: int = 0) -> None:
     """Writes JPEG files, ``crops`` a class, of random size and place."""
     rng = np.random.default_rng(seed)
-    for image, name in zip(datasets.load_sample_images().images, ("china", "flower")):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(crops):
-            height, width = rng.integers(*_SIDES, size=2)
-            y = rng.integers(image.shape[0] - height)
-            x = rng.integers(image.shape[1] - width)
-            crop = Image.fromarray(image[y : y + height, x : x + width])
-            crop.save(folder / name / f"{number:03}.jpg", quality=90)
+    for name, image in _two().items():
+        _write_crops(folder / name, image, count=crops, sides=_SIDES, rng=rng)
+
+
+def make_sixteen(folder: pathlib.Path, *, seed: int = 0) -> None:
+    """Writes ``train`` and ``test`` folders of 16 classes, 100 and 40 crops each."""
+    rng = np.random.default_rng(seed)
+    for name, image in {**_fourteen(), **_two()}.items():
+        for part, (start, end, count) in _PARTS.items():
+            piece = image[:, int(start * image.shape[1]) : int(end * image.shape[1])]
+            _write_crops(folder / part / name, piece, count=count, sides=_SMALL_SIDES, rng=rng)
+
+
+def _two() -> dict[str, np.ndarray]:
+    return dict(zip(("china", "flower"), datasets.load_sample_images().images))
+
+
+def _fourteen() -> dict[str, np.ndarray]:
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        sys.exit("--sixteen: pip install --no-deps scikit-image==0.26.0")
+    folder = pathlib.Path(spec.origin).parent / "data"
+    return {
+        pathlib.Path(name).stem: np.array(Image.open(folder / name).convert("RGB"))
+        for name in _SCIKIT_IMAGE
+    }
+
+
+def _write_crops(
+    folder: pathlib.Path,
+    image: np.ndarray,
+    *,
+    count: int,
+    sides: tuple[int, int],
+    rng: np.random.Generator,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        height, width = rng.integers(*sides, size=2)
+        y = rng.integers(image.shape[0] - height)
+        x = rng.integers(image.shape[1] - width)
+        crop = Image.fromarray(image[y : y + height, x : x + width])
+        crop.save(folder / f"{number:03}.jpg", quality=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--sixteen", action="store_true")
+    arguments = parser.parse_args()
+    (make_sixteen if arguments.sixteen else make_photos)(arguments.folder)
 
 
 if __name__ == "__main__":
-    make_photos(pathlib.Path(sys.argv[1]))
+    main()

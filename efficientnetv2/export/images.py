@@ -21,7 +21,7 @@ from hparams.resolve import Config
 # Pixels of all calibration images together: 128 of 224 px. More gained nothing that could be seen.
 _CALIBRATION_PIXELS = 128 * 224 * 224
 _MOST_CALIBRATION = 512
-_MOST_CHECKED = 500
+_MOST_CHECKED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
