@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow import keras
 
-from benchmarks.measuring import HEADER, in_turns, rows, write
+from benchmarks.measuring import BF16_HEADER, HEADER, in_turns, rows, write
 from benchmarks.rivals import NETWORKS, keras_network, timm_inference
 from benchmarks.train_step import batch, define_flags
 from efficientnetv2 import for_inference, get_model
@@ -50,6 +50,7 @@ def main(argv: list[str]) -> None:
     own.set_weights(theirs.get_weights())
     calls = {
         "ours": traced(for_inference(own), images),
+        "ours, bf16": traced(for_inference(own, precision="bfloat16"), images),
         "ours, stock layers": traced(own, images),
         "keras.applications": traced(theirs, images),
         "keras.applications, predict": lambda: theirs.predict(
@@ -59,11 +60,13 @@ def main(argv: list[str]) -> None:
     }
     wanted = calls["keras.applications"]()
     difference = np.abs(calls["ours"]() - wanted).max()
-    print(f"logits of {wanted.std():.3f} deviation agree to {difference:.1e}")
+    rounding = np.abs(calls["ours, bf16"]() - wanted).max()
+    print(f"logits of {wanted.std():.3f} deviation agree to {difference:.1e}, bf16: {rounding:.1e}")
     if not difference < TOLERANCE:
         raise SystemExit(f"they must agree to {TOLERANCE}")
     times = in_turns(calls, rounds=values.rounds)
-    header, lines = ["inference", *HEADER], rows(times, images=values.batch)
+    header = ["inference", *HEADER, *BF16_HEADER]
+    lines = rows(times, images=values.batch, ours=("ours", "ours, bf16"))
     print(table(header, lines))
     write(f"inference-{values.network}-{values.size}px-batch{values.batch}", header, lines)
 

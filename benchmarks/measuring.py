@@ -19,6 +19,7 @@ from typing import Any
 RESULTS = pathlib.Path(__file__).parent / "results"
 ROUNDS = 9
 HEADER = ["first call s", "median s", "images/s", "ours is x times as fast", "from", "to"]
+BF16_HEADER = ["bf16 is x times as fast", "from", "to"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +75,17 @@ def ratio(ours: Times, other: Times) -> tuple[float, float, float]:
     return statistics.median(ratios), ratios[0], ratios[-1]
 
 
-def rows(times: Mapping[str, Times], *, images: int, ours: str = "ours") -> list[list[str]]:
-    """Returns a row a contestant: its name and what ``HEADER`` says."""
+def rows(
+    times: Mapping[str, Times], *, images: int, ours: Sequence[str] = ("ours",)
+) -> list[list[str]]:
+    """Returns a row a contestant: its name and what ``HEADER`` says, beside each of ``ours``."""
     return [
         [
             name,
             f"{of.first:.1f}",
             f"{of.median:.4f}",
             f"{images / of.median:.1f}",
-            *(f"{value:.2f}" for value in ratio(times[ours], of)),
+            *(f"{value:.2f}" for own in ours for value in ratio(times[own], of)),
         ]
         for name, of in times.items()
     ]

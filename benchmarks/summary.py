@@ -15,7 +15,8 @@ from matplotlib import pyplot
 
 _NAME = re.compile(r"(train_step|inference)-(\w+)-(\d+)px-batch(\d+)-(.+)\.csv")
 _KINDS = {"train_step": "training", "inference": "inference"}
-_KERAS = ("keras.applications", "keras.applications, predict")
+KERAS = "keras.applications"
+Ratio = tuple[float, ...]  # median, smallest, largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Case:
       batch: images a call.
       images_per_second: by contestant.
       ratios: by contestant: how many times as fast ours is; median, smallest, largest.
+      bf16_ratios: the same of ours with products of bfloat16.
     """
 
     kind: str
@@ -36,17 +38,26 @@ class Case:
     size: int
     batch: int
     images_per_second: dict[str, float]
-    ratios: dict[str, tuple[float, float, float]]
+    ratios: dict[str, Ratio]
+    bf16_ratios: dict[str, Ratio]
 
     @property
     def name(self) -> str:
         return f"{self.network.upper()}, {self.size} px, batch {self.batch}"
 
-    @property
-    def best_timm(self) -> str | None:
-        """The quickest of timm's settings, by the median ratio."""
-        settings = [name for name in self.ratios if name.startswith("timm")]
+    def best_timm(self, precision: str) -> str | None:
+        """The quicker of timm's two settings of a precision, by the median ratio."""
+        settings = [name for name in self.ratios if name.startswith(f"timm {precision}")]
         return min(settings, key=lambda name: self.ratios[name][0], default=None)
+
+    def bars(self) -> list[Ratio | None]:
+        """Ours beside ``keras.applications``, timm in float32, and both in bfloat16."""
+        float32, bf16 = self.best_timm("fp32"), self.best_timm("bf16")
+        return [
+            self.ratios.get(KERAS),
+            self.ratios[float32] if float32 else None,
+            self.bf16_ratios[bf16] if bf16 else None,
+        ]
 
 
 def read(folder: pathlib.Path) -> list[Case]:
@@ -56,10 +67,11 @@ def read(folder: pathlib.Path) -> list[Case]:
         if found := _NAME.fullmatch(path.name):
             kind, network, size, batch, _ = found.groups()
             with path.open(newline="") as file:
-                rows = [row for row in csv.reader(file) if len(row) == 7][1:]
+                rows = [row for row in csv.reader(file) if len(row) == 10][1:]
             speeds = {row[0]: float(row[3]) for row in rows}
             ratios = {row[0]: tuple(map(float, row[4:7])) for row in rows}
-            case = Case(_KINDS[kind], network, int(size), int(batch), speeds, ratios)
+            bf16 = {row[0]: tuple(map(float, row[7:10])) for row in rows}
+            case = Case(_KINDS[kind], network, int(size), int(batch), speeds, ratios, bf16)
             cases.append(case)
     order = {"b0": 0, "s": 1, "m": 2}
     return sorted(cases, key=lambda c: (c.kind, order[c.network], c.batch, c.size))
@@ -68,62 +80,63 @@ def read(folder: pathlib.Path) -> list[Case]:
 def summarise(cases: Sequence[Case]) -> str:
     """Returns a Markdown table: how many times as fast ours is, with the spread."""
     lines = [
-        "| what | ours, images/s | x keras.applications | x the best of timm |",
-        "|---|---|---|---|",
+        "| what | ours, images/s | x keras.applications | x timm | ours, bf16 | x timm, bf16 |",
+        "|---|---|---|---|---|---|",
     ]
     for case in cases:
-        timm = case.best_timm
-        keras = _cell(case.ratios[_KERAS[0]]) if _KERAS[0] in case.ratios else ""
-        if _KERAS[1] in case.ratios:
-            keras += f"; predict {_cell(case.ratios[_KERAS[1]])}"
-        other = f"{_cell(case.ratios[timm])}, {timm[5:]}" if timm else ""
-        speed = case.images_per_second["ours"]
-        lines.append(f"| {case.kind}, {case.name} | {speed:.1f} | {keras} | {other} |")
+        keras, timm, bf16 = (_cell(bar) for bar in case.bars())
+        own, own16 = (case.images_per_second[name] for name in ("ours", "ours, bf16"))
+        lines.append(
+            f"| {case.kind}, {case.name} | {own:.1f} | {keras} | {timm} | {own16:.1f} | {bf16} |"
+        )
     return "\n".join(lines)
 
 
-def _cell(ratio: tuple[float, float, float]) -> str:
-    return f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})"
+def _cell(ratio: Ratio | None) -> str:
+    return f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})" if ratio else ""
 
 
 def draw(cases: Sequence[Case], path: pathlib.Path) -> None:
     """Draws the ratios as bars, with their spread, and a line where both are as fast."""
     kinds = sorted({case.kind for case in cases})
+    most = max((case.kind for case in cases), key=[c.kind for c in cases].count, default="")
+    tallest = sum(case.kind == most for case in cases)
     figure, axes = pyplot.subplots(
-        1, max(len(kinds), 1), figsize=(11, 2.2 + 0.42 * len(cases)), squeeze=False
+        1, max(len(kinds), 1), figsize=(11, 2.2 + 0.6 * tallest), squeeze=False, sharex=True
     )
     for kind, axis in zip(kinds, axes[0]):
-        rows = [
-            (case.name, _bars(case)) for case in reversed(cases) if case.kind == kind
-        ]  # the first on top
-        for place, (_, bars) in enumerate(rows):
-            for shift, (ratio, colour) in zip((0.19, -0.19) if len(bars) > 1 else (0,), bars):
-                spread = [[ratio[0] - ratio[1]], [ratio[2] - ratio[0]]]
-                axis.barh(place + shift, ratio[0], 0.36, color=colour, xerr=spread, ecolor="0.35")
-                axis.text(0.06, place + shift, f"{ratio[0]:.2f}", va="center", color="white")
+        chosen = [case for case in reversed(cases) if case.kind == kind]  # the first on top
+        for place, case in enumerate(chosen):
+            for bar, shift, (colour, _) in zip(case.bars(), (0.27, 0.0, -0.27), _BARS):
+                if bar is None:
+                    continue
+                spread = [[bar[0] - bar[1]], [bar[2] - bar[0]]]
+                axis.barh(place + shift, bar[0], 0.25, color=colour, xerr=spread, ecolor="0.35")
+                axis.text(0.05, place + shift, f"{bar[0]:.2f}", va="center", color="white", size=8)
         axis.axvline(1.0, color="0.2", linewidth=1)
-        axis.set_yticks(range(len(rows)), [name for name, _ in rows])
-        axis.set_xlim(0, 3)
-        axis.set_ylim(-0.7, len(rows) - 0.3)
+        axis.set_yticks(range(len(chosen)), [case.name for case in chosen])
+        axis.set_xlim(0, None)
+        axis.set_ylim(-0.7, len(chosen) - 0.3)
         axis.set_xlabel("ours is x times as fast")
         axis.set_title(kind)
         axis.spines[["top", "right"]].set_visible(False)
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in _COLOURS]
-    labels = ["as keras.applications", "as the best of timm's settings"]
-    used = 2 if any(case.best_timm for case in cases) else 1
-    title = "median of the rounds, and the least and the most:"
+    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour, _ in _BARS]
     figure.legend(
-        handles[:used], labels[:used], title=title, loc="lower center", ncols=2, frameon=False
+        handles,
+        [label for _, label in _BARS],
+        title="median of the rounds, and the least and the most:",
+        loc="lower center",
+        ncols=3,
+        frameon=False,
     )
-    figure.tight_layout(rect=(0, 0.17, 1, 1))
+    figure.tight_layout(rect=(0, min(0.17, 0.9 / figure.get_figheight()), 1, 1))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
     print(f"written to {path.name}")
 
 
-_COLOURS = ("#1f6fb4", "#c8641e")
-
-
-def _bars(case: Case) -> list[tuple[tuple[float, float, float], str]]:
-    rivals = (_KERAS[0], case.best_timm)
-    return [(case.ratios[r], c) for r, c in zip(rivals, _COLOURS) if r in case.ratios]
+_BARS = (
+    ("#1f6fb4", "as keras.applications"),
+    ("#c8641e", "as the better of timm's float32 settings"),
+    ("#7a4fa3", "bf16, as the better of timm's bf16 settings"),
+)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow import keras
 
-from benchmarks.measuring import HEADER, in_turns, rows, write
+from benchmarks.measuring import BF16_HEADER, HEADER, in_turns, rows, write
 from benchmarks.rivals import NETWORKS, keras_training, timm_training
 from efficientnetv2.model import layers
 from efficientnetv2.report.tables import table
@@ -40,9 +40,11 @@ def our_trainer(network: str, count: int, **settings: Any) -> Trainer:
     return build_trainer(config, learner, strategy, settings=schedule, after_step=lambda _: None)
 
 
-def ours(network: str, images: np.ndarray, targets: np.ndarray) -> Callable[[], dict[str, float]]:
+def ours(
+    network: str, images: np.ndarray, targets: np.ndarray, **settings: Any
+) -> Callable[[], dict[str, float]]:
     """Returns a function that runs one step of our training."""
-    trainer = our_trainer(network, len(images))
+    trainer = our_trainer(network, len(images), **settings)
     trainer.set_input(tf.data.Dataset.from_tensors((images, targets)).repeat())
     return lambda: trainer.train(1)
 
@@ -68,12 +70,14 @@ def main(argv: list[str]) -> None:
     arguments = (values.network, *batch(values.size, values.batch))
     calls = {
         "ours": ours(*arguments),
+        "ours, bf16": ours(*arguments, **{"train.precision": "bfloat16"}),
         "ours, stock kernels": plain(*arguments),
         **keras_training(*arguments),
         **({} if values.tensorflow_only else timm_training(*arguments)),
     }
     times = in_turns(calls, rounds=values.rounds)
-    header, lines = ["training step", *HEADER], rows(times, images=values.batch)
+    header = ["training step", *HEADER, *BF16_HEADER]
+    lines = rows(times, images=values.batch, ours=("ours", "ours, bf16"))
     print(table(header, lines))
     write(f"train_step-{values.network}-{values.size}px-batch{values.batch}", header, lines)
 

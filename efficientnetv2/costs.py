@@ -15,6 +15,7 @@ from tensorflow import keras
 
 from efficientnetv2.model.complexity import activation_bytes, multiply_adds
 from efficientnetv2.model.factory import build_model
+from efficientnetv2.model.layers import dtype_policy
 from efficientnetv2.train.learner import build_learner
 from efficientnetv2.train.schedules import LearningRate
 from efficientnetv2.train.sizes import staged
@@ -147,7 +148,8 @@ def _counted(config: Config) -> Cost:
 
 
 def _activation_mib(config: Config) -> float:
-    size, bytes_per_value = config.train.isize, 4 if config.train.precision == "float32" else 2
+    size = config.train.isize
+    bytes_per_value = 4 if dtype_policy(config.train.precision) == "float32" else 2
     model = build_model(config.model, input_shape=(size, size, 3))
     return activation_bytes(model, bytes_per_value=bytes_per_value) / _MIB
 

@@ -160,7 +160,8 @@ KEYS: dict[str, Key] = {
     "train.precision": Key(
         "float32",
         str,
-        "of the network's arithmetic; weights are float32; float16 scales the loss as it goes",
+        "of the network's arithmetic; weights are float32; float16 scales the loss as it goes; "
+        "bfloat16 on a CPU is for the products of convolutions alone",
         choices=("float32", "bfloat16", "float16"),
     ),
     "train.label_smoothing": Key(0.1, float, "share of the label spread evenly", low=0, high=0.99),

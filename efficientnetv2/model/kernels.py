@@ -76,9 +76,36 @@ class Convolution(keras.layers.Conv2D):
         if not is_product or self.data_format != "channels_last":
             return super().call(inputs)
         matrix = tf.reshape(tf.convert_to_tensor(self.kernel), [-1, self.filters])
-        product = tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), matrix)
+        product = self.product(tf.reshape(inputs, [-1, inputs.shape[-1]]), matrix)
         if self.use_bias:  # before the reshape: TensorFlow then adds it inside the product
             product = tf.nn.bias_add(product, tf.convert_to_tensor(self.bias))
         shape = tf.shape(inputs)
         product = tf.reshape(product, [shape[0], shape[1], shape[2], self.filters])
         return product if self.activation is None else self.activation(product)
+
+    def product(self, rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+        """Multiplies ``[P, C]`` by ``[C, N]``."""
+        return tf.matmul(rows, matrix)
+
+
+class Bfloat16Convolution(Convolution):
+    """The same of numbers rounded to bfloat16; float32 goes in and comes out.
+
+    Processors that multiply bfloat16 do it about twice as fast, and nothing else: kept in 16 bits
+    between the layers, numbers only lose digits, and depthwise convolutions lose time as well.
+    """
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Convolves what is no matrix product."""
+        return _in_bfloat16(super().convolution_op, inputs, kernel)
+
+    def product(self, rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+        """Multiplies ``[P, C]`` by ``[C, N]``."""
+        return _in_bfloat16(super().product, rows, matrix)
+
+
+def _in_bfloat16(
+    function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], inputs: tf.Tensor, kernel: tf.Tensor
+) -> tf.Tensor:
+    rounded = (tf.cast(tf.convert_to_tensor(tensor), tf.bfloat16) for tensor in (inputs, kernel))
+    return tf.cast(function(*rounded), tf.float32)

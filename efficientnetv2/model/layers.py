@@ -17,7 +17,12 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.model.kernels import Convolution, activation, is_cpu_alone
+from efficientnetv2.model.kernels import (
+    Bfloat16Convolution,
+    Convolution,
+    activation,
+    is_cpu_alone,
+)
 
 
 def conv_initializer() -> keras.initializers.Initializer:
@@ -85,7 +90,11 @@ class TrainingState:
 
 
 def training_layers(
-    state: TrainingState, *, bn_type: str = "per_replica", bn_mode: str = "train"
+    state: TrainingState,
+    *,
+    bn_type: str = "per_replica",
+    bn_mode: str = "train",
+    precision: str = "float32",
 ) -> LayerSet:
     """Returns the layers for a network that will be trained under ``state``.
 
@@ -95,6 +104,7 @@ def training_layers(
         of all replicas' images.
       bn_mode: ``train``, or ``frozen``: by the moving statistics, which stay as they are; offsets
         and scales are still trained.
+      precision: what convolutions multiply, as ``dtype_policy`` wants it.
     """
     kinds = {"per_replica": FusedBatchNormalization, "sync": SyncBatchNormalization}
     return LayerSet(
@@ -103,11 +113,31 @@ def training_layers(
         block_dropout=lambda rate, name: StepDropout(
             rate, state=state, noise_shape=_PER_IMAGE, name=name
         ),
-        **(_CPU_KERNELS if is_cpu_alone() else {}),
+        **_kernels(precision),
     )
 
 
 _CPU_KERNELS: dict[str, Any] = {"convolution": Convolution, "activation": activation}
+
+
+def _kernels(precision: str) -> dict[str, Any]:
+    if not is_cpu_alone():
+        return {}
+    if precision == "bfloat16":
+        return {**_CPU_KERNELS, "convolution": Bfloat16Convolution}
+    return _CPU_KERNELS
+
+
+def dtype_policy(precision: str) -> str:
+    """Returns Keras's policy for a network of ``training_layers`` of this precision.
+
+    Args:
+      precision: ``float32``, ``bfloat16`` or ``float16``.
+    """
+    # On a CPU bfloat16 is for products alone, and their layers see to that.
+    if precision == "float32" or (precision == "bfloat16" and is_cpu_alone()):
+        return "float32"
+    return f"mixed_{precision}"
 
 
 class StepDropout(keras.layers.Layer):

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model.factory import build_model
-from efficientnetv2.model.layers import TrainingState, training_layers
+from efficientnetv2.model.layers import TrainingState, dtype_policy, training_layers
 from efficientnetv2.train.ema import MovingAverage
 from efficientnetv2.train.losses import Objective, build_objective, matching
 from efficientnetv2.train.metrics import TrainingMetrics
@@ -68,7 +68,12 @@ def build_learner(config: Config, rate: LearningRate | StagedRate) -> Learner:
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
     )
     state = TrainingState(step=step, dropout_rate=config.model.dropout_rate, seed=config.train.seed)
-    layers = training_layers(state, bn_type=config.model.bn_type, bn_mode=config.model.bn_mode)
+    layers = training_layers(
+        state,
+        bn_type=config.model.bn_type,
+        bn_mode=config.model.bn_mode,
+        precision=config.train.precision,
+    )
     with _precision(config.train.precision):
         model = build_model(config.model, layer_set=layers)
     variables = _trained_variables(model, config.train.varsexp)
@@ -85,7 +90,7 @@ def build_learner(config: Config, rate: LearningRate | StagedRate) -> Learner:
 def _precision(name: str) -> Iterator[None]:
     """Layers made in the context compute in this type, and keep their weights in float32."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
+    keras.config.set_dtype_policy(dtype_policy(name))
     try:
         yield
     finally:

@@ -47,6 +47,17 @@ def test_the_fast_network_is_the_same_function_by_products(servable, pixels):
     assert not operations["Rsqrt"] + operations["Transpose"] + operations["FusedBatchNormV3"]
 
 
+def test_products_of_bfloat16_come_near(servable, pixels):
+    fast = for_inference(servable.model, precision="bfloat16")
+    assert not any(type(layer) is Convolution for layer in fast.layers)
+    wanted = servable.model.predict(pixels, verbose=0)
+    found = fast.predict(pixels, verbose=0)
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
+    with pytest.raises(ValueError, match="not 'float16'"):
+        for_inference(servable.model, precision="float16")
+
+
 def test_other_sizes_and_endpoints_stay(servable, pixels):
     folded = keras.Model(servable.folded.input, servable.folded.get_layer("avg_pool").output)
     plain = keras.Model(servable.model.input, servable.model.get_layer("avg_pool").output)

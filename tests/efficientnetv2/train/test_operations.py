@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model.factory import build_model
-from efficientnetv2.model.kernels import Convolution, silu
+from efficientnetv2.model.kernels import Bfloat16Convolution, Convolution, silu
 from efficientnetv2.model.layers import STOCK_LAYERS
 from efficientnetv2.train.learner import Learner, build_learner
 from efficientnetv2.train.schedules import build_learning_rate
@@ -174,3 +174,22 @@ def test_a_convolution_of_one_pixel_is_keras_conv2d(options: dict, seed: int) ->
     stock.build(x.shape)
     stock.set_weights(ours.get_weights())
     np.testing.assert_allclose(ours(x), stock(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"kernel_size": 3}, {"kernel_size": 3, "strides": 2}])
+def test_bfloat16_rounds_what_a_convolution_multiplies_and_nothing_else(
+    options: dict, seed: int
+) -> None:
+    x = tf.constant(np.random.default_rng(seed).normal(size=(2, 5, 3, 4)), tf.float32)
+    settings = {"kernel_size": 1, "padding": "same", "bias_initializer": "ones", **options}
+    ours, stock = Bfloat16Convolution(6, **settings), keras.layers.Conv2D(6, **settings)
+    ours.build(x.shape)
+    stock.build(x.shape)
+
+    def rounded(values: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+
+    stock.set_weights([rounded(ours.kernel), ours.bias])
+    assert ours(x).dtype == tf.float32
+    wanted = stock(rounded(x)) - 1  # the bias is added in float32
+    np.testing.assert_array_equal(ours(x), rounded(wanted) + 1)

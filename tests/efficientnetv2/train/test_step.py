@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.model import layers
+from efficientnetv2.model.kernels import Bfloat16Convolution
 from efficientnetv2.train.learner import Learner, build_learner, named_weights
 from efficientnetv2.train.schedules import build_learning_rate
 from efficientnetv2.train.sizes import staged
@@ -147,18 +149,26 @@ def test_a_compiled_step_takes_another_size() -> None:
     assert learner.step == 2
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("precision", "on_cpu"), [("bfloat16", True), ("bfloat16", False), ("float16", True)]
+)
 def test_16_bit_steps_keep_float32_weights_and_come_near(
-    plain: tuple[dict, dict], precision: str
+    plain: tuple[dict, dict], monkeypatch: pytest.MonkeyPatch, precision: str, on_cpu: bool
 ) -> None:
+    monkeypatch.setattr(layers, "is_cpu_alone", lambda: on_cpu)
     learner, _ = learner_of(**{"train.precision": precision})
     assert {v.dtype for v in learner.model.weights} == {"float32"}
-    assert learner.model.get_layer("stem_conv").compute_dtype == precision
+    stem = learner.model.get_layer("stem_conv")
+    if precision == "bfloat16" and on_cpu:  # products alone are of 16 bits
+        assert (type(stem), stem.compute_dtype) == (Bfloat16Convolution, "float32")
+    else:
+        assert stem.compute_dtype == precision
     assert learner.model.get_layer("predictions").compute_dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"
     _, told = trained(4, **{"train.precision": precision})
     assert told["loss"] == pytest.approx(plain[1]["loss"], rel=0.02)
     assert told["gradient_norm"] == pytest.approx(plain[1]["gradient_norm"], rel=0.1)
+    assert told["loss"] != plain[1]["loss"]
 
 
 def test_float16_leaves_out_a_step_that_overflows_and_scales_less() -> None:
