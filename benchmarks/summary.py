@@ -99,10 +99,10 @@ def _cell(ratio: Ratio | None) -> str:
 def draw(cases: Sequence[Case], path: pathlib.Path) -> None:
     """Draws the ratios as bars, with their spread, and a line where both are as fast."""
     kinds = sorted({case.kind for case in cases})
-    most = max((case.kind for case in cases), key=[c.kind for c in cases].count, default="")
-    tallest = sum(case.kind == most for case in cases)
+    tallest = max((sum(case.kind == kind for case in cases) for kind in kinds), default=0)
+    longest = max((bar[2] for case in cases for bar in case.bars() if bar), default=1.0)
     figure, axes = pyplot.subplots(
-        1, max(len(kinds), 1), figsize=(11, 2.2 + 0.6 * tallest), squeeze=False, sharex=True
+        1, max(len(kinds), 1), figsize=(11, 2.2 + 0.6 * tallest), squeeze=False
     )
     for kind, axis in zip(kinds, axes[0]):
         chosen = [case for case in reversed(cases) if case.kind == kind]  # the first on top
@@ -115,7 +115,7 @@ def draw(cases: Sequence[Case], path: pathlib.Path) -> None:
                 axis.text(0.05, place + shift, f"{bar[0]:.2f}", va="center", color="white", size=8)
         axis.axvline(1.0, color="0.2", linewidth=1)
         axis.set_yticks(range(len(chosen)), [case.name for case in chosen])
-        axis.set_xlim(0, None)
+        axis.set_xlim(0, 1.05 * longest)
         axis.set_ylim(-0.7, len(chosen) - 0.3)
         axis.set_xlabel("ours is x times as fast")
         axis.set_title(kind)
