@@ -1,6 +1,6 @@
 """LiteRT files of float32 and int8: size, latency and agreement, in turns; out: a table and a CSV.
 
-``python -m benchmarks.litert`` (eight minutes on two cores). EfficientNet-Lite0 has its ImageNet
+``python -m benchmarks.litert`` (four minutes on two cores). EfficientNet-Lite0 has its ImageNet
 weights, where their package is installed; EfficientNetV2-B0 has random ones: speed and size do not
 depend on them, and its agreement would say nothing. The 8-bit files are calibrated on crops of one
 photograph and checked on crops of the other, of which they saw nothing.

@@ -1,4 +1,4 @@
-"""Makes a folder of photographs to try things on: crops of those that packages carry.
+"""Photographs that packages carry in; a folder of crops of them, to try things on, out.
 
 ``python -m benchmarks.photos photos`` writes ``photos/china/*.jpg`` and ``photos/flower/*.jpg``, of
 scikit-learn's two. ``--sixteen`` writes ``photos/{train,test}/<photograph>/*.jpg``, small crops of
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import pathlib
-import sys
 
 import numpy as np
 from PIL import Image
@@ -66,7 +65,7 @@ def _two() -> dict[str, np.ndarray]:
 def _fourteen() -> dict[str, np.ndarray]:
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
-        sys.exit("--sixteen: pip install --no-deps scikit-image==0.26.0")
+        raise FileNotFoundError("--sixteen: pip install --no-deps scikit-image==0.26.0")
     folder = pathlib.Path(spec.origin).parent / "data"
     return {
         pathlib.Path(name).stem: np.array(Image.open(folder / name).convert("RGB"))
@@ -96,7 +95,10 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--sixteen", action="store_true")
     arguments = parser.parse_args()
-    (make_sixteen if arguments.sixteen else make_photos)(arguments.folder)
+    try:
+        (make_sixteen if arguments.sixteen else make_photos)(arguments.folder)
+    except OSError as error:
+        parser.exit(2, f"photos: {error}\n")
 
 
 if __name__ == "__main__":
