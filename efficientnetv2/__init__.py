@@ -12,8 +12,9 @@ from hparams.models import MODELS
 if TYPE_CHECKING:
     from efficientnetv2.model.factory import get_model as get_model
     from efficientnetv2.model.folding import for_inference as for_inference
+    from efficientnetv2.model.parts import set_inference_threads as set_inference_threads
 
-__all__ = ["for_inference", "get_model", "list_models"]
+__all__ = ["for_inference", "get_model", "list_models", "set_inference_threads"]
 __version__ = "0.1.0"
 
 
@@ -35,4 +36,8 @@ def __getattr__(name: str) -> Any:
         from efficientnetv2.model.folding import for_inference
 
         return for_inference
+    if name == "set_inference_threads":
+        from efficientnetv2.model.parts import set_inference_threads
+
+        return set_inference_threads
     raise AttributeError(f"module 'efficientnetv2' has no attribute '{name}'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -15,11 +16,14 @@ from tensorflow import keras
 from efficientnetv2.data.decode import decode_evaluation
 from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.model.folding import for_inference
+from efficientnetv2.model.kernels import is_cpu_alone
+from efficientnetv2.model.parts import cores, set_inference_threads
 from hparams.resolve import Config
 
 # Images, from which on a traced and a folded network make good for the time that they take to make.
 _WORTH_TRACING = 17
 _WORTH_FOLDING = 500
+_MOST_PARTS = 8  # of a batch, side by side; with more cores than these it was not tried
 _LARGER = 8 / 7  # side of the image that several crops are cut from, by the side of a crop
 
 
@@ -53,6 +57,18 @@ class Unreadable:
     reason: str
 
 
+def prepare_threads(num_images: int) -> None:
+    """Sets TensorFlow's threads as the inference of many images wants them, where it can.
+
+    Args:
+      num_images: that ``predict`` will get.
+    """
+    if num_images < _WORTH_FOLDING or cores() > _MOST_PARTS or not is_cpu_alone():
+        return
+    with contextlib.suppress(RuntimeError):  # TensorFlow has begun: its threads stay as they are
+        set_inference_threads()
+
+
 def predict(
     model: keras.Model,
     config: Config,
@@ -72,9 +88,11 @@ def predict(
       flip: also look at each crop mirrored. Probabilities and features are means over all views.
       with_features: also return what the classifier saw.
     """
-    if len(paths) >= _WORTH_FOLDING:
-        model = for_inference(model)
-    run = _network(model, config, with_features=with_features)
+    outputs = {"logits": model.output}
+    if with_features:
+        outputs["features"] = model.get_layer("avg_pool").output
+    network = keras.Model(model.inputs, outputs)
+    run = _answering(for_inference(network) if len(paths) >= _WORTH_FOLDING else network, config)
     if len(paths) >= _WORTH_TRACING:
         signature = [tf.TensorSpec([None, None, None, 3])]
         run = tf.function(run, input_signature=signature, autograph=False)
@@ -111,15 +129,11 @@ def _answered(
             yield Prediction(path, likely, seen if seen.size else None, answer[0].numpy())
 
 
-def _network(
-    model: keras.Model, config: Config, *, with_features: bool
+def _answering(
+    network: keras.Model, config: Config
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Images ``[B, S, S, 3]`` to probabilities ``[B, K]`` and features ``[B, F]`` or ``[B, 0]``."""
     activation = tf.nn.softmax if config.train.loss_type == "softmax" else tf.nn.sigmoid
-    outputs = {"logits": model.output}
-    if with_features:
-        outputs["features"] = model.get_layer("avg_pool").output
-    network = keras.Model(model.inputs, outputs)
 
     def run(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         found = network(images, training=False)

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tqdm
 
 from efficientnetv2.explain import heat_maps, overlay, save_picture
-from efficientnetv2.infer import Prediction, Unreadable, predict
+from efficientnetv2.infer import Prediction, Unreadable, predict, prepare_threads
 from efficientnetv2.report.predictions import Row, write_features, write_predictions
 from efficientnetv2.report.tables import table
 from efficientnetv2.train.run_directory import RunDirectory
@@ -54,6 +54,8 @@ def infer(
     Returns:
       0, or 2 if an image could not be read: it is named on stderr, and the others are done.
     """
+    if not wanted.explain:  # a heat map is made of one image
+        prepare_threads(len(paths))
     trained = open_trained(config, run)
     if wanted.features or wanted.explain:
         RunDirectory(wanted.folder).create()  # or all images would be seen before this fails

@@ -84,6 +84,7 @@ ORDER = [
     "efficientnetv2.model.factory",
     "efficientnetv2.model.checkpoints.__main__",
     "efficientnetv2.model.complexity",
+    "efficientnetv2.model.parts",
     "efficientnetv2.model.folding",
     "efficientnetv2.model",
     "efficientnetv2",

@@ -12,6 +12,7 @@ import numpy as np
 from tensorflow import keras
 
 from efficientnetv2.model.kernels import Bfloat16Convolution, Convolution, is_cpu_alone
+from efficientnetv2.model.parts import InParts, num_parts
 
 Conv2D = keras.layers.Conv2D
 DepthwiseConv2D = keras.layers.DepthwiseConv2D
@@ -23,7 +24,7 @@ def for_inference(model: keras.Model, *, precision: str = "float32") -> keras.Mo
     """Returns the same function, as fast as this machine can do it, for use in this process.
 
     Its weights are a copy. To save or export, keep ``model``: not all layers of this one are
-    Keras's own.
+    Keras's own. After ``set_inference_threads`` it runs the parts of a batch side by side.
 
     Args:
       model: of Keras's own layers, channels last.
@@ -36,9 +37,11 @@ def for_inference(model: keras.Model, *, precision: str = "float32") -> keras.Mo
     """
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision is 'float32' or 'bfloat16', not '{precision}'")
-    if precision == "bfloat16":
-        return fold(model, convolution=Bfloat16Convolution)
-    return fold(model, convolution=Convolution if is_cpu_alone() else Conv2D)
+    convolution: type[keras.layers.Conv2D] = Bfloat16Convolution
+    if precision == "float32":
+        convolution = Convolution if is_cpu_alone() else Conv2D
+    folded = fold(model, convolution=convolution)
+    return InParts(folded, parts=num_parts()) if num_parts() > 1 else folded
 
 
 def fold(model: keras.Model, *, convolution: type[keras.layers.Conv2D] = Conv2D) -> keras.Model:
