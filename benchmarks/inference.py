@@ -19,7 +19,7 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow import keras
 
-from benchmarks.measuring import BF16_HEADER, HEADER, in_turns, rows, seconds, write
+from benchmarks.measuring import BF16_HEADER, HEADER, in_turns, rows, write
 from benchmarks.rivals import NETWORKS, keras_network, timm_inference
 from benchmarks.train_step import batch, define_flags
 from efficientnetv2 import for_inference, get_model, set_inference_threads
@@ -54,7 +54,7 @@ def networks(network: str, images: np.ndarray) -> tuple[keras.Model, keras.Model
 
 
 def _work(pipe: Connection, network: str, size: int, count: int) -> None:
-    """Runs what it is asked for by name: answers with the seconds, or with the logits."""
+    """Answers the name of a call with its logits, until it gets none."""
     set_inference_threads()
     images, _ = batch(size, count)
     own, _ = networks(network, images)
@@ -62,21 +62,28 @@ def _work(pipe: Connection, network: str, size: int, count: int) -> None:
         "ours": traced(for_inference(own), images),
         "ours, bf16": traced(for_inference(own, precision="bfloat16"), images),
     }
-    while asked := pipe.recv():
-        name, is_timed = asked
-        pipe.send(seconds(calls[name]) if is_timed else calls[name]())
+    while name := pipe.recv():
+        pipe.send(calls[name]())
 
 
 @contextmanager
-def _worker(*arguments: object) -> Iterator[Connection]:
+def _worker(*arguments: object) -> Iterator[Callable[[str], np.ndarray]]:
+    """Yields a function that has a process of its own run a call, by its name."""
     context = multiprocessing.get_context("spawn")  # TensorFlow's threads do not live on in a fork
     pipe, other = context.Pipe()
     process = context.Process(target=_work, args=(other, *arguments), daemon=True)
     process.start()
     other.close()  # or a worker that died would be waited for
-    yield pipe
-    pipe.send(None)
-    process.join()
+
+    def ask(name: str) -> np.ndarray:
+        pipe.send(name)
+        return pipe.recv()
+
+    try:
+        yield ask
+    finally:
+        pipe.send(None)
+        process.join()
 
 
 def main(argv: list[str]) -> None:
@@ -84,11 +91,11 @@ def main(argv: list[str]) -> None:
     del argv
     values = flags.FLAGS
     images, _ = batch(values.size, values.batch)
-    with _worker(values.network, values.size, values.batch) as pipe:
+    with _worker(values.network, values.size, values.batch) as ask:
         own, theirs = networks(values.network, images)
         calls = {
-            "ours": None,
-            "ours, bf16": None,
+            "ours": lambda: ask("ours"),
+            "ours, bf16": lambda: ask("ours, bf16"),
             "ours, threads as they are": traced(for_inference(own), images),
             "ours, stock layers": traced(own, images),
             "keras.applications": traced(theirs, images),
@@ -97,23 +104,13 @@ def main(argv: list[str]) -> None:
             ),
             **({} if values.tensorflow_only else timm_inference(values.network, images)),
         }
-
-        def ask(name: str, *, is_timed: bool) -> float | np.ndarray:
-            pipe.send((name, is_timed))
-            return pipe.recv()
-
-        def clock(name: str) -> float:
-            call = calls[name]
-            return seconds(call) if call else float(ask(name, is_timed=True))
-
         wanted = calls["keras.applications"]()
-        difference = np.abs(ask("ours", is_timed=False) - wanted).max()
-        rounding = np.abs(ask("ours, bf16", is_timed=False) - wanted).max()
+        difference, rounding = (np.abs(ask(of) - wanted).max() for of in ("ours", "ours, bf16"))
         deviation = f"{wanted.std():.3f} deviation"
         print(f"logits of {deviation} agree to {difference:.1e}, bf16: {rounding:.1e}")
         if not difference < TOLERANCE:
             raise SystemExit(f"they must agree to {TOLERANCE}")
-        times = in_turns({name: name for name in calls}, rounds=values.rounds, clock=clock)
+        times = in_turns(calls, rounds=values.rounds)
     header = ["inference", *HEADER, *BF16_HEADER]
     lines = rows(times, images=values.batch, ours=("ours", "ours, bf16"))
     print(table(header, lines))

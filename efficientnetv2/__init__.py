@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from hparams.models import MODELS
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["for_inference", "get_model", "list_models", "set_inference_threads"]
 __version__ = "0.1.0"
+_HOMES = {
+    "for_inference": "efficientnetv2.model.folding",
+    "get_model": "efficientnetv2.model.factory",
+    "set_inference_threads": "efficientnetv2.model.parts",
+}
 
 
 def list_models() -> list[str]:
@@ -28,16 +34,6 @@ def list_models() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "get_model":
-        from efficientnetv2.model.factory import get_model
-
-        return get_model
-    if name == "for_inference":
-        from efficientnetv2.model.folding import for_inference
-
-        return for_inference
-    if name == "set_inference_threads":
-        from efficientnetv2.model.parts import set_inference_threads
-
-        return set_inference_threads
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'efficientnetv2' has no attribute '{name}'")

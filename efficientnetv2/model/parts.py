@@ -1,4 +1,4 @@
-"""A network on a CPU that runs the parts of a batch side by side, one core each.
+"""A functional model in; the same, run on a CPU by parts of a batch side by side, out.
 
 An operation on all cores ends with the slowest of them, and a network has hundreds of operations
 to wait for. With one thread an operation nothing waits, and each core keeps its part in its cache.
