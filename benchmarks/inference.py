@@ -1,26 +1,24 @@
 """Times inference, ours beside keras.applications and timm; out: a table and a CSV.
 
-``python -m benchmarks.inference --network=b0 --size=192 --batch=16`` (a minute on two cores). Ours
-is ``for_inference`` in a ``tf.function``, in a process of its own after ``set_inference_threads``:
-threads are settled once a process, and the others run as they are installed. Keras's runs in a
-``tf.function`` too, and by ``predict``. All have the same weights, and their logits must agree to
-1e-4.
+``python -m benchmarks.inference --network=b0 --size=192 --batch=16`` (a minute on two cores). All
+take turns, each in a process of its own. Ours is ``for_inference`` in a ``tf.function``, after
+``set_inference_threads``; the others run with the threads that they are installed with. Keras's
+runs in a ``tf.function`` too, and by ``predict``. All have the same weights, and their logits must
+agree to 1e-4.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from tensorflow import keras
 
-from benchmarks.measuring import BF16_HEADER, HEADER, in_turns, rows, write
-from benchmarks.rivals import NETWORKS, keras_network, timm_inference
+from benchmarks.contest import Make, contest, times_of
+from benchmarks.measuring import BF16_HEADER, HEADER, KERAS, rows, write
+from benchmarks.rivals import NETWORKS, Call, keras_network, timm_inference, timm_settings
 from benchmarks.train_step import batch, define_flags
 from efficientnetv2 import for_inference, get_model, set_inference_threads
 from efficientnetv2.report.tables import table
@@ -28,7 +26,7 @@ from efficientnetv2.report.tables import table
 TOLERANCE = 1e-4
 
 
-def traced(model: keras.Model, images: np.ndarray) -> Callable[[], np.ndarray]:
+def traced(model: keras.Model, images: np.ndarray) -> Call:
     """Returns a function that runs the model on a batch."""
     run = tf.function(lambda values: model(values, training=False), autograph=False)
     inputs = tf.constant(images)
@@ -53,64 +51,57 @@ def networks(network: str, images: np.ndarray) -> tuple[keras.Model, keras.Model
     return own, theirs
 
 
-def _work(pipe: Connection, network: str, size: int, count: int) -> None:
-    """Answers the name of a call with its logits, until it gets none."""
-    set_inference_threads()
-    images, _ = batch(size, count)
+def ours(
+    network: str, images: np.ndarray, *, precision: str = "float32", in_parts: bool = True
+) -> Call:
+    """Returns our inference, with threads as it wants them or as they are."""
+    if in_parts:
+        set_inference_threads()
     own, _ = networks(network, images)
-    calls = {
-        "ours": traced(for_inference(own), images),
-        "ours, bf16": traced(for_inference(own, precision="bfloat16"), images),
-    }
-    while name := pipe.recv():
-        pipe.send(calls[name]())
+    return traced(for_inference(own, precision=precision), images)
 
 
-@contextmanager
-def _worker(*arguments: object) -> Iterator[Callable[[str], np.ndarray]]:
-    """Yields a function that has a process of its own run a call, by its name."""
-    context = multiprocessing.get_context("spawn")  # TensorFlow's threads do not live on in a fork
-    pipe, other = context.Pipe()
-    process = context.Process(target=_work, args=(other, *arguments), daemon=True)
-    process.start()
-    other.close()  # or a worker that died would be waited for
+def stock(network: str, images: np.ndarray) -> Call:
+    """Returns the inference of our network as it is saved."""
+    return traced(networks(network, images)[0], images)
 
-    def ask(name: str) -> np.ndarray:
-        pipe.send(name)
-        return pipe.recv()
 
-    try:
-        yield ask
-    finally:
-        pipe.send(None)
-        process.join()
+def theirs(network: str, images: np.ndarray) -> Call:
+    """Returns the inference of Keras's network."""
+    return traced(networks(network, images)[1], images)
+
+
+def predicted(network: str, images: np.ndarray) -> Call:
+    """Returns the same by ``predict``."""
+    model = networks(network, images)[1]
+    return lambda: model.predict(images, batch_size=len(images), verbose=0)
 
 
 def main(argv: list[str]) -> None:
     """Runs the benchmark."""
     del argv
     values = flags.FLAGS
-    images, _ = batch(values.size, values.batch)
-    with _worker(values.network, values.size, values.batch) as ask:
-        own, theirs = networks(values.network, images)
-        calls = {
-            "ours": lambda: ask("ours"),
-            "ours, bf16": lambda: ask("ours, bf16"),
-            "ours, threads as they are": traced(for_inference(own), images),
-            "ours, stock layers": traced(own, images),
-            "keras.applications": traced(theirs, images),
-            "keras.applications, predict": lambda: theirs.predict(
-                images, batch_size=values.batch, verbose=0
-            ),
-            **({} if values.tensorflow_only else timm_inference(values.network, images)),
-        }
-        wanted = calls["keras.applications"]()
-        difference, rounding = (np.abs(ask(of) - wanted).max() for of in ("ours", "ours, bf16"))
-        deviation = f"{wanted.std():.3f} deviation"
-        print(f"logits of {deviation} agree to {difference:.1e}, bf16: {rounding:.1e}")
-        if not difference < TOLERANCE:
-            raise SystemExit(f"they must agree to {TOLERANCE}")
-        times = in_turns(calls, rounds=values.rounds)
+    arguments = values.network, batch(values.size, values.batch)[0]
+    makes: dict[str, Make] = {
+        "ours": partial(ours, *arguments),
+        "ours, bf16": partial(ours, *arguments, precision="bfloat16"),
+        "ours, threads as they are": partial(ours, *arguments, in_parts=False),
+        "ours, stock layers": partial(stock, *arguments),
+        KERAS: partial(theirs, *arguments),
+        f"{KERAS}, predict": partial(predicted, *arguments),
+    }
+    for setting in () if values.tensorflow_only else timm_settings():
+        makes[setting] = partial(timm_inference, *arguments, setting=setting)
+    with contest(makes) as contestants:
+        times = times_of(contestants, rounds=values.rounds)
+        wanted, found, rounded = (
+            contestants[name].result() for name in (KERAS, "ours", "ours, bf16")
+        )
+    difference, rounding = np.abs(found - wanted).max(), np.abs(rounded - wanted).max()
+    deviation = f"{wanted.std():.3f} deviation"
+    print(f"logits of {deviation} agree to {difference:.1e}, bf16: {rounding:.1e}")
+    if not difference < TOLERANCE:
+        raise SystemExit(f"they must agree to {TOLERANCE}")
     header = ["inference", *HEADER, *BF16_HEADER]
     lines = rows(times, images=values.batch, ours=("ours", "ours, bf16"))
     print(table(header, lines))

@@ -18,6 +18,7 @@ from typing import Any
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 ROUNDS = 9
+KERAS = "keras.applications"
 HEADER = ["first call s", "median s", "images/s", "ours is x times as fast", "from", "to"]
 BF16_HEADER = ["bf16 is x times as fast", "from", "to"]
 

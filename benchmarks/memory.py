@@ -12,38 +12,37 @@ import multiprocessing
 import pathlib
 import resource
 import tempfile
+from functools import partial
 
 import psutil
 from absl import app, flags
 
 from benchmarks.input_pipeline import our_stream
-from benchmarks.measuring import write
+from benchmarks.measuring import KERAS, write
 from benchmarks.photos import make_photos
-from benchmarks.rivals import keras_training, timm_training
+from benchmarks.rivals import keras_training, timm_settings, timm_training
 from benchmarks.train_step import batch, define_flags, ours
 from efficientnetv2.report.tables import table
 
 STEPS = 4
 _MIB = 2**20
 CONTESTANTS = {
-    "ours": lambda *arguments: {"ours": ours(*arguments)},
-    "keras.applications": keras_training,
-    "timm fp32": lambda *arguments: _timm(arguments, "timm fp32"),
-    "timm bf16": lambda *arguments: _timm(arguments, "timm bf16"),
+    "ours": ours,
+    KERAS: keras_training,
+    **{
+        setting: partial(timm_training, setting=setting)
+        for setting in timm_settings()
+        if not setting.endswith("channels_last")
+    },
 }
 
 
-def _timm(arguments: tuple, name: str) -> dict:
-    return {key: call for key, call in timm_training(*arguments).items() if key == name}
-
-
-def peak_mib(name: str, network: str, size: int, count: int) -> float | None:
+def peak_mib(name: str, network: str, size: int, count: int) -> float:
     """Returns the most memory that this process held, after some steps of one contestant."""
-    calls = CONTESTANTS[name](network, *batch(size, count))
+    call = CONTESTANTS[name](network, *batch(size, count))
     for _ in range(STEPS):
-        for call in calls.values():
-            call()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if calls else None
+        call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def of_training(values: flags.FlagValues) -> list[list[str]]:
@@ -53,8 +52,7 @@ def of_training(values: flags.FlagValues) -> list[list[str]]:
         with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
             arguments = name, values.network, values.size, values.batch
             peak = pool.submit(peak_mib, *arguments).result()
-        if peak is not None:
-            rows.append([f"training step, {name}", f"{peak:.0f}"])
+        rows.append([f"training step, {name}", f"{peak:.0f}"])
     return rows
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ NETWORKS = {
     "s": ("efficientnetv2-s", "EfficientNetV2S", "tf_efficientnetv2_s"),
     "m": ("efficientnetv2-m", "EfficientNetV2M", "tf_efficientnetv2_m"),
 }
-Calls = Mapping[str, Callable[[], Any]]
+Call = Callable[[], Any]
 # Name: (bfloat16 products, channels last in memory).
 TORCH_SETTINGS = {
     "timm fp32": (False, False),
@@ -52,63 +52,55 @@ def keras_compiled(network: str, shape: Sequence[int | None]) -> keras.Model:
     return model
 
 
-def keras_training(network: str, images: np.ndarray, targets: np.ndarray) -> Calls:
+def keras_training(network: str, images: np.ndarray, targets: np.ndarray) -> Call:
     """Returns one step by ``train_on_batch``."""
     model = keras_compiled(network, images.shape[1:])
-    return {"keras.applications": lambda: model.train_on_batch(images, targets)}
+    return lambda: model.train_on_batch(images, targets)
 
 
-def has_timm() -> bool:
-    """Whether torch and timm are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("torch", "timm"))
+def timm_settings() -> Sequence[str]:
+    """Returns the names of timm's settings; none where torch and timm are not installed."""
+    found = all(importlib.util.find_spec(name) is not None for name in ("torch", "timm"))
+    return tuple(TORCH_SETTINGS) if found else ()
 
 
-def timm_training(network: str, images: np.ndarray, targets: np.ndarray) -> Calls:
-    """Returns one step of timm's network in each setting; nothing where timm is not installed."""
-    if not has_timm():
-        return {}
+def timm_training(network: str, images: np.ndarray, targets: np.ndarray, *, setting: str) -> Call:
+    """Returns one step of timm's network in one of ``timm_settings``."""
     import torch
 
+    is_bf16, is_last = TORCH_SETTINGS[setting]
     labels = torch.tensor(targets)
+    model, inputs = _torch_network(network, images, is_last=is_last, drop_path_rate=0.2)
+    model.train()
+    optimizer = torch.optim.RMSprop(
+        model.parameters(), lr=0.001, alpha=0.9, momentum=0.9, eps=1e-3, foreach=True
+    )
 
-    def step_of(is_bf16: bool, is_last: bool) -> Callable[[], float]:
-        model, inputs = _torch_network(network, images, is_last=is_last, drop_path_rate=0.2)
-        model.train()
-        optimizer = torch.optim.RMSprop(
-            model.parameters(), lr=0.001, alpha=0.9, momentum=0.9, eps=1e-3, foreach=True
-        )
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+            logits = model(inputs)
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=0.1)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
 
-        def step() -> float:
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
-                logits = model(inputs)
-            loss = torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=0.1)
-            loss.backward()
-            optimizer.step()
-            return loss.item()
-
-        return step
-
-    return {name: step_of(*setting) for name, setting in TORCH_SETTINGS.items()}
+    return step
 
 
-def timm_inference(network: str, images: np.ndarray) -> Calls:
-    """Returns one inference of timm's network in each setting."""
-    if not has_timm():
-        return {}
+def timm_inference(network: str, images: np.ndarray, *, setting: str) -> Call:
+    """Returns one inference of timm's network in one of ``timm_settings``."""
     import torch
 
-    def call_of(is_bf16: bool, is_last: bool) -> Callable[[], np.ndarray]:
-        model, inputs = _torch_network(network, images, is_last=is_last)
-        model.eval()
+    is_bf16, is_last = TORCH_SETTINGS[setting]
+    model, inputs = _torch_network(network, images, is_last=is_last)
+    model.eval()
 
-        def call() -> np.ndarray:
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
-                return model(inputs).float().numpy()
+    def call() -> np.ndarray:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+            return model(inputs).float().numpy()
 
-        return call
-
-    return {name: call_of(*setting) for name, setting in TORCH_SETTINGS.items()}
+    return call
 
 
 def _torch_network(

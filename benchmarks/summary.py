@@ -13,9 +13,10 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+from benchmarks.measuring import KERAS
+
 _NAME = re.compile(r"(train_step|inference)-(\w+)-(\d+)px-batch(\d+)-(.+)\.csv")
 _KINDS = {"train_step": "training", "inference": "inference"}
-KERAS = "keras.applications"
 Ratio = tuple[float, ...]  # median, smallest, largest
 
 

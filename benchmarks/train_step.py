@@ -1,14 +1,15 @@
 """Times one training step, ours beside keras.applications and timm; out: a table and a CSV.
 
 ``python -m benchmarks.train_step --network=b0 --size=192 --batch=16`` (two minutes on two cores).
-All train the same network with RMSProp and momentum, in turns; ours also keeps its moving average
-and the L2 term.
+All train the same network with RMSProp and momentum, in turns, each in a process of its own; ours
+also keeps its moving average and the L2 term.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -17,8 +18,9 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow import keras
 
-from benchmarks.measuring import BF16_HEADER, HEADER, in_turns, rows, write
-from benchmarks.rivals import NETWORKS, keras_training, timm_training
+from benchmarks.contest import contest, times_of
+from benchmarks.measuring import BF16_HEADER, HEADER, KERAS, rows, write
+from benchmarks.rivals import NETWORKS, keras_training, timm_settings, timm_training
 from efficientnetv2.model import layers
 from efficientnetv2.report.tables import table
 from efficientnetv2.train.learner import build_learner
@@ -44,6 +46,7 @@ def ours(
     network: str, images: np.ndarray, targets: np.ndarray, **settings: Any
 ) -> Callable[[], dict[str, float]]:
     """Returns a function that runs one step of our training."""
+    keras.utils.set_random_seed(0)
     trainer = our_trainer(network, len(images), **settings)
     trainer.set_input(tf.data.Dataset.from_tensors((images, targets)).repeat())
     return lambda: trainer.train(1)
@@ -66,16 +69,17 @@ def main(argv: list[str]) -> None:
     """Runs the benchmark."""
     del argv
     values = flags.FLAGS
-    keras.utils.set_random_seed(0)
     arguments = (values.network, *batch(values.size, values.batch))
-    calls = {
-        "ours": ours(*arguments),
-        "ours, bf16": ours(*arguments, **{"train.precision": "bfloat16"}),
-        "ours, stock kernels": plain(*arguments),
-        **keras_training(*arguments),
-        **({} if values.tensorflow_only else timm_training(*arguments)),
+    makes = {
+        "ours": partial(ours, *arguments),
+        "ours, bf16": partial(ours, *arguments, **{"train.precision": "bfloat16"}),
+        "ours, stock kernels": partial(plain, *arguments),
+        KERAS: partial(keras_training, *arguments),
     }
-    times = in_turns(calls, rounds=values.rounds)
+    for setting in () if values.tensorflow_only else timm_settings():
+        makes[setting] = partial(timm_training, *arguments, setting=setting)
+    with contest(makes) as contestants:
+        times = times_of(contestants, rounds=values.rounds)
     header = ["training step", *HEADER, *BF16_HEADER]
     lines = rows(times, images=values.batch, ours=("ours", "ours, bf16"))
     print(table(header, lines))
@@ -87,7 +91,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("network", "b0", sorted(NETWORKS), "EfficientNetV2")
     flags.DEFINE_integer("size", 192, "pixels")
     flags.DEFINE_integer("batch", 16, "images a call")
-    flags.DEFINE_integer("rounds", 9, "timed calls of each, in turns", lower_bound=7)
+    flags.DEFINE_integer("rounds", 9, "turns of each", lower_bound=7)
     flags.DEFINE_bool("tensorflow_only", False, "leave timm out")
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import os
 import pathlib
+from functools import partial
 
 import matplotlib.image
 import pytest
 
+from benchmarks.contest import contest, times_of
 from benchmarks.measuring import BF16_HEADER, HEADER, Times, in_turns, ratio, rows
 from benchmarks.summary import draw, read, summarise
 
@@ -32,6 +35,22 @@ def test_calls_take_turns_and_the_first_ones_do_not_count() -> None:
     times = in_turns({"a": "a", "b": "b"}, rounds=3, warm_up=1, clock=clock)
     assert "".join(seen) == "ab" * 5
     assert times == {"a": Times(1.0, [5.0, 7.0, 9.0]), "b": Times(2.0, [6.0, 8.0, 10.0])}
+
+
+def test_contestants_run_in_processes_of_their_own_and_one_that_dies_is_named() -> None:
+    makes = {
+        "five": partial(partial, pow, 2, 5),
+        "own": partial(partial, os.getpid),
+        "bad": partial(partial, os._exit, 1),
+    }
+    with contest(makes) as contestants:
+        assert contestants["five"].result() == 32
+        assert contestants["own"].result() != os.getpid()
+        good = {name: contestants[name] for name in ("five", "own")}
+        times = times_of(good, rounds=2)
+        assert all(len(of.rounds) == 2 and min(of.rounds) >= 0 for of in times.values())
+        with pytest.raises(SystemExit, match="'bad' ended"):
+            contestants["bad"].result()
 
 
 def test_the_summary_takes_the_best_setting_of_timm_in_each_precision(
