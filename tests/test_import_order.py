@@ -63,6 +63,7 @@ ORDER = [
     "efficientnetv2.data.evaluation",
     "efficientnetv2.data",
     "efficientnetv2.model.kernels",
+    "efficientnetv2.model.normalization",
     "efficientnetv2.model.layers",
     "efficientnetv2.model.blocks",
     "efficientnetv2.model.network",

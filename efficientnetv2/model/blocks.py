@@ -62,7 +62,8 @@ def conv_bn(
     Returns:
       ``[B, H/strides, W/strides, filters]``, sizes rounded up.
     """
-    x = style.layer_set.convolution(
+    kinds = style.layer_set
+    x = (kinds.activated_convolution if names[2] else kinds.convolution)(
         filters,
         kernel_size,
         strides=strides,
@@ -95,18 +96,20 @@ def _depthwise_bn(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str
         depthwise_initializer=conv_initializer(),
         name=f"{name}_{style.depthwise_name}",
     )(x)
-    return _bn_act(x, style, bn_name=f"{name}_bn", act_name=f"{name}_activation")
+    return _bn_act(x, style, bn_name=f"{name}_bn", act_name=None)
 
 
-def squeeze_excite(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str) -> tf.Tensor:
-    """Scales each channel by a number in 0..1 made from all channels' means (MnasNet's form).
+def _activate_and_excite(
+    x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str, act_name: str | None
+) -> tf.Tensor:
+    """The activation, if it has a name, and squeeze-and-excitation, if the block has it.
 
-    The inner width is a share of the BLOCK's input channels, not of the expanded ones.
+    This scales each channel by a number in 0..1 made from all channels' means (MnasNet's form). The
+    inner width is a share of the BLOCK's input channels, not of the expanded ones.
     """
     if spec.se_ratio is None:
-        return x
+        return style.layer_set.activation(style.act_fn, act_name)(x) if act_name else x
     filters = x.shape[style.channel_axis]
-    shape = (1, 1, filters) if style.data_format == "channels_last" else (filters, 1, 1)
 
     def conv(width: int, activation: str, *, suffix: str) -> keras.layers.Layer:
         return style.layer_set.convolution(
@@ -119,10 +122,13 @@ def squeeze_excite(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: st
             name=f"{name}_{suffix}",
         )
 
-    squeeze = keras.layers.GlobalAveragePooling2D(
-        data_format=style.data_format, name=f"{name}_se_squeeze"
-    )(x)
-    scale = keras.layers.Reshape(shape, name=f"{name}_se_reshape")(squeeze)
+    x, scale = style.layer_set.activation_and_mean(
+        x,
+        style.act_fn,
+        act_name=act_name,
+        name=f"{name}_se",
+        data_format=style.data_format,
+    )
     scale = conv(squeezed_filters(spec), style.act_fn, suffix="se_reduce")(scale)
     scale = conv(filters, "sigmoid", suffix="se_expand")(scale)
     return keras.layers.Multiply(name=f"{name}_se_excite")([x, scale])
@@ -134,7 +140,7 @@ def _mbconv_path(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str)
         width = spec.input_filters * spec.expand_ratio
         x = conv_bn(x, style, filters=width, kernel_size=1, names=names)
     x = _depthwise_bn(x, style, spec=spec, name=name)
-    x = squeeze_excite(x, style, spec=spec, name=name)
+    x = _activate_and_excite(x, style, spec=spec, name=name, act_name=f"{name}_activation")
     project_names = (f"{name}_project_conv", f"{name}_project_bn", None)
     return conv_bn(x, style, filters=spec.output_filters, kernel_size=1, names=project_names)
 
@@ -155,7 +161,7 @@ def _fused_mbconv_path(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name
     else:
         # Without an expansion the projection is the spatial convolution, and has the activation.
         act_name = f"{name}_project_activation"
-    x = squeeze_excite(x, style, spec=spec, name=name)
+    x = _activate_and_excite(x, style, spec=spec, name=name, act_name=None)
     return conv_bn(
         x,
         style,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 from tensorflow import keras
@@ -22,8 +23,35 @@ def is_cpu_alone() -> bool:
 
 @tf.function(jit_compile=True, autograph=False)
 def _silu_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-    gate = tf.sigmoid(x)
-    return upstream * gate * (1.0 + x * (1.0 - gate))
+    return _narrowed(tf.cast(upstream, tf.float32) * _silu_slope(x), x.dtype)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _silu_and_mean_gradient(x: tf.Tensor, upstream: tf.Tensor, of_mean: tf.Tensor) -> tf.Tensor:
+    share = tf.cast(of_mean, tf.float32) / tf.cast(tf.shape(x)[1], tf.float32)
+    upstream = tf.cast(upstream, tf.float32) + share[:, tf.newaxis]
+    return _narrowed(upstream * _silu_slope(x), x.dtype)
+
+
+def _silu_slope(x: tf.Tensor) -> tf.Tensor:
+    values = tf.cast(x, tf.float32)
+    gate = tf.sigmoid(values)
+    return gate * (1.0 + values * (1.0 - gate))
+
+
+def _narrowed(values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Rounds float32 to the nearest; to bfloat16 by whole numbers.
+
+    XLA's cast to bfloat16 takes longer on a CPU than all else in a loop, this a tenth of it. An
+    infinity stays one, and so does what processors give for no number.
+    """
+    if dtype != tf.bfloat16:
+        return tf.cast(values, dtype)
+    half, last, sixteen = (tf.constant(value, tf.uint32) for value in (0x7FFF, 1, 16))
+    bits = tf.bitcast(values, tf.uint32)
+    is_odd = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, sixteen), last)
+    upper = tf.bitwise.right_shift(bits + half + is_odd, sixteen)
+    return tf.bitcast(tf.cast(upper, tf.uint16), tf.bfloat16)
 
 
 @functools.cache
@@ -47,8 +75,34 @@ def silu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     return tf.nn.silu(x), gradient
 
 
+@tf.custom_gradient
+def silu_and_mean(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable]:
+    """``silu`` of ``[B, H, W, C]`` and its mean ``[B, 1, 1, C]``, with one gradient for both.
+
+    The mean's own gradient would be spread over the images first, divided, and added: three more
+    passes over memory. Compiled once for each size.
+    """
+
+    def gradient(upstream: tf.Tensor, of_mean: tf.Tensor) -> tf.Tensor:
+        shape = tf.shape(x)
+        by_pixel = [shape[0], shape[1] * shape[2], shape[3]]
+        found = _silu_and_mean_gradient(
+            tf.reshape(x, by_pixel),
+            tf.reshape(upstream, by_pixel),
+            tf.reshape(of_mean, [shape[0], shape[3]]),
+        )
+        return tf.reshape(found, shape)
+
+    y = tf.nn.silu(x)
+    return (y, tf.reduce_mean(y, [1, 2], keepdims=True)), gradient
+
+
 class Silu(keras.layers.Layer):
-    """The activation ``silu``."""
+    """The activation ``silu``, in the type of its input."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, autocast=False)
+        _compile_quietly()
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Activates each number."""
@@ -59,12 +113,20 @@ class Silu(keras.layers.Layer):
         return input_shape
 
 
-def activation(function: str, name: str) -> keras.layers.Layer:
-    """Returns the layer of an activation: ``Silu``, or Keras's own for all else."""
-    if function != "silu":
-        return keras.layers.Activation(function, name=name)
-    _compile_quietly()
-    return Silu(name=name)
+class SiluAndMean(keras.layers.Layer):
+    """The activation and its mean, ``silu_and_mean``, in the type that the layer computes in."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+        _compile_quietly()
+
+    def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Activates each number, and takes the mean of each channel of each image."""
+        return silu_and_mean(inputs)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple[tuple, tuple]:
+        """The input's shape, and the same with one pixel."""
+        return input_shape, (input_shape[0], 1, 1, input_shape[3])
 
 
 class Convolution(keras.layers.Conv2D):
@@ -76,36 +138,57 @@ class Convolution(keras.layers.Conv2D):
         if not is_product or self.data_format != "channels_last":
             return super().call(inputs)
         matrix = tf.reshape(tf.convert_to_tensor(self.kernel), [-1, self.filters])
-        product = self.product(tf.reshape(inputs, [-1, inputs.shape[-1]]), matrix)
+        product = self.product(inputs, matrix)
         if self.use_bias:  # before the reshape: TensorFlow then adds it inside the product
             product = tf.nn.bias_add(product, tf.convert_to_tensor(self.bias))
         shape = tf.shape(inputs)
         product = tf.reshape(product, [shape[0], shape[1], shape[2], self.filters])
         return product if self.activation is None else self.activation(product)
 
-    def product(self, rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-        """Multiplies ``[P, C]`` by ``[C, N]``."""
-        return tf.matmul(rows, matrix)
+    def product(self, inputs: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+        """Multiplies the pixels of ``[B, H, W, C]`` by ``[C, N]``: ``[B H W, N]``."""
+        return tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), matrix)
 
 
 class Bfloat16Convolution(Convolution):
-    """The same of numbers rounded to bfloat16; float32 goes in and comes out.
+    """The same of numbers rounded to bfloat16; float32 comes out.
 
-    Processors that multiply bfloat16 do it about twice as fast, and nothing else: kept in 16 bits
-    between the layers, numbers only lose digits, and depthwise convolutions lose time as well.
+    Processors that multiply bfloat16 do it about twice as fast, and little else: depthwise
+    convolutions lose time in 16 bits. Squeeze-and-excitation, of one pixel an image, is not
+    rounded: its few products do not make up for the casts.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        # What is 16 bits already need not be widened first.
+        super().__init__(*arguments, autocast=False, **options)
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Convolves what is no matrix product."""
-        return _in_bfloat16(super().convolution_op, inputs, kernel)
+        return self.finished(super().convolution_op(*_in_bfloat16(inputs, kernel)))
 
-    def product(self, rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-        """Multiplies ``[P, C]`` by ``[C, N]``."""
-        return _in_bfloat16(super().product, rows, matrix)
+    def product(self, inputs: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+        """Multiplies the pixels of ``[B, H, W, C]`` by ``[C, N]``."""
+        if tuple(inputs.shape[1:3]) == (1, 1):
+            return super().product(inputs, matrix)
+        return self.finished(super().product(*_in_bfloat16(inputs, matrix)))
+
+    def finished(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Widens what was multiplied."""
+        return tf.cast(outputs, tf.float32)
 
 
-def _in_bfloat16(
-    function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], inputs: tf.Tensor, kernel: tf.Tensor
-) -> tf.Tensor:
-    rounded = (tf.cast(tf.convert_to_tensor(tensor), tf.bfloat16) for tensor in (inputs, kernel))
-    return tf.cast(function(*rounded), tf.float32)
+class NarrowConvolution(Bfloat16Convolution):
+    """A convolution before BatchNormalization and an activation, which stay in bfloat16 with it.
+
+    Both then move half the memory, and nothing is widened for them and rounded for the next
+    product. Where channels are no multiple of 16, the kernel of BatchNormalization takes several
+    times as long in bfloat16: these are widened.
+    """
+
+    def finished(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Leaves 16 bits where they gain."""
+        return super().finished(outputs) if self.filters % 16 else outputs
+
+
+def _in_bfloat16(*tensors: tf.Tensor) -> list[tf.Tensor]:
+    return [tf.cast(tf.convert_to_tensor(tensor), tf.bfloat16) for tensor in tensors]

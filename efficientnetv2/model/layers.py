@@ -20,8 +20,15 @@ from tensorflow import keras
 from efficientnetv2.model.kernels import (
     Bfloat16Convolution,
     Convolution,
-    activation,
+    NarrowConvolution,
+    Silu,
+    SiluAndMean,
     is_cpu_alone,
+)
+from efficientnetv2.model.normalization import (
+    FrozenBatchNormalization,
+    FusedBatchNormalization,
+    SyncBatchNormalization,
 )
 
 
@@ -40,8 +47,19 @@ def dense_initializer() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(1.0 / 3.0, mode="fan_out", distribution="uniform")
 
 
-def _stock_activation(function: str, name: str) -> keras.layers.Layer:
+def _activation(function: str, name: str) -> keras.layers.Layer:
     return keras.layers.Activation(function, name=name)
+
+
+def _activation_and_mean(
+    x: tf.Tensor, function: str, *, act_name: str | None, name: str, data_format: str
+) -> tuple[tf.Tensor, tf.Tensor]:
+    if act_name:
+        x = _activation(function, act_name)(x)
+    mean = keras.layers.GlobalAveragePooling2D(data_format, name=f"{name}_squeeze")(x)
+    is_last = data_format == "channels_last"
+    shape = (1, 1, mean.shape[-1]) if is_last else (mean.shape[-1], 1, 1)
+    return x, keras.layers.Reshape(shape, name=f"{name}_reshape")(mean)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +71,20 @@ class LayerSet:
       head_dropout: (rate, name) -> the dropout layer before the classifier, or None for none.
       block_dropout: (rate, name) -> stochastic depth: drops whole images of a batch.
       convolution: a class with the arguments of ``keras.layers.Conv2D``.
+      activated_convolution: the same, where BatchNormalization and an activation follow.
       activation: (function, name) -> the layer of an activation.
+      activation_and_mean: (x, function, ``act_name``, ``name``, ``data_format``) -> x, activated if
+        the activation has a name, and the mean of each channel of each image, ``[B, 1, 1, C]``
+        (``[B, C, 1, 1]`` if channels are first).
     """
 
     batch_normalization: Callable[..., keras.layers.Layer]
     head_dropout: Callable[[float, str], keras.layers.Layer | None]
     block_dropout: Callable[[float, str], keras.layers.Layer]
     convolution: Callable[..., keras.layers.Layer] = keras.layers.Conv2D
-    activation: Callable[[str, str], keras.layers.Layer] = _stock_activation
+    activated_convolution: Callable[..., keras.layers.Layer] = keras.layers.Conv2D
+    activation: Callable[[str, str], keras.layers.Layer] = _activation
+    activation_and_mean: Callable[..., tuple[tf.Tensor, tf.Tensor]] = _activation_and_mean
 
 
 _PER_IMAGE = (None, 1, 1, 1)
@@ -117,15 +141,34 @@ def training_layers(
     )
 
 
-_CPU_KERNELS: dict[str, Any] = {"convolution": Convolution, "activation": activation}
+def _silu_or_stock(function: str, name: str) -> keras.layers.Layer:
+    return Silu(name) if function == "silu" else _activation(function, name)
+
+
+def _silu_and_mean_or_stock(
+    x: tf.Tensor, function: str, *, act_name: str | None, name: str, data_format: str
+) -> tuple[tf.Tensor, tf.Tensor]:
+    if function == "silu" and act_name and data_format == "channels_last":
+        return SiluAndMean(act_name)(x)
+    return _activation_and_mean(x, function, act_name=act_name, name=name, data_format=data_format)
+
+
+_CPU_KERNELS: dict[str, Any] = {
+    "convolution": Convolution,
+    "activated_convolution": Convolution,
+    "activation": _silu_or_stock,
+    "activation_and_mean": _silu_and_mean_or_stock,
+}
+_BFLOAT16_KERNELS = {
+    "convolution": Bfloat16Convolution,
+    "activated_convolution": NarrowConvolution,
+}
 
 
 def _kernels(precision: str) -> dict[str, Any]:
     if not is_cpu_alone():
         return {}
-    if precision == "bfloat16":
-        return {**_CPU_KERNELS, "convolution": Bfloat16Convolution}
-    return _CPU_KERNELS
+    return {**_CPU_KERNELS, **(_BFLOAT16_KERNELS if precision == "bfloat16" else {})}
 
 
 def dtype_policy(precision: str) -> str:
@@ -192,92 +235,3 @@ class StepDropout(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         """Dropout keeps its input's shape."""
         return input_shape
-
-
-class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """BatchNormalization that trains through TensorFlow's fused kernel, by each replica's images.
-
-    Keras 3 computes the moments in ops of their own. The kernel also returns the UNBIASED variance,
-    so the moving variance follows that, as in Keras 2 and the official code (Keras 3: biased).
-
-    Each replica moves its own statistics; ``own_statistics`` are to be averaged after each step, or
-    what is saved, evaluated and resumed would be one replica's.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        # In mixed precision the kernel takes 16-bit images, and all else as it is, in float32.
-        super().__init__(autocast=False, **options)
-
-    def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
-        """Normalises ``[B, H, W, C]`` (or channels first) by the batch's own statistics."""
-        if not training or not self.trainable or len(inputs.shape) != 4:
-            return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs,
-            tf.convert_to_tensor(self.gamma),
-            tf.convert_to_tensor(self.beta),
-            epsilon=self.epsilon,
-            data_format="NHWC" if self.axis in (-1, 3) else "NCHW",
-            is_training=True,
-        )
-        self.move(mean, variance)
-        return outputs
-
-    def move(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        """Takes the moving statistics one step towards a batch's, ``[C]`` each."""
-        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
-
-
-class SyncBatchNormalization(FusedBatchNormalization):
-    """BatchNormalization by the moments of all replicas' images, which must be as many in each.
-
-    The gradient is that of one device with the whole batch. One all-reduce a direction and layer
-    carries both moments, as in arXiv 1711.07240, section 3.3; with one replica it is the fused
-    kernel.
-    """
-
-    def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
-        """Normalises ``[B, H, W, C]`` (or channels first) by the global batch's statistics."""
-        context = tf.distribute.get_replica_context()
-        replicas = context.num_replicas_in_sync if context else 1
-        if not training or not self.trainable or len(inputs.shape) != 4 or replicas == 1:
-            return super().call(inputs, training=training, mask=mask)
-        channel = self.axis % 4
-        axes = [axis for axis in range(4) if axis != channel]
-        shape = [-1 if axis == channel else 1 for axis in range(4)]
-        values = tf.cast(inputs, tf.float32)
-        mean, variance = tf.nn.moments(values, axes)
-        # The variance is about the mean of all: E[v + (m - a)^2] - (E[m] - a)^2 for any a. Near the
-        # mean, a leaves no digits to cancel.
-        about = tf.stop_gradient(tf.convert_to_tensor(self.moving_mean))
-        both = tf.stack([mean - about, variance + (mean - about) ** 2])
-        offset, square = tf.unstack(context.all_reduce(tf.distribute.ReduceOp.MEAN, both))
-        mean, variance = offset + about, square - offset**2
-        outputs = tf.nn.batch_normalization(
-            values,
-            *(tf.reshape(v, shape) for v in (mean, variance, self.beta.value, self.gamma.value)),
-            variance_epsilon=self.epsilon,
-        )
-        count = tf.cast(tf.size(values) / tf.shape(values)[channel], tf.float32) * replicas
-        self.move(mean, variance * count / tf.maximum(count - 1.0, 1.0))
-        return tf.cast(outputs, inputs.dtype)
-
-
-class FrozenBatchNormalization(keras.layers.BatchNormalization):
-    """BatchNormalization by the moving statistics, in training too; they stay as they are."""
-
-    def call(self, inputs: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
-        """Normalises as in inference."""
-        del training
-        return super().call(inputs, training=False, mask=mask)
-
-
-def own_statistics(model: keras.Model) -> list[tf.Variable]:
-    """Returns the moving statistics in which replicas differ after a step."""
-    return [
-        variable.value
-        for layer in model.layers
-        if type(layer) is FusedBatchNormalization
-        for variable in (layer.moving_mean, layer.moving_variance)
-    ]

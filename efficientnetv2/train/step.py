@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.data.settings import SettingsSchedule, StepSettings
-from efficientnetv2.model.layers import own_statistics
+from efficientnetv2.model.normalization import own_statistics
 from efficientnetv2.train.learner import Learner
 from hparams.resolve import Config
 

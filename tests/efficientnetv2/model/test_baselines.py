@@ -13,11 +13,11 @@ from tensorflow import keras
 from efficientnetv2 import get_model
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.layers import (
-    FusedBatchNormalization,
     StepDropout,
     TrainingState,
     training_layers,
 )
+from efficientnetv2.model.normalization import FusedBatchNormalization
 from hparams import ConfigError, resolve
 
 CLASSES = 7

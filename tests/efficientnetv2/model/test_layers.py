@@ -10,13 +10,13 @@ from tensorflow import keras
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.layers import (
     STOCK_LAYERS,
-    FusedBatchNormalization,
     StepDropout,
     TrainingState,
     conv_initializer,
     dense_initializer,
     training_layers,
 )
+from efficientnetv2.model.normalization import FusedBatchNormalization
 from hparams.resolve import Config, resolve
 
 TINY = {

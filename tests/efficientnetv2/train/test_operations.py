@@ -10,7 +10,14 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model.factory import build_model
-from efficientnetv2.model.kernels import Bfloat16Convolution, Convolution, silu
+from efficientnetv2.model.kernels import (
+    Bfloat16Convolution,
+    Convolution,
+    NarrowConvolution,
+    _narrowed,
+    silu,
+    silu_and_mean,
+)
 from efficientnetv2.model.layers import STOCK_LAYERS
 from efficientnetv2.train.learner import Learner, build_learner
 from efficientnetv2.train.schedules import build_learning_rate
@@ -97,8 +104,10 @@ def test_convolutions_of_one_pixel_are_products(learner_and_trainer, operations)
     assert operations["MatMul"] == 3 * (len(kernels) - spatial + 1)
 
 
-def test_no_layout_is_changed(operations) -> None:
+def test_no_layout_is_changed_and_no_gradient_is_spread_over_the_pixels(operations) -> None:
     assert operations["Transpose"] == 0
+    # Of the losses of a batch, and of the pool before the classifier.
+    assert operations["Tile"] + operations["BroadcastTo"] == 2
     assert operations["Conv2D"] > 0  # or there would be nothing to transpose
 
 
@@ -165,6 +174,43 @@ def test_the_activation_and_its_gradient_are_silu(dtype: tf.DType, seed: int) ->
     np.testing.assert_allclose(gradients[0], gradients[1], atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float16, tf.bfloat16])
+def test_the_activation_with_its_mean_has_the_gradient_of_both(dtype: tf.DType, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = tf.cast(rng.normal(0, 2, size=(2, 3, 5, 7)), dtype)
+    weights = tf.constant(rng.normal(size=(2, 1, 1, 7)), tf.float32)
+
+    def apart(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        y = x * tf.sigmoid(x)
+        return y, tf.reduce_mean(y, [1, 2], keepdims=True)
+
+    found = []
+    for function in (silu_and_mean, apart):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y, mean = (tf.cast(part, tf.float32) for part in function(x))
+            total = tf.reduce_sum(y * tf.sin(mean * weights))
+        found.append([y, mean, tf.cast(tape.gradient(total, x), tf.float32)])
+    tolerance = {tf.float32: 1e-6, tf.float16: 0.01, tf.bfloat16: 0.05}[dtype]
+    for ours, theirs in zip(*found):
+        np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=tolerance)
+
+
+def test_whole_numbers_round_to_bfloat16_as_a_cast_does(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bits = rng.integers(0, 2**32, 100_000, dtype=np.uint32)
+    ties = (bits & 0xFFFF0000) | 0x8000  # halfway: to the even one
+    values = np.concatenate([bits, ties]).view(np.float32)
+    values = np.concatenate([values[~np.isnan(values)], [np.inf, -np.inf, 0.0, -0.0, 3.4e38]])
+    values = tf.constant(values, tf.float32)
+    compiled = tf.function(lambda x: _narrowed(x, tf.bfloat16), jit_compile=True)
+    wanted = tf.bitcast(tf.cast(values, tf.bfloat16), tf.uint16)
+    np.testing.assert_array_equal(tf.bitcast(compiled(values), tf.uint16), wanted)
+    with np.errstate(invalid="ignore"):
+        no_numbers = tf.constant(np.array([np.inf, -np.inf], np.float32) * np.float32(0))
+    assert np.isnan(tf.cast(compiled(no_numbers), tf.float32)).all()
+
+
 @pytest.mark.parametrize("options", [{}, {"use_bias": False}, {"strides": 2}, {"groups": 2}])
 def test_a_convolution_of_one_pixel_is_keras_conv2d(options: dict, seed: int) -> None:
     x = np.random.default_rng(seed).normal(size=(2, 5, 3, 4)).astype(np.float32)
@@ -185,11 +231,35 @@ def test_bfloat16_rounds_what_a_convolution_multiplies_and_nothing_else(
     ours, stock = Bfloat16Convolution(6, **settings), keras.layers.Conv2D(6, **settings)
     ours.build(x.shape)
     stock.build(x.shape)
-
-    def rounded(values: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
-
     stock.set_weights([rounded(ours.kernel), ours.bias])
     assert ours(x).dtype == tf.float32
     wanted = stock(rounded(x)) - 1  # the bias is added in float32
     np.testing.assert_array_equal(ours(x), rounded(wanted) + 1)
+
+
+def rounded(values: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+
+
+def test_bfloat16_does_not_round_squeeze_and_excitation(seed: int) -> None:
+    x = tf.constant(np.random.default_rng(seed).normal(size=(2, 1, 1, 4)), tf.float32)
+    ours, plain = Bfloat16Convolution(6, 1), Convolution(6, 1)
+    for layer in (ours, plain):
+        layer.build(x.shape)
+    plain.set_weights(ours.get_weights())
+    np.testing.assert_array_equal(ours(x), plain(x))
+
+
+@pytest.mark.parametrize(("filters", "dtype"), [(16, tf.bfloat16), (24, tf.float32)])
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_what_is_normalised_and_activated_stays_narrow_where_that_gains(
+    filters: int, dtype: tf.DType, kernel_size: int, seed: int
+) -> None:
+    x = tf.constant(np.random.default_rng(seed).normal(size=(2, 5, 3, 4)), tf.float32)
+    narrow = NarrowConvolution(filters, kernel_size, use_bias=False)
+    wide = Bfloat16Convolution(filters, kernel_size, use_bias=False)
+    for layer in (narrow, wide):
+        layer.build(x.shape)
+    wide.set_weights(narrow.get_weights())
+    assert narrow(x).dtype == dtype
+    np.testing.assert_array_equal(tf.cast(narrow(x), tf.float32), wide(x))

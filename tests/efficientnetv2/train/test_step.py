@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model import layers
-from efficientnetv2.model.kernels import Bfloat16Convolution
+from efficientnetv2.model.kernels import NarrowConvolution
 from efficientnetv2.train.learner import Learner, build_learner, named_weights
 from efficientnetv2.train.schedules import build_learning_rate
 from efficientnetv2.train.sizes import staged
@@ -160,7 +160,7 @@ def test_16_bit_steps_keep_float32_weights_and_come_near(
     assert {v.dtype for v in learner.model.weights} == {"float32"}
     stem = learner.model.get_layer("stem_conv")
     if precision == "bfloat16" and on_cpu:  # products alone are of 16 bits
-        assert (type(stem), stem.compute_dtype) == (Bfloat16Convolution, "float32")
+        assert (type(stem), stem.compute_dtype) == (NarrowConvolution, "float32")
     else:
         assert stem.compute_dtype == precision
     assert learner.model.get_layer("predictions").compute_dtype == "float32"
