@@ -161,7 +161,7 @@ KEYS: dict[str, Key] = {
         "float32",
         str,
         "of the network's arithmetic; weights are float32; float16 scales the loss as it goes; "
-        "bfloat16 on a CPU is for the products of convolutions alone",
+        "bfloat16 on a CPU is for convolutions, but depthwise ones, and what activates them",
         choices=("float32", "bfloat16", "float16"),
     ),
     "train.label_smoothing": Key(0.1, float, "share of the label spread evenly", low=0, high=0.99),

@@ -28,9 +28,10 @@ def for_inference(model: keras.Model, *, precision: str = "float32") -> keras.Mo
 
     Args:
       model: of Keras's own layers, channels last.
-      precision: ``float32``, or ``bfloat16``: convolutions, but depthwise ones, multiply numbers
-        rounded to 8 bits of mantissa, which processors that can do it (AVX-512 BF16, AMX) do about
-        twice as fast. Logits then differ in the third digit.
+      precision: ``float32``, or ``bfloat16``: convolutions, but depthwise ones and those of
+        squeeze-and-excitation, multiply numbers rounded to 8 bits of mantissa, which processors
+        that can do it (AVX-512 BF16, AMX) do about twice as fast. Logits then differ in the third
+        digit.
 
     Raises:
       ValueError: if the precision is another.

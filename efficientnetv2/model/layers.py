@@ -177,7 +177,7 @@ def dtype_policy(precision: str) -> str:
     Args:
       precision: ``float32``, ``bfloat16`` or ``float16``.
     """
-    # On a CPU bfloat16 is for products alone, and their layers see to that.
+    # On a CPU bfloat16 is not for all layers; those of ``kernels.py`` see to that.
     if precision == "float32" or (precision == "bfloat16" and is_cpu_alone()):
         return "float32"
     return f"mixed_{precision}"
