@@ -10,6 +10,7 @@ from __future__ import annotations
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterable
 
 from absl import app, flags
 
@@ -30,21 +31,23 @@ CASES = (
     ("s", 300, 4),
     ("m", 128, 8),
 )
+PROFILED = (("b0", 192, 16), ("s", 128, 16))
 QUICK_CASES = (("b0", 64, 4),)
 
 
-def _cases(quick: bool) -> list[list[str]]:
+def _flags(cases: Iterable[tuple[str, int, int]]) -> list[list[str]]:
     return [
         [f"--network={network}", f"--size={size}", f"--batch={count}"]
-        for network, size, count in (QUICK_CASES if quick else CASES)
+        for network, size, count in cases
     ]
 
 
 def commands(quick: bool) -> list[list[str]]:
     """Returns the arguments of ``python -m`` for each benchmark."""
-    cases, both = _cases(quick), ("train_step", "inference")
+    cases, both = _flags(QUICK_CASES if quick else CASES), ("train_step", "inference")
     found = [[f"benchmarks.{name}", *case] for case in cases for name in both]
-    found += [["benchmarks.operations", *case] for case in (cases[0], cases[-3 % len(cases)])]
+    profiled = QUICK_CASES if quick else PROFILED
+    found += [["benchmarks.operations", *case] for case in _flags(profiled)]
     small = {
         "input_pipeline": ["--sizes=64", "--rounds=7"],
         "randaugment": ["--size=64", "--rounds=7", "--images=60"],
