@@ -32,7 +32,7 @@ CASES = (
     ("m", 128, 8),
 )
 PROFILED = (("b0", 192, 16), ("s", 128, 16))
-QUICK_CASES = (("b0", 64, 4),)
+QUICK_CASES = (("b0", 96, 8),)
 
 
 def _flags(cases: Iterable[tuple[str, int, int]]) -> list[list[str]]:
