@@ -93,7 +93,7 @@ def main(argv: list[str]) -> None:
     for setting in () if values.tensorflow_only else timm_settings():
         makes[setting] = partial(timm_inference, *arguments, setting=setting)
     with contest(makes) as contestants:
-        times = times_of(contestants, rounds=values.rounds)
+        times = times_of(contestants, rounds=values.rounds)  # before all else: the first call too
         wanted, found, rounded = (
             contestants[name].result() for name in (KERAS, "ours", "ours, bf16")
         )

@@ -159,7 +159,7 @@ def test_16_bit_steps_keep_float32_weights_and_come_near(
     learner, _ = learner_of(**{"train.precision": precision})
     assert {v.dtype for v in learner.model.weights} == {"float32"}
     stem = learner.model.get_layer("stem_conv")
-    if precision == "bfloat16" and on_cpu:  # products alone are of 16 bits
+    if precision == "bfloat16" and on_cpu:  # not all layers are of 16 bits
         assert (type(stem), stem.compute_dtype) == (NarrowConvolution, "float32")
     else:
         assert stem.compute_dtype == precision
