@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from efficientnetv2.asked import (
+    import_tensorflow,
     overrides,
-    quiet_tensorflow,
     resolved,
     run_directory,
     trained,
@@ -53,7 +53,7 @@ def _train(values: FlagValues, *, validate: bool = False) -> int:
     with lock, StopRequest().listening() as stop:
         run.require_same(config)
         require_usable(run)
-        quiet_tensorflow()
+        import_tensorflow()
         from efficientnetv2 import modes
 
         return modes.train(
@@ -77,7 +77,7 @@ def _eval(values: FlagValues) -> int:
     run, config = trained(values)
     assert run is not None  # only pretrained weights have none
     require_devices(config, tpu=values.tpu, trains=values.mode != "eval")
-    quiet_tensorflow()
+    import_tensorflow()
     from efficientnetv2.evaluating import evaluate
 
     return evaluate(config, run, eval_name=values.eval_name)
@@ -88,7 +88,7 @@ def _eval_pretrained(values: FlagValues) -> int:
     require_weights(values.weights, model_name=config.model.model_name)
     require_devices(config, tpu=values.tpu, trains=values.mode != "eval")
     run = RunDirectory(values.model_dir or f"{run_directory(values).path}-pretrained")
-    quiet_tensorflow()
+    import_tensorflow()
     from efficientnetv2.evaluating import evaluate_pretrained
 
     return evaluate_pretrained(config, run, eval_name=values.eval_name)
@@ -102,7 +102,7 @@ def _infer(values: FlagValues) -> int:
     if output is not None:
         require_writable(output)
     run, config = trained(values)
-    quiet_tensorflow()
+    import_tensorflow()
     from efficientnetv2.predicting import Wanted, infer
 
     wanted = Wanted(
@@ -130,7 +130,7 @@ def _export(values: FlagValues) -> int:
     base = run.path if run else pathlib.Path(f"{run_directory(values).path}-pretrained")
     folder = pathlib.Path(values.output_dir) if values.output_dir else base / "export"
     RunDirectory(folder)  # not a file
-    quiet_tensorflow()
+    import_tensorflow()
     from efficientnetv2.exporting import Wanted, export
 
     wanted = Wanted(
@@ -149,7 +149,7 @@ def _export(values: FlagValues) -> int:
 def _preview(values: FlagValues) -> int:
     config = resolved(values)
     run = run_directory(values)
-    quiet_tensorflow()
+    import_tensorflow()
     from efficientnetv2 import modes
 
     return modes.preview(config, run)
@@ -161,7 +161,7 @@ def _benchmark(values: FlagValues) -> int:
     configs = [_benchmarked(values, name) for name in _models(values)]
     folder = pathlib.Path(values.model_dir or "runs/benchmark")
     RunDirectory(folder)  # not a file
-    quiet_tensorflow()
+    import_tensorflow()
     from efficientnetv2.benchmarking import benchmark
 
     return benchmark(configs, folder, steps=values.steps)
@@ -196,7 +196,7 @@ def _search(values: FlagValues) -> int:
         raise UserError("--mode=search spreads by search.storage, not by TF_CONFIG")
     folder = pathlib.Path(values.model_dir or f"{run_directory(values).path}-search")
     require_startable(config, folder)
-    quiet_tensorflow()
+    import_tensorflow()
     from efficientnetv2.search.engine import search
 
     with StopRequest().listening() as stop:
