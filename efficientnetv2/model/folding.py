@@ -6,18 +6,26 @@ are linear, so nothing changes but the rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from tensorflow import keras
 
-from efficientnetv2.model.kernels import Bfloat16Convolution, Convolution, is_cpu_alone
+from efficientnetv2.model.kernels import (
+    Bfloat16Convolution,
+    Convolution,
+    UnwidenedConvolution,
+    is_cpu_alone,
+)
 from efficientnetv2.model.parts import InParts, num_parts
 
 Conv2D = keras.layers.Conv2D
 DepthwiseConv2D = keras.layers.DepthwiseConv2D
+_CONVOLUTIONS = (Conv2D, DepthwiseConv2D)
 # What does nothing at inference.
 _IDLE = (keras.layers.Dropout, keras.layers.Identity)
+Make = Callable[[keras.layers.Layer, dict[str, Any]], keras.layers.Layer]
 
 
 def for_inference(model: keras.Model, *, precision: str = "float32") -> keras.Model:
@@ -38,14 +46,52 @@ def for_inference(model: keras.Model, *, precision: str = "float32") -> keras.Mo
     """
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision is 'float32' or 'bfloat16', not '{precision}'")
-    convolution: type[keras.layers.Conv2D] = Bfloat16Convolution
-    if precision == "float32":
-        convolution = Convolution if is_cpu_alone() else Conv2D
-    folded = fold(model, convolution=convolution)
+    make = _as_products if is_cpu_alone() else _again
+    folded = fold(model, make=make if precision == "float32" else _in_bfloat16(model))
     return InParts(folded, parts=num_parts()) if num_parts() > 1 else folded
 
 
-def fold(model: keras.Model, *, convolution: type[keras.layers.Conv2D] = Conv2D) -> keras.Model:
+def _again(layer: keras.layers.Layer, settings: dict[str, Any]) -> keras.layers.Layer:
+    return type(layer).from_config(settings)
+
+
+def _as_products(layer: keras.layers.Layer, settings: dict[str, Any]) -> keras.layers.Layer:
+    return (Convolution if type(layer) is Conv2D else type(layer)).from_config(settings)
+
+
+def _in_bfloat16(model: keras.Model) -> Make:
+    """16 bits stay where an activation is between convolutions: half the memory, and no casts."""
+    between = _between_convolutions(model)
+
+    def make(layer: keras.layers.Layer, settings: dict[str, Any]) -> keras.layers.Layer:
+        if type(layer) is Conv2D:
+            kind = UnwidenedConvolution if layer.name in between else Bfloat16Convolution
+            return kind.from_config(settings)
+        if layer.name in between:
+            settings = {**settings, "autocast": False}  # the activation of 16 bits has 16 bits
+        return type(layer).from_config(settings)
+
+    return make
+
+
+def _between_convolutions(model: keras.Model) -> set[str]:
+    """Names of activations that convolutions alone read, and of the ``Conv2D`` before them."""
+    names: set[str] = set()
+    outputs = {tensor._keras_history.operation for tensor in model.outputs}
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.Activation):
+            continue
+        chain = [layer, layer.input._keras_history.operation]
+        if isinstance(chain[-1], keras.layers.BatchNormalization):
+            chain.append(chain[-1].input._keras_history.operation)
+        readers = [node.operation for node in layer._outbound_nodes]
+        is_read_by_convolutions = all(isinstance(reader, _CONVOLUTIONS) for reader in readers)
+        if type(chain[-1]) is Conv2D and is_read_by_convolutions and outputs.isdisjoint(chain):
+            names |= {layer.name, chain[-1].name}
+    return names
+
+
+def fold(model: keras.Model, *, make: Make = _again) -> keras.Model:
     """Returns a model of the same inputs, outputs and layer names, without BatchNormalization.
 
     A BatchNormalization that does not follow a convolution stays. Squeeze-and-excitation pools with
@@ -54,7 +100,7 @@ def fold(model: keras.Model, *, convolution: type[keras.layers.Conv2D] = Conv2D)
 
     Args:
       model: of Keras's own layers.
-      convolution: what stands for ``Conv2D``.
+      make: (layer, its new settings) -> the layer that stands for it.
     """
     folded = {
         layer.name: layer.input._keras_history.operation
@@ -71,8 +117,7 @@ def fold(model: keras.Model, *, convolution: type[keras.layers.Conv2D] = Conv2D)
             settings["use_bias"] = True
         if layer.name in pools:
             settings["keepdims"] = True
-        kind = convolution if type(layer) is Conv2D else type(layer)
-        return kind.from_config(settings)
+        return make(layer, settings)
 
     def call(layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
         if layer.name in folded or layer.name in reshaped or isinstance(layer, _IDLE):
@@ -98,7 +143,7 @@ def is_depthwise(layer: keras.layers.Layer) -> bool:
 def _is_convolution_before(layer: keras.layers.Layer) -> bool:
     before = layer.input._keras_history.operation
     return (
-        isinstance(before, (Conv2D, DepthwiseConv2D))
+        isinstance(before, _CONVOLUTIONS)
         and len(before._outbound_nodes) == 1
         and before.activation is keras.activations.linear
     )

@@ -134,20 +134,30 @@ class Convolution(keras.layers.Conv2D):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Convolves ``[B, H, W, C]``, adds the bias and activates."""
-        is_product = self.kernel_size == (1, 1) and self.strides == (1, 1) and self.groups == 1
-        if not is_product or self.data_format != "channels_last":
-            return super().call(inputs)
-        matrix = tf.reshape(tf.convert_to_tensor(self.kernel), [-1, self.filters])
-        product = self.product(inputs, matrix)
-        if self.use_bias:  # before the reshape: TensorFlow then adds it inside the product
-            product = tf.nn.bias_add(product, tf.convert_to_tensor(self.bias))
-        shape = tf.shape(inputs)
-        product = tf.reshape(product, [shape[0], shape[1], shape[2], self.filters])
-        return product if self.activation is None else self.activation(product)
+        images, kernel = self.factors(inputs, tf.convert_to_tensor(self.kernel))
+        is_last = self.data_format == "channels_last"
+        is_single = self.kernel_size == (1, 1) and self.strides == (1, 1) and self.groups == 1
+        if is_product := is_single and is_last:
+            pixels = tf.reshape(images, [-1, images.shape[-1]])
+            outputs = tf.matmul(pixels, tf.reshape(kernel, [-1, self.filters]))
+        else:
+            outputs = self.convolution_op(images, kernel)
+        if self.use_bias:  # next to the product: TensorFlow makes one operation of both
+            bias = tf.cast(tf.convert_to_tensor(self.bias), outputs.dtype)
+            outputs = tf.nn.bias_add(outputs, bias, data_format="NHWC" if is_last else "NCHW")
+        outputs = self.finished(outputs)
+        if is_product:
+            shape = tf.shape(inputs)
+            outputs = tf.reshape(outputs, [shape[0], shape[1], shape[2], self.filters])
+        return outputs if self.activation is None else self.activation(outputs)
 
-    def product(self, inputs: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-        """Multiplies the pixels of ``[B, H, W, C]`` by ``[C, N]``: ``[B H W, N]``."""
-        return tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), matrix)
+    def factors(self, images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What is multiplied."""
+        return images, kernel
+
+    def finished(self, outputs: tf.Tensor) -> tf.Tensor:
+        """What was multiplied."""
+        return outputs
 
 
 class Bfloat16Convolution(Convolution):
@@ -162,19 +172,23 @@ class Bfloat16Convolution(Convolution):
         # What is 16 bits already need not be widened first.
         super().__init__(*arguments, autocast=False, **options)
 
-    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Convolves what is no matrix product."""
-        return self.finished(super().convolution_op(*_in_bfloat16(inputs, kernel)))
-
-    def product(self, inputs: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-        """Multiplies the pixels of ``[B, H, W, C]`` by ``[C, N]``."""
-        if tuple(inputs.shape[1:3]) == (1, 1):
-            return super().product(inputs, matrix)
-        return self.finished(super().product(*_in_bfloat16(inputs, matrix)))
+    def factors(self, images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Rounds to 16 bits."""
+        if tuple(images.shape[1:3]) == (1, 1):
+            return images, kernel
+        return tf.cast(images, tf.bfloat16), tf.cast(kernel, tf.bfloat16)
 
     def finished(self, outputs: tf.Tensor) -> tf.Tensor:
         """Widens what was multiplied."""
         return tf.cast(outputs, tf.float32)
+
+
+class UnwidenedConvolution(Bfloat16Convolution):
+    """bfloat16 in and out, for an activation that is all that reads it."""
+
+    def finished(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Leaves 16 bits."""
+        return outputs
 
 
 class NarrowConvolution(Bfloat16Convolution):
@@ -188,7 +202,3 @@ class NarrowConvolution(Bfloat16Convolution):
     def finished(self, outputs: tf.Tensor) -> tf.Tensor:
         """Leaves 16 bits where they gain."""
         return super().finished(outputs) if self.filters % 16 else outputs
-
-
-def _in_bfloat16(*tensors: tf.Tensor) -> list[tf.Tensor]:
-    return [tf.cast(tf.convert_to_tensor(tensor), tf.bfloat16) for tensor in tensors]

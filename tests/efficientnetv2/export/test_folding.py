@@ -9,7 +9,7 @@ from tensorflow import keras
 
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.folding import fold, for_inference
-from efficientnetv2.model.kernels import Convolution
+from efficientnetv2.model.kernels import Convolution, UnwidenedConvolution
 from hparams import resolve
 
 from .conftest import SETTINGS, servable_of, shaken
@@ -56,6 +56,25 @@ def test_products_of_bfloat16_come_near(servable, pixels):
     assert 0 < np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
     with pytest.raises(ValueError, match="not 'float16'"):
         for_inference(servable.model, precision="float16")
+
+
+def test_bfloat16_stays_in_activations_that_convolutions_alone_read(servable, pixels):
+    fast = for_inference(servable.model, precision="bfloat16")
+    names = {layer.name for layer in fast.layers if type(layer) is UnwidenedConvolution}
+    # stem_conv and those of block 1 are also read by an addition.
+    assert names == {"block2a_expand_conv", "block3a_expand_conv", "block3b_expand_conv"}
+    graph = tf.function(fast).get_concrete_function(tf.TensorSpec([None, None, None, 3])).graph
+    gates = [o.outputs[0].dtype for o in graph.get_operations() if o.type == "Sigmoid"]
+    assert gates.count(tf.bfloat16) == len(names) < len(gates)
+
+    asked = ("block2a_expand_activation", "block3a_expand_bn", "block3b_expand_activation")
+    outputs = [servable.model.get_layer(name).output for name in asked]
+    part = keras.Model(servable.model.input, outputs)
+    inside = for_inference(part, precision="bfloat16")
+    assert not any(type(layer) is UnwidenedConvolution for layer in inside.layers)
+    for found, wanted in zip(inside(pixels), part(pixels)):
+        assert found.dtype == tf.float32
+        np.testing.assert_allclose(found, wanted, atol=0.05 * np.abs(wanted).max())
 
 
 def test_other_sizes_and_endpoints_stay(servable, pixels):

@@ -223,7 +223,7 @@ def test_a_convolution_of_one_pixel_is_keras_conv2d(options: dict, seed: int) ->
 
 
 @pytest.mark.parametrize("options", [{}, {"kernel_size": 3}, {"kernel_size": 3, "strides": 2}])
-def test_bfloat16_rounds_what_a_convolution_multiplies_and_nothing_else(
+def test_bfloat16_rounds_what_a_convolution_multiplies_and_what_comes_out(
     options: dict, seed: int
 ) -> None:
     x = tf.constant(np.random.default_rng(seed).normal(size=(2, 5, 3, 4)), tf.float32)
@@ -233,8 +233,8 @@ def test_bfloat16_rounds_what_a_convolution_multiplies_and_nothing_else(
     stock.build(x.shape)
     stock.set_weights([rounded(ours.kernel), ours.bias])
     assert ours(x).dtype == tf.float32
-    wanted = stock(rounded(x)) - 1  # the bias is added in float32
-    np.testing.assert_array_equal(ours(x), rounded(wanted) + 1)
+    product = rounded(stock(rounded(x)) - 1)
+    np.testing.assert_array_equal(ours(x), rounded(product + 1))
 
 
 def rounded(values: tf.Tensor) -> tf.Tensor:
