@@ -1,12 +1,14 @@
-"""Runs all benchmarks, one process each; out: ``results/``, a summary and its picture in docs/.
+"""Runs all benchmarks, one process each; out: result files, a summary and its picture.
 
 ``python -m benchmarks.all`` (about an hour on two cores) measures how speed grows with network,
-size and batch; ``--quick`` (some minutes) one small case of each. ``--summary`` runs nothing and
-sums up what is in ``results/``.
+size and batch, and writes to ``benchmarks/results/`` and ``docs/images/``; ``--quick`` (nine
+minutes) measures one small case of each and writes to ``runs/quick_benchmarks/``. ``--summary``
+runs nothing and sums up what is there.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from collections.abc import Iterable
 
 from absl import app, flags
 
+from benchmarks.measuring import RESULTS
 from benchmarks.summary import draw, read, summarise
 
 QUICK = flags.DEFINE_bool("quick", False, "one small case of each")
@@ -63,17 +66,26 @@ def main(argv: list[str]) -> None:
     """Runs the benchmarks; one that fails is named, and the others go on."""
     del argv
     failed = []
+    results, pictures = RESULTS, ROOT / "docs" / "images"
+    if QUICK.value:
+        results = pictures = ROOT / "runs" / "quick_benchmarks"
+    environment = {**os.environ, "BENCHMARK_RESULTS": str(results)}
     for command in [] if SUMMARY.value else commands(QUICK.value):
         print(f"\n$ python -m {' '.join(command)}", flush=True)
         done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         if done.returncode:
             print(done.stderr[-2000:], file=sys.stderr)
             failed.append(command[0])
-    results = read(ROOT / "benchmarks" / "results")
-    print(summarise(results))
-    draw(results, ROOT / "docs" / "images" / "speed.png")
+    results.mkdir(parents=True, exist_ok=True)
+    cases = read(results)
+    print(summarise(cases))
+    draw(cases, pictures / "speed.png")
     if failed:
         raise SystemExit(f"these failed: {', '.join(failed)}")
 

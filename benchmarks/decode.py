@@ -8,11 +8,9 @@ nothing else.
 
 from __future__ import annotations
 
-import csv
 import functools
 import os
 import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 from absl import app, flags
 
+from benchmarks.measuring import write
 from efficientnetv2.data.decode import decode_training, random_window
 from efficientnetv2.data.encoded import decode_image, decode_jpeg_window, read_jpeg_header
 from efficientnetv2.report.tables import table
@@ -29,7 +28,6 @@ ROUNDS = flags.DEFINE_integer("rounds", 15, "timed turns of each kind", lower_bo
 SECONDS = flags.DEFINE_float("seconds", 0.2, "length of one turn, about", lower_bound=0.01)
 CORES = flags.DEFINE_integer("cores", os.cpu_count(), "images decoded at the same time")
 PHOTO = pathlib.Path(__file__).parent.parent / "tests" / "golden" / "photo_500x375.jpg"
-RESULTS = pathlib.Path(__file__).parent / "results"
 CROP = {"area": (0.08, 1.0), "aspect": (3 / 4, 4 / 3)}
 
 
@@ -119,12 +117,7 @@ def main(argv: list[str]) -> None:
     header = ["photo", "KB", "px", *KINDS, "ours / whole", "ours / every pixel"]
     print("images/s")
     print(table(header, rows))
-    versions = f"{CORES.value}cpu-tf{tf.__version__}-py{platform.python_version()}"
-    path = RESULTS / f"decode-{versions}.csv"
-    RESULTS.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    print(f"written to {path.relative_to(pathlib.Path.cwd())}")
+    write(f"decode-{CORES.value}cores", header, rows)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-RESULTS = pathlib.Path(__file__).parent / "results"
+RESULTS = pathlib.Path(
+    os.environ.get("BENCHMARK_RESULTS", pathlib.Path(__file__).parent / "results")
+)
 ROUNDS = 9
 KERAS = "keras.applications"
 HEADER = ["first call s", "median s", "images/s", "ours is x times as fast", "from", "to"]
@@ -102,10 +104,10 @@ def machine() -> str:
 
 
 def write(name: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> pathlib.Path:
-    """Writes ``results/<name>-<machine>.csv``, prints where, and returns it."""
-    RESULTS.mkdir(exist_ok=True)
+    """Writes ``<name>-<machine>.csv`` to ``RESULTS``, prints where, and returns it."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}-{machine()}.csv"
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *lines])
-    print(f"written to {path.relative_to(RESULTS.parent.parent)}", flush=True)
+        csv.writer(file, lineterminator="\n").writerows([header, *lines])
+    print(f"written to {os.path.relpath(path)}", flush=True)
     return path

@@ -9,11 +9,7 @@ paper's, for minutes on two cores. All train the same way, in turns; ratios are 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import os
-import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +17,7 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import app, flags
 
+from benchmarks.measuring import write
 from efficientnetv2.report.tables import table
 from efficientnetv2.train.learner import build_learner
 from efficientnetv2.train.schedules import build_learning_rate
@@ -31,7 +28,6 @@ from hparams import resolve
 
 TABLE = flags.DEFINE_enum("table", "3", ["2", "3"], "of the paper")
 ROUNDS = flags.DEFINE_integer("rounds", 9, "timed steps of each, in turns", lower_bound=3)
-RESULTS = pathlib.Path(__file__).parent / "results"
 _WARM_UP = 2
 
 
@@ -125,14 +121,7 @@ def main(argv: list[str]) -> None:
     header += ["paper TPU", "paper V100"]
     lines = rows(cases, measured)
     print(table(header, lines))
-    gpus = tf.config.list_physical_devices("GPU")
-    device = f"{len(gpus)}gpu" if gpus else f"{os.cpu_count()}cpu"
-    versions = f"tf{tf.__version__}-py{platform.python_version()}"
-    path = RESULTS / f"paper_table_{TABLE.value}-{device}-{versions}.csv"
-    RESULTS.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *lines])
-    print(f"written to {path}")
+    write(f"paper_table_{TABLE.value}", header, lines)
 
 
 if __name__ == "__main__":

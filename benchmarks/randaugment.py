@@ -8,10 +8,6 @@ The second table is the processor time of each operation alone.
 
 from __future__ import annotations
 
-import csv
-import os
-import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +17,7 @@ from absl import app, flags
 from official.vision.ops.augment import RandAugment
 from sklearn.datasets import load_sample_image
 
+from benchmarks.measuring import write
 from efficientnetv2.data.augment import OP_TABLES, rand_augment
 from efficientnetv2.data.ops import Op
 from efficientnetv2.report.tables import table
@@ -29,7 +26,6 @@ SIZES = flags.DEFINE_multi_integer("size", [128, 300], "pixels")
 MAGNITUDE = flags.DEFINE_float("magnitude", 15.0, "RandAugment magnitude")
 ROUNDS = flags.DEFINE_integer("rounds", 15, "timed passes of each, in turns", lower_bound=7)
 IMAGES = flags.DEFINE_integer("images", 300, "images a pass at 300 pixels, more at fewer pixels")
-RESULTS = pathlib.Path(__file__).parent / "results"
 PEER = "tf-models-official"
 BATCH = 20
 
@@ -156,13 +152,8 @@ def main(argv: list[str]) -> None:
     ]
     op_rows.append(["mean", *(f"{statistics.mean(t.values()):.0f}" for t in columns.values())])
     print(table(op_header, op_rows))
-    versions = f"tf{tf.__version__}-py{platform.python_version()}"
     sizes = "-".join(f"{size}px" for size in SIZES.value)
-    path = RESULTS / f"randaugment-{sizes}-{os.cpu_count()}cpu-{versions}.csv"
-    RESULTS.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows, op_header, *op_rows])
-    print(f"written to {path.relative_to(pathlib.Path.cwd())}")
+    write(f"randaugment-{sizes}", header, [*rows, op_header, *op_rows])
 
 
 if __name__ == "__main__":

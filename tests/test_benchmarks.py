@@ -11,6 +11,7 @@ from functools import partial
 import matplotlib.image
 import pytest
 
+from benchmarks import measuring
 from benchmarks.contest import contest, times_of
 from benchmarks.measuring import BF16_HEADER, HEADER, Times, in_turns, ratio, rows
 from benchmarks.summary import draw, read, summarise
@@ -75,6 +76,16 @@ def test_the_summary_takes_the_best_setting_of_timm_in_each_precision(
     ]
     draw(cases, tmp_path / "speed.png")
     assert matplotlib.image.imread(tmp_path / "speed.png").std() > 0.05
+
+
+def test_a_result_file_is_named_after_the_machine(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "RESULTS", tmp_path / "new" / "folder")
+    path = measuring.write("steps", ["a", "b"], [["1", "2"]])
+    assert path.parent == measuring.RESULTS
+    assert path.name.startswith("steps-") and "-tf2." in path.name
+    assert path.read_bytes() == b"a,b\n1,2\n"
 
 
 @pytest.mark.parametrize("quick", [True, False])
