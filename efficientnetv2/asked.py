@@ -1,17 +1,13 @@
 """Flags in; the configuration and the run directory that they ask for, checked, out.
 
-Nothing here needs TensorFlow; ``import_tensorflow`` comes when all is checked.
+Nothing here needs TensorFlow.
 """
 
 from __future__ import annotations
 
-import gc
-import os
 import pathlib
 import re
 from typing import TYPE_CHECKING, Any
-
-from absl import logging
 
 from efficientnetv2.data.sources.listing import scan_folder
 from efficientnetv2.data.sources.shards import find_shards
@@ -28,25 +24,6 @@ from hparams.weights import NAMES, RANDOM, find_release, require_weights
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
-
-
-def import_tensorflow() -> None:
-    """Imports TensorFlow for all who import it later: quietly, and in four fifths of the time."""
-    # TensorFlow greets with notes about its build and, on a machine without a GPU, with errors
-    # about the GPU that is not there; TensorFlow Datasets warns of each folder before it fills it.
-    has_gpu = pathlib.Path("/proc/driver/nvidia").exists()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_gpu else "3")
-    logging.set_verbosity(logging.ERROR)
-    # What an import makes, stays: looking through its million objects for garbage, again and again,
-    # is in vain while it runs and ever after.
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        import tensorflow  # noqa: F401
-    finally:
-        gc.freeze()
-        if collects:
-            gc.enable()
 
 
 def dataset_name(values: FlagValues) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from efficientnetv2.asked import (
-    import_tensorflow,
     overrides,
     resolved,
     run_directory,
@@ -22,6 +21,7 @@ from efficientnetv2.asked import (
 from efficientnetv2.following import wait_for_config
 from efficientnetv2.image_files import find_images
 from efficientnetv2.preflight import require_devices
+from efficientnetv2.quiet import import_tensorflow
 from efficientnetv2.report.predictions import require_writable
 from efficientnetv2.search.storage import require_startable
 from efficientnetv2.train.checkpoint_files import require_usable

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from efficientnetv2.quiet import import_tensorflow
 from hparams.errors import UserError
 from hparams.resolve import resolve_model
 
@@ -45,7 +46,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     config = resolve_model(arguments.model_name, arguments.overrides)
     if arguments.num_classes < 1:
         raise UserError(f"--num_classes must be at least 1, got {arguments.num_classes}")
-    # Building networks needs TensorFlow, which a wrong name does not.
+    import_tensorflow()  # which a wrong name does not need
     from efficientnetv2.model.checkpoints.writing import find_writer
     from efficientnetv2.model.factory import build_model
     from efficientnetv2.model.pretrained import load_pretrained, parts_of

@@ -6,7 +6,7 @@ import sys
 
 PROGRAM = """
 import gc, json, sys
-from efficientnetv2.asked import import_tensorflow
+from efficientnetv2.quiet import import_tensorflow
 
 def collections():
     return sum(generation["collections"] for generation in gc.get_stats())
