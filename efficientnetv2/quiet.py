@@ -21,6 +21,8 @@ def import_tensorflow() -> None:
     has_gpu = pathlib.Path("/proc/driver/nvidia").exists()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_gpu else "3")
     logging.set_verbosity(logging.ERROR)
+    if "tensorflow" in sys.modules:  # what a caller's process holds by now may be garbage
+        return
     # What an import makes, stays: looking through its million objects for garbage, again and again,
     # is in vain while it runs and ever after.
     collects = gc.isenabled()
