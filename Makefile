@@ -1,4 +1,4 @@
-# For those who like make; every target is a line of README.md. PYTHON chooses the interpreter.
+# Shortcuts for commands of README.md. PYTHON chooses the interpreter: make test PYTHON=python3.12
 PYTHON ?= python
 
 .PHONY: train test test-fast lint bench
@@ -7,10 +7,10 @@ train:
 	$(PYTHON) main_tf2.py --model_name=efficientnetv2-s --mode=train
 
 test:
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 test-fast:
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not slow"
 
 bench:
 	$(PYTHON) -m benchmarks.all

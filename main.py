@@ -1,4 +1,7 @@
-"""The same program as main_tf2.py with the defaults of the official main.py: ImageNet on a TPU."""
+"""Runs main_tf2.py with the defaults of the official main.py: EfficientNetV2-B0, ImageNet, a TPU.
+
+Start with ``python main_tf2.py``, which needs no TPU and no data set of yours.
+"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""EfficientNetV2: train, evaluate and use models. ``python main_tf2.py --help`` shows how."""
+"""Trains, evaluates and uses EfficientNetV2 models. ``python main_tf2.py --help`` shows how."""
 
 import sys
 

@@ -1,9 +1,9 @@
-"""Runs all benchmarks, one process each; out: result files, a summary and its picture.
+"""Runs all benchmarks, each in its own process, and sums up their result files.
 
 ``python -m benchmarks.all`` (about an hour on two cores) measures how speed grows with network,
 size and batch, and writes to ``benchmarks/results/`` and ``docs/images/``; ``--quick`` (nine
 minutes) measures one small case of each and writes to ``runs/quick_benchmarks/``. ``--summary``
-runs nothing and sums up what is there.
+runs nothing and sums up the results that are there.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Iterable
 
 from absl import app, flags
 
-from benchmarks.measuring import RESULTS
+from benchmarks.measurement import RESULTS
 from benchmarks.summary import draw, read, summarise
 
 QUICK = flags.DEFINE_bool("quick", False, "one small case of each")
-SUMMARY = flags.DEFINE_bool("summary", False, "only sum up what there is")
+SUMMARY = flags.DEFINE_bool("summary", False, "run nothing, only sum up the results that are there")
 ROOT = pathlib.Path(__file__).parent.parent
 
-# Network, pixels, images a call: growth with each of the three.
+# (network, pixels, images a call), to see how speed grows with each of the three.
 CASES = (
     ("b0", 192, 16),
     ("b0", 128, 16),
@@ -48,10 +48,10 @@ def _flags(cases: Iterable[tuple[str, int, int]]) -> list[list[str]]:
 def commands(quick: bool) -> list[list[str]]:
     """Returns the arguments of ``python -m`` for each benchmark."""
     cases, both = _flags(QUICK_CASES if quick else CASES), ("train_step", "inference")
-    found = [[f"benchmarks.{name}", *case] for case in cases for name in both]
+    listed = [[f"benchmarks.{name}", *case] for case in cases for name in both]
     profiled = QUICK_CASES if quick else PROFILED
-    found += [["benchmarks.operations", *case] for case in _flags(profiled)]
-    small = {
+    listed += [["benchmarks.operations", *case] for case in _flags(profiled)]
+    quick_flags = {
         "input_pipeline": ["--sizes=64", "--rounds=7"],
         "randaugment": ["--size=64", "--rounds=7", "--images=60"],
         "stage_change": ["--network=b0"],
@@ -59,11 +59,12 @@ def commands(quick: bool) -> list[list[str]]:
         "startup": ["--rounds=1"],
         "memory": ["--network=b0", "--size=64", "--batch=4", "--images=1200"],
     }
-    return found + [[f"benchmarks.{name}", *(few if quick else [])] for name, few in small.items()]
+    others = [[f"benchmarks.{name}", *(few if quick else [])] for name, few in quick_flags.items()]
+    return listed + others
 
 
 def main(argv: list[str]) -> None:
-    """Runs the benchmarks; one that fails is named, and the others go on."""
+    """Runs the benchmarks; if some fail, the others still run, and the failed ones are named."""
     del argv
     failed = []
     results, pictures = RESULTS, ROOT / "docs" / "images"

@@ -1,7 +1,7 @@
-"""Functions that make a call, in; each in a process of its own, as calls that take turns, out.
+"""Times calls that take turns, each in a process of its own.
 
-What runs in one process is in one another's way: torch's threads wait for work without sleeping
-for a while, and all share one allocator. In turns, each process works alone, as a user's would.
+In one process they would disturb each other: torch's threads keep spinning for a while after their
+work, and all share one allocator. In turns, each process works alone, as it would for a user.
 """
 
 from __future__ import annotations
@@ -13,44 +13,44 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.measuring import Times, in_turns, seconds
+from benchmarks.measurement import Times, in_turns, seconds
 
 CALLS = 3
 Make = Callable[[], Callable[[], Any]]
 
 
 def _serve(pipe: Connection, make: Make) -> None:
-    """Makes the call, and answers each request by name, until there is none."""
+    """Makes the call in the new process, then answers requests until the empty one."""
     call = make()
-    answers: dict[str, Callable[[], Any]] = {
+    handlers: dict[str, Callable[[], Any]] = {
         "first": lambda: seconds(call),
         "turn": lambda: _turn(call),
         "result": call,
     }
     while request := pipe.recv():
-        pipe.send(answers[request]())
+        pipe.send(handlers[request]())
 
 
 def _turn(call: Callable[[], Any]) -> float:
-    call()  # finds the caches full of what others did
+    call()  # not timed: the caches still hold the data of other processes
     return statistics.median(seconds(call) for _ in range(CALLS))
 
 
 class Contestant:
-    """A call in a process of its own.
+    """Runs one call in a process of its own.
 
     Args:
       name: for messages.
-      make: returns the call; it is sent to the process, and called there.
+      make: returns the call; runs in the process, so it must be picklable.
     """
 
     def __init__(self, name: str, make: Make) -> None:
-        context = multiprocessing.get_context("spawn")  # TensorFlow does not live on in a fork
+        context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
         self._name = name
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, make), daemon=True)
         self._process.start()
-        other.close()  # or a process that died would be waited for
+        other.close()  # so that recv raises when the process dies
         self._is_new = True
 
     def _ask(self, request: str) -> Any:
@@ -58,10 +58,10 @@ class Contestant:
             self._pipe.send(request)
             return self._pipe.recv()
         except (EOFError, OSError):
-            raise SystemExit(f"the process of '{self._name}' ended, as said above") from None
+            raise SystemExit(f"the process of '{self._name}' ended; its error is above") from None
 
     def seconds(self) -> float:
-        """Returns the time of the first call; later the median of some after one more."""
+        """Returns the time of the first call; on later turns the median of three warm calls."""
         request, self._is_new = "first" if self._is_new else "turn", False
         return self._ask(request)
 
@@ -78,7 +78,7 @@ class Contestant:
 
 @contextlib.contextmanager
 def contest(makes: Mapping[str, Make]) -> Iterator[dict[str, Contestant]]:
-    """Starts a process for each, one after the other, and ends them all."""
+    """Starts a process for each, one after the other, and ends them with the context."""
     contestants: dict[str, Contestant] = {}
     try:
         for name, make in makes.items():
@@ -90,5 +90,5 @@ def contest(makes: Mapping[str, Make]) -> Iterator[dict[str, Contestant]]:
 
 
 def times_of(contestants: Mapping[str, Contestant], *, rounds: int) -> dict[str, Times]:
-    """Returns the times of all, in turns."""
+    """Returns the times of all contestants, taken in turns."""
     return in_turns(contestants, rounds=rounds, warm_up=1, clock=Contestant.seconds)

@@ -1,10 +1,10 @@
-"""Kills a training at random moments, again and again, and compares what it ends with, bit by bit.
+"""Kills a training at random moments and checks that its results stay the same, bit by bit.
 
-A tiny network is trained on digits by the command line: once undisturbed, then with SIGKILLs spread
-over start, steps, evaluations, saves and stage changes, until N were given. Each training that was
-killed goes on by the same command; at its end, weights, moving average, optimizer, metrics.jsonl
-(but for the clock), best/ and eval.json must be those of the undisturbed one. Writes a CSV, a line
-a kill; 100 kills take about half an hour on two cores.
+The command line trains a tiny network on digits: once undisturbed, then with N SIGKILLs spread over
+start, steps, evaluations, saves and stage changes. The same command resumes each killed training;
+at its end, weights, moving average, optimizer, metrics.jsonl (except for times), best/ and
+eval.json must be those of the undisturbed training. Writes a CSV with a line for each kill; 100
+kills take about half an hour on two cores.
 
     python -m benchmarks.crash 100 [--seed 0] [--out benchmarks/results]
 """
@@ -34,7 +34,7 @@ SETTINGS = (
     "data.augname=randaug,data.mixup_alpha=0.2,runtime.keep_checkpoint_max=2,"
     "runtime.save_checkpoint_epochs=1"
 )
-CLOCK = ("seconds", "images_per_second")
+TIME_KEYS = ("seconds", "images_per_second")
 LIMIT_SECONDS = 300  # of one process
 COLUMNS = ["kill", "training", "seconds", "in_training", "step", "epochs", "in_a_save", "same"]
 
@@ -62,13 +62,13 @@ class Process:
         return time.monotonic() - self.start
 
     def wait_for_training(self) -> None:
-        """Returns when everything is built, or at the end."""
+        """Returns when the training is about to begin, or has ended."""
         for line in self.popen.stdout:
             if line.startswith("writing to"):
                 break
 
     def kill_after(self, seconds: float, *, in_a_save: bool) -> bool:
-        """Kills it, or its next save; returns False if it ended before."""
+        """Kills it, optionally in the middle of its next save; returns False if it ended before."""
         try:
             self.popen.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -88,7 +88,7 @@ class Process:
 
 
 def undisturbed(run: pathlib.Path) -> tuple[float, float]:
-    """Trains once; returns the seconds until it was built, and from then on to the end."""
+    """Trains once; returns the seconds of the start-up, and those from then to the end."""
     process = Process(run)
     process.wait_for_training()
     built = process.seconds
@@ -107,7 +107,7 @@ def tensors(path: pathlib.Path) -> dict[str, bytes]:
 
 
 def outcome(run: pathlib.Path) -> dict[str, object]:
-    """All that a finished training leaves, but for the clock."""
+    """Returns all that a finished training leaves, except for times."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     best = json.loads((run / "best" / "best.json").read_text())
     checkpoints = run / "checkpoints"
@@ -115,7 +115,7 @@ def outcome(run: pathlib.Path) -> dict[str, object]:
     return {
         "names in checkpoints/": sorted(path.name for path in checkpoints.iterdir()),
         "names in best/": sorted(path.name for path in (run / "best").iterdir()),
-        "metrics": [{k: v for k, v in line.items() if k not in CLOCK} for line in lines],
+        "metrics": [{k: v for k, v in line.items() if k not in TIME_KEYS} for line in lines],
         "best.json": best,
         "eval.json": json.loads((run / "eval.json").read_text()),
         **{f"last {k}": v for k, v in tensors(checkpoints / f"ckpt-{last}").items()},
@@ -128,7 +128,7 @@ def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
 
 
 def state(run: pathlib.Path) -> dict[str, object]:
-    """Where a killed training stands."""
+    """Returns how far a killed training has come."""
     checkpoints = run / "checkpoints"
     steps = [int(path.stem.partition("-")[2]) for path in checkpoints.glob("*.index")]
     metrics = run / "metrics.jsonl"
@@ -140,22 +140,22 @@ def state(run: pathlib.Path) -> dict[str, object]:
 
 
 def drafts(run: pathlib.Path) -> list[pathlib.Path]:
-    """Checkpoints that are being written."""
+    """Returns the checkpoint files that are being written."""
     return [*(run / "checkpoints").glob("*.tmp"), *(run / "best").glob("*.tmp")]
 
 
 def killed_training(
     run: pathlib.Path, *, kills: int, seconds: tuple[float, float], rng: random.Random
 ) -> list[dict[str, object]]:
-    """Trains to the end with at most so many kills; returns a row a kill."""
+    """Trains to the end with at most ``kills`` kills; returns a row for each kill."""
     rows: list[dict[str, object]] = []
     while True:
         process = Process(run)
         if len(rows) == kills:
             process.finish()
             return rows
-        # One in ten is killed while it starts; most of that time nothing is written. Saves take
-        # little of the rest; so one in three is killed in the first save after its moment.
+        # Nothing is written during most of the start-up, so only one kill in ten is there. Saves
+        # are short, so one kill in three waits for the next save.
         in_training, in_a_save = rng.random() < 0.9, rng.random() < 1 / 3
         if in_training:
             process.wait_for_training()

@@ -1,9 +1,9 @@
-"""Times training images from JPEG bytes: ours beside decoding whole; out: a table and a CSV.
+"""Times the decoding of training images: our window decoder beside decoding the whole image.
 
-``python -m benchmarks.decode`` (a minute on two cores). Each image is decoded, cut at random (8% to
-100% of its area), resized and flipped. The kinds take turns, and the clock is the process's CPU
-time, so that other programs on the machine disturb little: images/s are those of cores that do
-nothing else.
+``python -m benchmarks.decode`` (a minute on two cores) prints a table and writes a CSV. Each image
+is decoded, cropped at random (8% to 100% of its area), resized and flipped. The kinds take turns,
+and the clock is the process's CPU time, so that other programs on the machine disturb little:
+images/s are those of cores that do nothing else.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 from absl import app, flags
 
-from benchmarks.measuring import write
+from benchmarks.measurement import write
 from efficientnetv2.data.decode import decode_training, random_window
-from efficientnetv2.data.encoded import decode_image, decode_jpeg_window, read_jpeg_header
-from efficientnetv2.report.tables import table
+from efficientnetv2.data.image_formats import decode_image, decode_jpeg_window, read_jpeg_header
+from efficientnetv2.reporting.tables import table
 
 SIZES = flags.DEFINE_list("sizes", ["128", "224", "300"], "pixels")
 ROUNDS = flags.DEFINE_integer("rounds", 15, "timed turns of each kind", lower_bound=3)
@@ -62,7 +62,7 @@ def photos() -> dict[str, bytes]:
 
 
 def images(kind: Callable[..., tf.Tensor], encoded: bytes, *, size: int) -> Iterator[tf.Tensor]:
-    """Returns an endless stream that decodes nothing ahead of time but one image a core."""
+    """Returns an endless stream that decodes at most one image a core ahead of time."""
 
     def prepare(data: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         seed = tf.stack([tf.constant(0, tf.int64), index])
@@ -77,7 +77,7 @@ def images(kind: Callable[..., tf.Tensor], encoded: bytes, *, size: int) -> Iter
 
 
 def seconds(stream: Iterator[tf.Tensor], count: int) -> float:
-    """Returns the CPU time of so many images, by the number of cores."""
+    """Returns the CPU seconds of ``count`` images, divided by the number of cores."""
     start = time.process_time()
     for _ in range(count):
         next(stream)

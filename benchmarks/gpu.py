@@ -1,8 +1,8 @@
-"""One precision, with or without XLA, on this device; out: a CSV of images/s by batch size.
+"""Measures images/s by batch size on a GPU, in one precision, with or without XLA.
 
-Called by ``benchmarks/gpu.sh``. The batch doubles until the memory is full; each batch size has a
-process of its own. ``--table`` puts all files beside NVIDIA's published numbers. It was not run on
-a GPU by its authors, who had none; on a CPU it was.
+Called by ``benchmarks/gpu.sh``; writes a CSV. The batch doubles until the memory is full; each
+batch size runs in a process of its own. ``--table`` prints all files beside NVIDIA's numbers.
+The authors have run it on a CPU only, because they had no GPU.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow import keras
 
-from benchmarks.measuring import seconds
+from benchmarks.measurement import seconds
 from benchmarks.rivals import NETWORKS
 from benchmarks.train_step import batch, our_trainer
 from efficientnetv2 import for_inference, get_model
-from efficientnetv2.report.tables import table
+from efficientnetv2.reporting.tables import table
 
 # EfficientNetV2-S on one A100, mixed precision: training at 300 px, inference at 384 px by batch.
 # Source: NVIDIA DeepLearningExamples, TensorFlow2/Classification/ConvNets/efficientnet_v2, README.
 PUBLISHED = {"training": {0: 950}, "inference": {1: 29, 8: 204, 32: 772, 128: 1674}}
-TINY = "tiny"  # two blocks, to see that all of it runs
+TINY = "tiny"  # two blocks, to check that everything runs
 BLOCKS = ["r1_k3_s2_e1_i16_o16_c1", "r1_k3_s2_e4_i16_o24_se0.25"]
 NETWORKS_OR_TINY = {**{name: name for name in NETWORKS}, TINY: "b0"}
 HEADER = ["what", "precision", "XLA", "px", "batch", "images/s", "peak MiB"]
@@ -58,7 +58,7 @@ KINDS = {"training": training, "inference": inference}
 
 
 def rate(kind: str, steps: int, arguments: tuple, options: dict) -> tuple[float, float] | None:
-    """Returns images/s and the peak MiB of one kind; None: the memory does not suffice."""
+    """Returns images/s and the peak MiB of one kind; None: out of memory."""
     try:
         call = KINDS[kind](*arguments, **options)
         for _ in range(3):  # traces, compiles, warms up
@@ -72,8 +72,8 @@ def rate(kind: str, steps: int, arguments: tuple, options: dict) -> tuple[float,
     return arguments[-1] / median, max(peaks, default=own)
 
 
-def swept(kind: str, counts: list[int], values: flags.FlagValues) -> list[list[str]]:
-    """Returns the rows of one kind, up to the batch that the memory does not hold."""
+def sweep(kind: str, counts: list[int], values: flags.FlagValues) -> list[list[str]]:
+    """Returns the rows of one kind, up to the largest batch that the memory holds."""
     size = values.train_size if kind == "training" else values.eval_size
     options = {"precision": values.precision, "xla": values.xla}
     context = multiprocessing.get_context("spawn")
@@ -82,25 +82,25 @@ def swept(kind: str, counts: list[int], values: flags.FlagValues) -> list[list[s
         with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
             arguments = values.network, size, count
             try:
-                found = pool.submit(rate, kind, values.steps, arguments, options).result()
+                result = pool.submit(rate, kind, values.steps, arguments, options).result()
             except concurrent.futures.process.BrokenProcessPool:
-                found = None
-        if found is None:
+                result = None
+        if result is None:
             print(f"{kind}: the memory does not hold {count} images of {size} px")
             break
-        way = [kind, values.precision, "on" if values.xla else "off", str(size), str(count)]
-        rows.append([*way, f"{found[0]:.1f}", f"{found[1]:.0f}"])
+        setting = [kind, values.precision, "on" if values.xla else "off", str(size), str(count)]
+        rows.append([*setting, f"{result[0]:.1f}", f"{result[1]:.0f}"])
         print(*rows[-1], flush=True)
     return rows
 
 
-def measured(values: flags.FlagValues) -> list[list[str]]:
+def measure(values: flags.FlagValues) -> list[list[str]]:
     """Returns the rows of one precision."""
     counts = [values.first_batch]
     while counts[-1] * 2 <= values.last_batch:
         counts.append(counts[-1] * 2)
-    rows = swept("training", counts, values)
-    return rows + swept("inference", sorted(map(int, values.infer_batches)), values)
+    rows = sweep("training", counts, values)
+    return rows + sweep("inference", sorted(map(int, values.infer_batches)), values)
 
 
 def main(argv: list[str]) -> None:
@@ -113,7 +113,7 @@ def main(argv: list[str]) -> None:
         print(table([*HEADER, "NVIDIA, A100"], [[*row, _published(row)] for row in rows]))
         return
     name = f"{values.network}-{values.precision}-xla_{'on' if values.xla else 'off'}.csv"
-    rows = measured(values)
+    rows = measure(values)
     with (folder / name).open("w", newline="") as file:
         csv.writer(file).writerows([HEADER, *rows])
 

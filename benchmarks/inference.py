@@ -1,10 +1,10 @@
-"""Times inference, ours beside keras.applications and timm; out: a table and a CSV.
+"""Times inference, ours beside keras.applications and timm.
 
-``python -m benchmarks.inference --network=b0 --size=192 --batch=16`` (a minute on two cores). All
-take turns, each in a process of its own. Ours is ``for_inference`` in a ``tf.function``, after
-``set_inference_threads``; the others run with the threads that they are installed with. Keras's
-runs in a ``tf.function`` too, and by ``predict``. All have the same weights, and their logits must
-agree to 1e-4.
+``python -m benchmarks.inference --network=b0 --size=192 --batch=16`` (a minute on two cores) prints
+a table and writes a CSV. All take turns, each in a process of its own. Ours is ``for_inference`` in
+a ``tf.function``, after ``set_inference_threads``; the others keep their default threads. Keras's
+model runs in a ``tf.function`` and by ``predict``. Ours and Keras's have the same weights, and
+their logits must agree to 1e-4.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from absl import app, flags
 from tensorflow import keras
 
 from benchmarks.contest import Make, contest, times_of
-from benchmarks.measuring import BF16_HEADER, HEADER, KERAS, rows, write
+from benchmarks.measurement import BF16_HEADER, HEADER, KERAS, rows, write
 from benchmarks.rivals import NETWORKS, Call, keras_network, timm_inference, timm_settings
 from benchmarks.train_step import batch, define_flags
 from efficientnetv2 import for_inference, get_model, set_inference_threads
-from efficientnetv2.report.tables import table
+from efficientnetv2.reporting.tables import table
 
 TOLERANCE = 1e-4
 
@@ -34,7 +34,7 @@ def traced(model: keras.Model, images: np.ndarray) -> Call:
 
 
 def with_real_statistics(model: keras.Model, images: np.ndarray) -> keras.Model:
-    """Sets the statistics of BatchNormalization to those of a batch: the logits then differ."""
+    """Sets the BatchNormalization statistics to those of a batch, so that the logits vary."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
@@ -54,7 +54,7 @@ def networks(network: str, images: np.ndarray) -> tuple[keras.Model, keras.Model
 def ours(
     network: str, images: np.ndarray, *, precision: str = "float32", in_parts: bool = True
 ) -> Call:
-    """Returns our inference, with threads as it wants them or as they are."""
+    """Returns our inference; ``in_parts``: after ``set_inference_threads``."""
     if in_parts:
         set_inference_threads()
     own, _ = networks(network, images)
@@ -62,7 +62,7 @@ def ours(
 
 
 def stock(network: str, images: np.ndarray) -> Call:
-    """Returns the inference of our network as it is saved."""
+    """Returns the inference of our network as built, without ``for_inference``."""
     return traced(networks(network, images)[0], images)
 
 
@@ -71,8 +71,8 @@ def theirs(network: str, images: np.ndarray) -> Call:
     return traced(networks(network, images)[1], images)
 
 
-def predicted(network: str, images: np.ndarray) -> Call:
-    """Returns the same by ``predict``."""
+def keras_predict(network: str, images: np.ndarray) -> Call:
+    """Returns the inference of Keras's network by ``predict``."""
     model = networks(network, images)[1]
     return lambda: model.predict(images, batch_size=len(images), verbose=0)
 
@@ -88,17 +88,18 @@ def main(argv: list[str]) -> None:
         "ours, threads as they are": partial(ours, *arguments, in_parts=False),
         "ours, stock layers": partial(stock, *arguments),
         KERAS: partial(theirs, *arguments),
-        f"{KERAS}, predict": partial(predicted, *arguments),
+        f"{KERAS}, predict": partial(keras_predict, *arguments),
     }
     for setting in () if values.tensorflow_only else timm_settings():
         makes[setting] = partial(timm_inference, *arguments, setting=setting)
     with contest(makes) as contestants:
-        times = times_of(contestants, rounds=values.rounds)  # before all else: the first call too
-        wanted, found, rounded = (
+        # Before any result, so that the first call is timed too.
+        times = times_of(contestants, rounds=values.rounds)
+        expected, logits, rounded = (
             contestants[name].result() for name in (KERAS, "ours", "ours, bf16")
         )
-    difference, rounding = np.abs(found - wanted).max(), np.abs(rounded - wanted).max()
-    deviation = f"{wanted.std():.3f} deviation"
+    difference, rounding = np.abs(logits - expected).max(), np.abs(rounded - expected).max()
+    deviation = f"{expected.std():.3f} deviation"
     print(f"logits of {deviation} agree to {difference:.1e}, bf16: {rounding:.1e}")
     if not difference < TOLERANCE:
         raise SystemExit(f"they must agree to {TOLERANCE}")

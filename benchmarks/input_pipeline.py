@@ -1,9 +1,9 @@
-"""Times the training input from JPEG files to batches; out: a table and a CSV.
+"""Times the training input, from JPEG files to batches.
 
-``python -m benchmarks.input_pipeline`` (a minute on two cores). Ours, with random crops,
-RandAugment (two operations, magnitude 15), mixup and CutMix, beside a plain tf.data pipeline:
-images decoded whole, cut, resized, flipped, and RandAugment of tf-models-official. Both read the
-same files and take turns.
+``python -m benchmarks.input_pipeline`` (a minute on two cores) prints a table and writes a CSV. It
+compares ours, with random crops, RandAugment (two operations, magnitude 15), mixup and CutMix, with
+a plain tf.data pipeline: images decoded whole, cropped, resized, flipped, and RandAugment of
+tf-models-official. Both read the same files and take turns.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import tensorflow as tf
 from absl import app, flags
 from official.vision.ops.augment import RandAugment
 
-from benchmarks.measuring import HEADER, in_turns, rows, seconds, write
+from benchmarks.measurement import HEADER, in_turns, rows, seconds, write
 from benchmarks.photos import make_photos
 from efficientnetv2.data.decode import random_window
-from efficientnetv2.data.pipeline import Leg, build_training_input
 from efficientnetv2.data.sources import build_source
-from efficientnetv2.report.tables import table
-from efficientnetv2.train.sizes import build_settings
-from efficientnetv2.train.stages import build_stages
+from efficientnetv2.data.train_input import Phase, build_training_input
+from efficientnetv2.reporting.tables import table
+from efficientnetv2.train.progressive import build_settings, build_stages
 from hparams import resolve
 
 BATCH = 50
-BATCHES = 12  # a timed call
+BATCHES = 12  # in a timed call
 MAGNITUDE = 15.0
 
 
@@ -49,13 +48,13 @@ def our_stream(folder: pathlib.Path, *, size: int, batch_size: int) -> tf.data.D
     config = resolve("efficientnetv2-s", "folder", settings)
     source = build_source(config)
     plan = build_stages(config, num_images=source.num_images("train"))
-    legs = [Leg(0, 0, plan[0].steps_per_epoch, batch_size)]
+    phases = [Phase(0, 0, plan[0].steps_per_epoch, batch_size)]
     schedule = build_settings(config, plan)
-    return build_training_input(config, source, legs=legs, settings=schedule).batches()
+    return build_training_input(config, source, phases=phases, settings=schedule).batches()
 
 
 def plain_stream(folder: pathlib.Path, *, size: int, batch_size: int) -> tf.data.Dataset:
-    """Returns a pipeline as tutorials write it."""
+    """Returns a pipeline as in tutorials."""
     augment = RandAugment(num_layers=2, magnitude=MAGNITUDE)
 
     def prepare(path: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
@@ -74,9 +73,9 @@ def plain_stream(folder: pathlib.Path, *, size: int, batch_size: int) -> tf.data
 
 
 def steady(stream: tf.data.Dataset) -> float:
-    """Returns the seconds of some batches; the first, which sets all going, does not count.
+    """Returns the seconds of some batches; the first one, which includes the start, does not count.
 
-    The iterator ends with the call: nothing is prepared while another has its turn.
+    The iterator ends with the call, so that it prepares nothing while the other has its turn.
     """
     batches = iter(stream)
     next(batches)

@@ -1,9 +1,9 @@
-"""LiteRT files of float32 and int8: size, latency and agreement, in turns; out: a table and a CSV.
+"""Compares float32 and int8 LiteRT files in size, latency and agreement with Keras.
 
-``python -m benchmarks.litert`` (four minutes on two cores). EfficientNet-Lite0 has its ImageNet
-weights, where their package is installed; EfficientNetV2-B0 has random ones: speed and size do not
-depend on them, and its agreement would say nothing. The 8-bit files are calibrated on crops of one
-photograph and checked on crops of the other, of which they saw nothing.
+``python -m benchmarks.litert`` (four minutes on two cores) prints a table and writes a CSV.
+EfficientNet-Lite0 has its ImageNet weights, if their package is installed. EfficientNetV2-B0 has
+random weights: speed and size do not depend on them, and its agreement is left out. The int8 files
+are calibrated on crops of one photograph and checked on crops of the other.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ai_edge_litert.interpreter import Interpreter
 from sklearn.datasets import load_sample_images
 
 from benchmarks.fine_tuning import PACKAGE, packaged_weights
-from benchmarks.measuring import write
+from benchmarks.measurement import write
 from efficientnetv2 import get_model
+from efficientnetv2.export.int8.quantizer import QuantisedNetwork
 from efficientnetv2.export.litert import convert, convert_int8, float_operators
-from efficientnetv2.export.quantised import QuantisedNetwork
 from efficientnetv2.export.servable import Servable
-from efficientnetv2.model.folding import fold
-from efficientnetv2.report.tables import table
+from efficientnetv2.model.fold_batchnorm import fold
+from efficientnetv2.reporting.tables import table
 
 CROPS = 100
 ROUNDS = 31
@@ -32,15 +32,15 @@ THREADS = (1, 2)
 
 
 def crops(photograph, *, count, size, seed):
-    """Returns square crops of random size and place, whole numbers ``[count, size, size, 3]``."""
+    """Returns random square crops, float32 with whole numbers, ``[count, size, size, 3]``."""
     rng = np.random.default_rng(seed)
-    found = []
+    images = []
     for _ in range(count):
         side = int(min(photograph.shape[:2]) * rng.uniform(0.5, 1))
         top, left = (rng.integers(0, extent - side + 1) for extent in photograph.shape[:2])
         crop = photograph[top : top + side, left : left + side]
-        found.append(np.round(tf.image.resize(crop, (size, size)).numpy()))
-    return np.float32(found)
+        images.append(np.round(tf.image.resize(crop, (size, size)).numpy()))
+    return np.float32(images)
 
 
 def servable_of(name, weights, size):
@@ -58,20 +58,20 @@ class Runner:
     def __init__(self, file, threads):
         self.interpreter = Interpreter(model_content=file, num_threads=threads)
         self.interpreter.allocate_tensors()
-        (self.taken,) = self.interpreter.get_input_details()
-        (self.given,) = self.interpreter.get_output_details()
+        (self.input,) = self.interpreter.get_input_details()
+        (self.output,) = self.interpreter.get_output_details()
         self.seconds = []
 
     def __call__(self, image):
-        self.interpreter.set_tensor(self.taken["index"], image[np.newaxis])
+        self.interpreter.set_tensor(self.input["index"], image[np.newaxis])
         start = time.perf_counter()
         self.interpreter.invoke()
         self.seconds.append(time.perf_counter() - start)
-        return self.interpreter.get_tensor(self.given["index"])[0].copy()
+        return self.interpreter.get_tensor(self.output["index"])[0].copy()
 
 
 def measure(name, weights, calibration, checked):
-    """Returns the row of one network: header to value."""
+    """Returns the row of one network: column -> value."""
     servable = servable_of(name, weights, checked.shape[1])
     files = {
         "float32": convert(servable, "float32"),
@@ -79,7 +79,7 @@ def measure(name, weights, calibration, checked):
             servable, QuantisedNetwork(servable.folded, calibration), integer_io=False
         ),
     }
-    wanted = servable.model.predict(checked, batch_size=20, verbose=0)
+    expected = servable.model.predict(checked, batch_size=20, verbose=0)
     row = {
         "model": name,
         "float32_MB": round(len(files["float32"]) / 1e6, 3),
@@ -100,8 +100,8 @@ def measure(name, weights, calibration, checked):
         row[f"speed_ratio_{threads}_threads"] = round(float(middle), 2)
         row[f"speed_ratio_quartiles_{threads}_threads"] = f"{low:.2f} to {high:.2f}"
     run = Runner(files["int8"], 2)
-    first = np.array([run(image).argmax() for image in checked])
-    row["agreement"] = float((first == wanted.argmax(axis=1)).mean()) if weights else ""
+    classes = np.array([run(image).argmax() for image in checked])
+    row["agreement"] = float((classes == expected.argmax(axis=1)).mean()) if weights else ""
     return row
 
 
@@ -111,9 +111,9 @@ def main(argv):
     size, count = flags.FLAGS.size, flags.FLAGS.crops
     china, flower = load_sample_images().images
     rows = []
-    for seen, asked, kind in ((china, flower, "flower"), (flower, china, "china")):
-        calibration = crops(seen, count=count, size=size, seed=0)
-        checked = crops(asked, count=count, size=size, seed=1)
+    for known, unknown, kind in ((china, flower, "flower"), (flower, china, "china")):
+        calibration = crops(known, count=count, size=size, seed=0)
+        checked = crops(unknown, count=count, size=size, seed=1)
         if importlib.util.find_spec(PACKAGE):
             row = measure("efficientnet-lite0", packaged_weights(), calibration, checked)
             rows.append({**row, "checked_on": kind})

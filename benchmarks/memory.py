@@ -1,8 +1,8 @@
-"""Measures host memory; out: a table and a CSV.
+"""Measures the host memory of training and of its input pipeline.
 
-``python -m benchmarks.memory`` (five minutes on two cores): the most that a process held while it
-trained, ours beside keras.applications and timm, one process each; and what the training's input
-holds while images pass, which must stay flat (``--images=60000`` for as many as the test has).
+``python -m benchmarks.memory`` (five minutes on two cores) prints a table and writes a CSV: the
+peak memory of a training process, for ours, keras.applications and timm; and the memory of the
+input pipeline as images pass, which must stay flat (``--images=60000``: as many as in the test).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import psutil
 from absl import app, flags
 
 from benchmarks.input_pipeline import our_stream
-from benchmarks.measuring import KERAS, write
+from benchmarks.measurement import KERAS, write
 from benchmarks.photos import make_photos
 from benchmarks.rivals import keras_training, timm_settings, timm_training
 from benchmarks.train_step import batch, define_flags, ours
-from efficientnetv2.report.tables import table
+from efficientnetv2.reporting.tables import table
 
 STEPS = 4
 _MIB = 2**20
@@ -38,14 +38,14 @@ CONTESTANTS = {
 
 
 def peak_mib(name: str, network: str, size: int, count: int) -> float:
-    """Returns the most memory that this process held, after some steps of one contestant."""
+    """Returns the peak memory of this process after some training steps of one contestant."""
     call = CONTESTANTS[name](network, *batch(size, count))
     for _ in range(STEPS):
         call()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def of_training(values: flags.FlagValues) -> list[list[str]]:
+def training_rows(values: flags.FlagValues) -> list[list[str]]:
     context = multiprocessing.get_context("spawn")
     rows = []
     for name in CONTESTANTS:
@@ -56,7 +56,7 @@ def of_training(values: flags.FlagValues) -> list[list[str]]:
     return rows
 
 
-def of_input(images: int) -> list[list[str]]:
+def input_rows(images: int) -> list[list[str]]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         make_photos(pathlib.Path(folder), crops=100)
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     """Runs the benchmark."""
     del argv
     values = flags.FLAGS
-    rows = of_training(values) + of_input(values.images)
+    rows = training_rows(values) + input_rows(values.images)
     header = ["what", "MiB of host memory"]
     print(table(header, rows))
     write(f"memory-{values.network}-{values.size}px-batch{values.batch}", header, rows)
@@ -80,5 +80,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    flags.DEFINE_integer("images", 12_000, "that pass the input")
+    flags.DEFINE_integer("images", 12_000, "images that pass the input pipeline")
     app.run(main)

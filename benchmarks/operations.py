@@ -1,9 +1,9 @@
-"""Profiles a training step and an inference; out: what each kind of operation costs, as CSV.
+"""Profiles a training step and an inference by kind of operation.
 
-``python -m benchmarks.operations --network=b0 --size=192 --batch=16`` (a minute on two cores).
-With several operations at once, their times add up to more than the step's. Also the machine's
-limit: the FLOP/s of a large matrix product, and the share of it that each gets (a backward pass
-counts as two forward ones).
+``python -m benchmarks.operations --network=b0 --size=192 --batch=16`` (a minute on two cores)
+prints tables and writes a CSV. As operations run at the same time, their times add up to more than
+that of the step. It also compares FLOP/s with the machine's limit, that of a large matrix product
+(a backward pass counts as two forward passes).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks.inference import traced
-from benchmarks.measuring import seconds, write
+from benchmarks.measurement import seconds, write
 from benchmarks.rivals import NETWORKS
 from benchmarks.train_step import batch, define_flags, ours, plain
 from efficientnetv2 import for_inference, get_model
 from efficientnetv2.model.complexity import multiply_adds
-from efficientnetv2.report.tables import table
+from efficientnetv2.reporting.tables import table
 
 CALLS = 5
 SHOWN = 16
-# The executor's own events, and those of compiled functions, hold others.
+# Events of the executor and of compiled functions; they contain those of operations.
 NO_OPERATION = ("Run", "Process", "Start", "Done", "Record", "StartRegion", "StopRegion")
 MATRIX = 2048
 
@@ -56,7 +56,7 @@ def operation_times(call: Callable[[], object]) -> dict[str, tuple[float, float]
 
 
 def matrix_product_flops() -> float:
-    """Returns FLOP/s of a product of two large float32 matrices."""
+    """Returns the FLOP/s of a product of two large float32 matrices."""
     matrix = tf.random.normal([MATRIX, MATRIX])
     run = tf.function(lambda: tf.matmul(matrix, matrix)[0, 0])
     run()
@@ -64,7 +64,7 @@ def matrix_product_flops() -> float:
 
 
 def report(name: str, call: Callable[[], object], *, flops: float) -> list[list[str]]:
-    """Prints and returns the rows of one call, and its distance from the limit."""
+    """Prints and returns the rows of one call, with its share of the machine's limit."""
     costs = operation_times(call)
     total = sum(cost for cost, _ in costs.values())
     median = statistics.median(seconds(call) for _ in range(9))
@@ -92,8 +92,8 @@ def main(argv: list[str]) -> None:
     fixed = get_model(name, input_shape=images.shape[1:])
     flops = 2.0 * multiply_adds(fixed) * values.batch
     rows = []
-    for kind, made in {"training step, stock kernels": plain, "training step": ours}.items():
-        rows += report(kind, made(values.network, images, targets), flops=3 * flops)
+    for kind, build in {"training step, stock kernels": plain, "training step": ours}.items():
+        rows += report(kind, build(values.network, images, targets), flops=3 * flops)
     for kind, model in {
         "inference, stock layers": fixed,
         "inference": for_inference(fixed),

@@ -1,10 +1,11 @@
-"""Times training steps as the paper's Tables 2 and 3 compare them; out: a table and a CSV.
+"""Repeats the training speed comparisons of the paper's Tables 2 and 3 at small sizes.
 
     python -m benchmarks.paper_tables --table=3
 
-Table 2: EfficientNet-B6 on large images, on smaller ones, and on more of these at once. Table 3:
-EfficientNet-B4 with stages none, 1-3, 1-5 and 1-7 fused. The sizes are a quarter and a third of the
-paper's, for minutes on two cores. All train the same way, in turns; ratios are taken within each.
+Table 2: EfficientNet-B6 on large images, on smaller images, and on larger batches of these.
+Table 3: EfficientNet-B4 with no stages, or stages 1-3, 1-5 and 1-7, fused. The sizes are a quarter
+and a third of the paper's, to take minutes on two cores. All train in the same way and take turns;
+ratios are taken within each turn. Prints a table and writes a CSV.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import app, flags
 
-from benchmarks.measuring import write
-from efficientnetv2.report.tables import table
-from efficientnetv2.train.learner import build_learner
-from efficientnetv2.train.schedules import build_learning_rate
-from efficientnetv2.train.sizes import staged
-from efficientnetv2.train.stages import build_stages
+from benchmarks.measurement import write
+from efficientnetv2.reporting.tables import table
+from efficientnetv2.train.learning_rate import build_learning_rate
+from efficientnetv2.train.progressive import build_stages, stage_settings
 from efficientnetv2.train.step import Trainer
+from efficientnetv2.train.train_state import build_train_state
 from hparams import resolve
 
 TABLE = flags.DEFINE_enum("table", "3", ["2", "3"], "of the paper")
@@ -33,7 +33,7 @@ _WARM_UP = 2
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What trains, and the paper's images per second and TPU core, and V100."""
+    """Holds what to train, and the paper's images/s on a TPU core and on a V100."""
 
     model: str
     image_size: int
@@ -44,7 +44,7 @@ class Case:
 
 _B4 = "efficientnet-b4"
 CASES = {
-    # 512 px with 32 images (TPU) and 12 (V100); 380 px with as many, then with 128 and 24.
+    # In the paper: 512 px, batch 32 (TPU) and 12 (V100); 380 px, the same; 380 px, 128 and 24.
     "2": (
         Case("efficientnet-b6", 128, 4, 42, 29),
         Case("efficientnet-b6", 96, 4, 76, 37),
@@ -68,9 +68,9 @@ def training(case: Case) -> Callable[[], None]:
     plan = build_stages(config, num_images=1_256_167)
     stage = dataclasses.replace(plan[-1], first_step=0, batch_size=case.batch_size)
     trainer = Trainer(
-        build_learner(config, build_learning_rate(config, plan)),
+        build_train_state(config, build_learning_rate(config, plan)),
         tf.distribute.get_strategy(),
-        settings=staged([stage]),
+        settings=stage_settings([stage]),
         after_step=lambda _: None,
     )
     trainer.set_input(tf.data.Dataset.from_tensors((images, targets)).repeat())
@@ -78,7 +78,7 @@ def training(case: Case) -> Callable[[], None]:
 
 
 def in_turns(steps: list[Callable[[], None]], *, rounds: int) -> list[list[float]]:
-    """Returns the seconds of each timed step, after some that are not timed."""
+    """Returns the seconds of each timed step, after warm-up steps that are not timed."""
     times: list[list[float]] = [[] for _ in steps]
     for turn in range(_WARM_UP + rounds):
         for step, seconds in zip(steps, times):
@@ -90,15 +90,15 @@ def in_turns(steps: list[Callable[[], None]], *, rounds: int) -> list[list[float
 
 
 def rows(cases: tuple[Case, ...], times: list[list[float]]) -> list[list[str]]:
-    """Returns a row a case; speeds are images per second as a multiple of the first case's."""
-    plain, found = cases[0], []
+    """Returns a row for each case; speeds are images/s as a multiple of those of the first case."""
+    first, lines = cases[0], []
     for case, seconds in zip(cases, times):
-        share = case.batch_size / plain.batch_size
-        speeds = sorted(share * one / other for one, other in zip(times[0], seconds))
+        batch_ratio = case.batch_size / first.batch_size
+        speeds = sorted(batch_ratio * one / other for one, other in zip(times[0], seconds))
         median = statistics.median(seconds)
         numbers = [statistics.median(speeds), speeds[0], speeds[-1]]
-        numbers += [case.tpu / plain.tpu, case.v100 / plain.v100]
-        found.append(
+        numbers += [case.tpu / first.tpu, case.v100 / first.v100]
+        lines.append(
             [
                 case.model,
                 str(case.image_size),
@@ -108,7 +108,7 @@ def rows(cases: tuple[Case, ...], times: list[list[float]]) -> list[list[str]]:
                 *(f"{number:.2f}" for number in numbers),
             ]
         )
-    return found
+    return lines
 
 
 def main(argv: list[str]) -> None:
@@ -116,10 +116,10 @@ def main(argv: list[str]) -> None:
     del argv
     tf.keras.utils.set_random_seed(0)
     cases = CASES[TABLE.value]
-    measured = in_turns([training(case) for case in cases], rounds=ROUNDS.value)
+    times = in_turns([training(case) for case in cases], rounds=ROUNDS.value)
     header = ["model", "px", "batch", "median s", "images/s", "speed", "least", "most"]
     header += ["paper TPU", "paper V100"]
-    lines = rows(cases, measured)
+    lines = rows(cases, times)
     print(table(header, lines))
     write(f"paper_table_{TABLE.value}", header, lines)
 

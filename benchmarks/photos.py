@@ -1,9 +1,9 @@
-"""Photographs that packages carry in; a folder of crops of them, to try things on, out.
+"""Writes a folder of photographs to try the program on, crops of those that packages contain.
 
-``python -m benchmarks.photos photos`` writes ``photos/china/*.jpg`` and ``photos/flower/*.jpg``, of
-scikit-learn's two. ``--sixteen`` writes ``photos/{train,test}/<photograph>/*.jpg``, small crops of
-these and of 14 of scikit-image's; what is tested on comes from the right of each photograph, what
-is trained on from the rest:
+``python -m benchmarks.photos photos`` writes ``photos/china/*.jpg`` and ``photos/flower/*.jpg``
+from the two photographs of scikit-learn. ``--sixteen`` writes
+``photos/{train,test}/<photograph>/*.jpg``, small crops of these two and of 14 of scikit-image; test
+images come from the right part of each photograph, training images from the rest:
 
     pip install --no-deps scikit-image==0.26.0
     python -m benchmarks.photos photos16 --sixteen
@@ -23,7 +23,7 @@ CROPS = 150  # of each photograph
 _SIDES = (160, 320)  # pixels, smallest and largest
 
 _SMALL_SIDES = (48, 112)
-_PARTS = {"train": (0.0, 0.6, 100), "test": (0.6, 1.0, 40)}  # from, to, of the width; crops
+_PARTS = {"train": (0.0, 0.6, 100), "test": (0.6, 1.0, 40)}  # start and end of the width, crops
 _SCIKIT_IMAGE = (
     "astronaut.png",
     "brick.png",
@@ -43,7 +43,7 @@ _SCIKIT_IMAGE = (
 
 
 def make_photos(folder: pathlib.Path, *, crops: int = CROPS, seed: int = 0) -> None:
-    """Writes JPEG files, ``crops`` a class, of random size and place."""
+    """Writes two classes of JPEG files, ``crops`` crops of random size and place in each."""
     rng = np.random.default_rng(seed)
     for name, image in _two().items():
         _write_crops(folder / name, image, count=crops, sides=_SIDES, rng=rng)

@@ -1,7 +1,8 @@
-"""Fixed size against progressive learning, with and without adaptive regularisation.
+"""Compares a fixed image size with progressive learning, with and without adaptive regularisation.
 
-The same network, steps, data and seeds; only the schedule differs (paper Figure 6 and Table 13, on
-what one machine can train in minutes). Writes a CSV and a plot of accuracy over training time.
+Network, steps, data and seeds are the same; only the schedule differs (as in Figure 6 and Table 13
+of the paper, at a size that one machine trains in minutes). Writes a CSV and a plot of accuracy
+over training time.
 
     python -m benchmarks.progressive [--seeds 3] [--schedules NAME ...]
 """
@@ -24,8 +25,8 @@ from hparams.overrides import Overrides
 ROOT = pathlib.Path(__file__).parent.parent
 
 # A small network, so that nine trainings take twenty minutes on two CPU cores. Half of the digits
-# are kept out, because with few test images one decides too much; the curve is drawn on some of
-# them. They were looked at while the settings were chosen, by the first seed.
+# are for testing, because with few test images a single one weighs too much; the curve uses some of
+# them. The settings were chosen while looking at these test images, with the first seed.
 SETTINGS: dict[str, object] = {
     "model.blocks_args": [
         "r1_k3_s1_e1_i24_o24_c1",
@@ -73,7 +74,7 @@ COLOURS = {
 
 
 def train(schedule: str, seed: int, folder: pathlib.Path) -> dict[str, object]:
-    """Runs one training by the command line; returns what it took and reached."""
+    """Runs one training by the command line; returns its time, accuracies and curve."""
     run = folder / f"{schedule.replace(', ', '-')}-{seed}"
     settings: Overrides = {**SETTINGS, **SCHEDULES[schedule], "train.seed": seed}
     text = ",".join(f"{key}={_text(value)}" for key, value in settings.items())
@@ -98,7 +99,7 @@ def _text(value: object) -> str:
 
 
 def plot(results: list[dict], path: pathlib.Path) -> None:
-    """Accuracy over training time, one thin line a seed."""
+    """Plots accuracy over training time, one thin line for each seed."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for schedule, colour in COLOURS.items():
@@ -134,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES)[:3])
-    parser.add_argument("--name", default="progressive", help="what the CSV's name begins with")
+    parser.add_argument("--name", default="progressive", help="beginning of the CSV file's name")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--plot", type=pathlib.Path, default=ROOT / "docs/images/progressive.png")
     arguments = parser.parse_args()

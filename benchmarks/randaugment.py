@@ -1,9 +1,9 @@
-"""Times RandAugment in a pipeline, ours beside tf-models-official; out: a table and a CSV.
+"""Times RandAugment in an input pipeline, ours beside tf-models-official.
 
-``python -m benchmarks.randaugment`` (two layers, magnitude 15, uint8 in and out, at 128 and 300
-pixels; two minutes on two idle cores). It is mapped and batched, as in training. The
-implementations run in turns over the same photograph.
-The second table is the processor time of each operation alone.
+``python -m benchmarks.randaugment`` (two minutes on two idle cores) prints two tables and writes a
+CSV. Two operations of magnitude 15 are applied to uint8 images of 128 and 300 pixels, mapped and
+batched as in training. The implementations take turns over the same photograph. The second table is
+the CPU time of each operation alone.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from absl import app, flags
 from official.vision.ops.augment import RandAugment
 from sklearn.datasets import load_sample_image
 
-from benchmarks.measuring import write
+from benchmarks.measurement import write
 from efficientnetv2.data.augment import OP_TABLES, rand_augment
-from efficientnetv2.data.ops import Op
-from efficientnetv2.report.tables import table
+from efficientnetv2.data.default_ops import Op
+from efficientnetv2.reporting.tables import table
 
 SIZES = flags.DEFINE_multi_integer("size", [128, 300], "pixels")
 MAGNITUDE = flags.DEFINE_float("magnitude", 15.0, "RandAugment magnitude")
@@ -33,7 +33,7 @@ Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # image, seed -> image
 
 
 def implementations() -> dict[str, Augment]:
-    """Returns what is compared, by name; tf-models-official draws from its own state."""
+    """Returns name -> implementation; that of tf-models-official ignores the seed."""
     peer = RandAugment(num_layers=2, magnitude=MAGNITUDE.value)
 
     def ours(ops: str) -> Augment:
@@ -47,7 +47,7 @@ def implementations() -> dict[str, Augment]:
 
 
 def single_operations(ops: str) -> dict[str, Augment]:
-    """Returns each operation of one of our tables, its place and sign fixed, and none at all."""
+    """Returns each operation of one of our tables, with fixed centre and sign, and the identity."""
     magnitude, sign, centre = tf.constant(MAGNITUDE.value), tf.constant(1.0), [0.4, 0.6]
 
     def single(op: Op) -> Augment:
@@ -66,16 +66,16 @@ def photograph(size: int) -> tf.Tensor:
 
 
 def one_pass(augment: Augment, image: tf.Tensor, *, images: int, calls: int) -> Callable[[], None]:
-    """Returns a function that augments ``images`` more (whole batches), ``calls`` at a time."""
+    """Returns a function that augments ``images`` images (whole batches), ``calls`` at a time."""
 
     @tf.autograph.experimental.do_not_convert
     def prepare(index: tf.Tensor) -> tf.Tensor:
-        # The size is hidden, as in training, where it changes from stage to stage.
-        hidden = tf.compat.v1.placeholder_with_default(image, [None, None, 3])
-        return augment(hidden, tf.stack([1, index]))
+        # The graph does not know the size, as in training, where it changes between stages.
+        dynamic = tf.compat.v1.placeholder_with_default(image, [None, None, 3])
+        return augment(dynamic, tf.stack([1, index]))
 
-    # One stream goes through all passes, so that none pays for setting it up; nothing is prepared
-    # ahead of its pass but the calls under way.
+    # One stream serves all passes, so that none pays for its setup; only the calls in flight are
+    # prepared ahead of their pass.
     data = tf.data.Dataset.range(tf.int64.max).map(prepare, num_parallel_calls=calls).batch(BATCH)
     options = tf.data.Options()
     options.experimental_optimization.inject_prefetch = False
@@ -122,9 +122,9 @@ def compare(size: int) -> list[list[str]]:
 
 
 def operation_times(size: int, ops: str) -> dict[str, float]:
-    """Returns the processor's microseconds an image by operation, less those of an empty map.
+    """Returns operation -> CPU microseconds for an image, less those of an empty map.
 
-    They are those of the quickest pass, which other programs disturb least.
+    The times are those of the fastest pass, which other programs disturb least.
     """
     images = max(20, IMAGES.value * 60 // size)
     passes = {
@@ -140,7 +140,7 @@ def operation_times(size: int, ops: str) -> dict[str, float]:
 def main(argv: list[str]) -> None:
     """Runs the benchmark."""
     del argv
-    tf.get_logger().setLevel("ERROR")  # TensorFlow takes the passes for one that is traced anew
+    tf.get_logger().setLevel("ERROR")  # it warns that the passes are retraced, which is intended
     header = ["size", "RandAugment", "images/s", f"x {PEER}", "from to"]
     rows = [row for size in SIZES.value for row in compare(size)]
     print(table(header, rows))

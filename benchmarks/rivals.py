@@ -1,7 +1,7 @@
-"""A network and a batch in; one step of training, or one inference, of each rival here, out.
+"""Runs a training step or an inference of keras.applications and timm, to compare ours with.
 
-``keras.applications`` runs on the same TensorFlow. timm is there if torch and timm are installed
-(``requirements-bench.txt``); it runs in each precision and memory layout that a CPU has.
+``keras.applications`` runs on the same TensorFlow. timm takes part if torch and timm are installed
+(``requirements-bench.txt``); it runs in each precision and memory layout that a CPU supports.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NETWORKS = {
     "m": ("efficientnetv2-m", "EfficientNetV2M", "tf_efficientnetv2_m"),
 }
 Call = Callable[[], Any]
-# Name: (bfloat16 products, channels last in memory).
+# Name -> (whether in bfloat16, whether channels_last in memory).
 TORCH_SETTINGS = {
     "timm fp32": (False, False),
     "timm fp32 channels_last": (False, True),
@@ -31,19 +31,19 @@ TORCH_SETTINGS = {
 
 
 def keras_network(network: str, shape: Sequence[int | None]) -> keras.Model:
-    """Returns the network of ``keras.applications``: normalised images to logits."""
+    """Returns the network of ``keras.applications``, from normalised images to logits."""
     build = getattr(keras.applications, NETWORKS[network][1])
     options = {"weights": None, "include_preprocessing": False, "input_shape": tuple(shape)}
     if None not in shape:
         return build(classifier_activation=None, **options)
-    # With its own classifier it takes images of one size alone.
+    # With its own classifier, it takes images of a single size only.
     backbone = build(include_top=False, pooling="avg", **options)
     features = keras.layers.Dropout(0.2)(backbone.output)
     return keras.Model(backbone.input, keras.layers.Dense(1000)(features))
 
 
 def keras_compiled(network: str, shape: Sequence[int | None]) -> keras.Model:
-    """Returns the same, ready to be trained."""
+    """Returns the network of ``keras.applications``, compiled for training."""
     model = keras_network(network, shape)
     model.compile(
         keras.optimizers.RMSprop(0.001, rho=0.9, momentum=0.9, epsilon=1e-3),
@@ -53,19 +53,19 @@ def keras_compiled(network: str, shape: Sequence[int | None]) -> keras.Model:
 
 
 def keras_training(network: str, images: np.ndarray, targets: np.ndarray) -> Call:
-    """Returns one step by ``train_on_batch``."""
+    """Returns one training step of Keras by ``train_on_batch``."""
     model = keras_compiled(network, images.shape[1:])
     return lambda: model.train_on_batch(images, targets)
 
 
 def timm_settings() -> Sequence[str]:
-    """Returns the names of timm's settings; none where torch and timm are not installed."""
-    found = all(importlib.util.find_spec(name) is not None for name in ("torch", "timm"))
-    return tuple(TORCH_SETTINGS) if found else ()
+    """Returns the names of timm's settings; none if torch or timm is not installed."""
+    is_installed = all(importlib.util.find_spec(name) is not None for name in ("torch", "timm"))
+    return tuple(TORCH_SETTINGS) if is_installed else ()
 
 
 def timm_training(network: str, images: np.ndarray, targets: np.ndarray, *, setting: str) -> Call:
-    """Returns one step of timm's network in one of ``timm_settings``."""
+    """Returns one training step of timm's network in one of ``timm_settings``."""
     import torch
 
     is_bf16, is_last = TORCH_SETTINGS[setting]
@@ -117,22 +117,22 @@ def _torch_network(
     return model.to(memory_format=layout), inputs.to(memory_format=layout)
 
 
-_LIBRARIES: list[Any] = []  # an operator lives as long as its library's object
+_LIBRARIES: list[Any] = []  # an operator exists as long as its library object
 
 
 @contextlib.contextmanager
 def _detection_ops() -> Iterator[None]:
-    """Timm imports torchvision, whose file from PyPI wants another build of torch.
+    """Declares two detection operators, so that timm can import torchvision.
 
-    Without its compiled part two detection operators are missing, that no classifier calls: their
-    names suffice.
+    torchvision from PyPI needs another build of torch; without its compiled part these operators
+    are missing. No classifier calls them, so their names are enough.
     """
     if not _LIBRARIES:
         import torch
 
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
-            with contextlib.suppress(RuntimeError):  # torchvision is complete, and has it
+            with contextlib.suppress(RuntimeError):  # torchvision is complete and has declared it
                 library.define(f"{name}(Tensor dets, Tensor scores, float threshold) -> Tensor")
         _LIBRARIES.append(library)
     yield

@@ -1,11 +1,11 @@
-"""How good the networks are that each sampler of the search tries; a CSV in benchmarks/results.
+"""Compares the samplers of the search by the rewards of the networks that they try.
 
     python -m benchmarks.search_samplers
 
 Nothing is trained: the reward is made up, so that the best network is known. It is 0.6, plus 0.3
-times the share of choices that are right, plus 0.1 times the share of neighbours that are right
-together, plus noise of deviation 0.01, as a short training has. Means over 30 seeds, each with
-another best network.
+times the fraction of choices that are right, plus 0.1 times the fraction of neighbouring pairs that
+are both right, plus noise of deviation 0.01, as a short training has. Writes a CSV with means over
+30 seeds, each with another best network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 import optuna
 
-from efficientnetv2.search.samplers import SAMPLERS, build_sampler, distributions, quiet_optuna
+from efficientnetv2.search.samplers import SAMPLERS, build_sampler, distributions, silence_optuna
 from efficientnetv2.search.space import build_space
 from hparams import resolve
 
@@ -31,7 +31,7 @@ def reward(point: dict, best: dict) -> float:
 
 
 def run(sampler: str, choices: dict, *, seed: int) -> np.ndarray:
-    """Returns the rewards, without noise, of the networks tried."""
+    """Returns the rewards, without noise, of the networks that a sampler tried."""
     generator = np.random.default_rng([seed, 1])
     best = {name: values[generator.integers(len(values))] for name, values in choices.items()}
     study = optuna.create_study(
@@ -46,7 +46,7 @@ def run(sampler: str, choices: dict, *, seed: int) -> np.ndarray:
 
 
 def main() -> None:
-    quiet_optuna()
+    silence_optuna()
     space = build_space(resolve("efficientnetv2-s", "imagenet2012"))
     rows = []
     for sampler in SAMPLERS:

@@ -1,8 +1,8 @@
-"""Times the first step of a training and that of a new image size; out: a table and a CSV.
+"""Times how long a training waits at its start and when the image size changes.
 
-``python -m benchmarks.stage_change --network=s`` (three minutes on two cores). Keras takes images
-of any size too, but traces its step anew for them. Of the first steps, the time of a later step of
-that size is taken off: what stays is waiting.
+``python -m benchmarks.stage_change --network=s`` (three minutes on two cores) prints a table and
+writes a CSV. The wait is the time of the first step at a size, less that of a later step. Keras
+takes images of any size too, but traces its step again for each size.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import app, flags
 
-from benchmarks.measuring import seconds, write
+from benchmarks.measurement import seconds, write
 from benchmarks.rivals import NETWORKS, keras_compiled
 from benchmarks.train_step import batch, our_trainer
-from efficientnetv2.report.tables import table
+from efficientnetv2.reporting.tables import table
 
 SIZES = (128, 160, 192)
 
 
 def our_steps(network: str, count: int) -> Callable[[int], Callable[[], object]]:
-    """Returns: size -> a step of our training at that size."""
+    """Returns a function: size -> a step of our training at that size."""
     trainer = our_trainer(network, count)
 
     def at(size: int) -> Callable[[], object]:
@@ -38,7 +38,7 @@ def our_steps(network: str, count: int) -> Callable[[int], Callable[[], object]]
 
 
 def keras_steps(network: str, count: int) -> Callable[[int], Callable[[], object]]:
-    """Returns: size -> a step of Keras's training at that size."""
+    """Returns a function: size -> a step of Keras's training at that size."""
     model = keras_compiled(network, (None, None, 3))
 
     def at(size: int) -> Callable[[], object]:
@@ -49,13 +49,13 @@ def keras_steps(network: str, count: int) -> Callable[[int], Callable[[], object
 
 
 def waits(at: Callable[[int], Callable[[], object]]) -> list[float]:
-    """Returns the seconds that the first step of each size takes more than later ones."""
-    found = []
+    """Returns how many seconds longer the first step of each size takes than later ones."""
+    extra = []
     for size in SIZES:
         step = at(size)
         first = seconds(step)
-        found.append(first - statistics.median(seconds(step) for _ in range(7)))
-    return found
+        extra.append(first - statistics.median(seconds(step) for _ in range(7)))
+    return extra
 
 
 def main(argv: list[str]) -> None:
@@ -63,13 +63,13 @@ def main(argv: list[str]) -> None:
     del argv
     values = flags.FLAGS
     arguments = values.network, values.batch
-    found = {
+    waits_by_name = {
         "ours": waits(our_steps(*arguments)),
         "keras.applications": waits(keras_steps(*arguments)),
     }
     first, *later = SIZES
     header = ["waiting, s", f"first step, {first} px", *(f"change to {size} px" for size in later)]
-    rows = [[name, *(f"{wait:.1f}" for wait in times)] for name, times in found.items()]
+    rows = [[name, *(f"{wait:.1f}" for wait in times)] for name, times in waits_by_name.items()]
     print(table(header, rows))
     write(f"stage_change-{values.network}-batch{values.batch}", header, rows)
 

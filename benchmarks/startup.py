@@ -1,7 +1,8 @@
-"""Times whole commands beside the import of TensorFlow; out: a table and a CSV.
+"""Times the start of whole commands beside the import of TensorFlow.
 
-``python -m benchmarks.startup`` (two minutes on two cores): ``--help``, a wrong key, and naming one
-image by EfficientNetV2-B0, whose weights are random here: that takes as long.
+``python -m benchmarks.startup`` (two minutes on two cores) times ``--help``, the error of a wrong
+key, and the inference of one image by EfficientNetV2-B0, with random weights, which take the same
+time. Prints a table and writes a CSV.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import tempfile
 
 from absl import app, flags
 
-from benchmarks.measuring import in_turns, ratio, write
+from benchmarks.measurement import in_turns, ratio, write
 from efficientnetv2 import get_model
-from efficientnetv2.report.tables import table
+from efficientnetv2.reporting.tables import table
 
 ROOT = pathlib.Path(__file__).parent.parent
 IMPORT = "import tensorflow"
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> None:
         ]
         for name, of in times.items()
     ]
-    for row in rows:  # here a ratio says how many times as long ours takes
+    for row in rows:  # invert: here, how many times as long a command takes
         row[3:] = [f"{1 / float(value):.2f}" for value in (row[3], row[5], row[4])]
     print(table(header, rows))
     write("startup", header, rows)

@@ -1,4 +1,4 @@
-"""Result files of training steps and inference in; a table and a picture of the ratios out."""
+"""Sums up the results of training steps and inference in a table and a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from benchmarks.measuring import KERAS
+from benchmarks.measurement import KERAS
 
 _NAME = re.compile(r"(train_step|inference)-(\w+)-(\d+)px-batch(\d+)-(.+)\.csv")
 _KINDS = {"train_step": "training", "inference": "inference"}
@@ -22,16 +22,16 @@ Ratio = tuple[float, ...]  # median, smallest, largest
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One network, size and batch, in one run.
+    """Holds the results of one network, image size and batch size.
 
     Attributes:
       kind: training or inference.
       network: of EfficientNetV2.
       size: pixels.
       batch: images a call.
-      images_per_second: by contestant.
-      ratios: by contestant: how many times as fast ours is; median, smallest, largest.
-      bf16_ratios: the same of ours with products of bfloat16.
+      images_per_second: contestant -> images/s.
+      ratios: contestant -> how many times as fast ours is: median, smallest, largest.
+      bf16_ratios: the same ratios for ours in bfloat16.
     """
 
     kind: str
@@ -47,12 +47,12 @@ class Case:
         return f"{self.network.upper()}, {self.size} px, batch {self.batch}"
 
     def best_timm(self, precision: str) -> str | None:
-        """The quicker of timm's two settings of a precision, by the median ratio."""
+        """Returns the faster of timm's two settings of a precision, by the median ratio."""
         settings = [name for name in self.ratios if name.startswith(f"timm {precision}")]
         return min(settings, key=lambda name: self.ratios[name][0], default=None)
 
     def bars(self) -> list[Ratio | None]:
-        """Ours beside ``keras.applications``, timm in float32, and both in bfloat16."""
+        """Returns the ratios to ``keras.applications``, timm in float32 and timm in bfloat16."""
         float32, bf16 = self.best_timm("fp32"), self.best_timm("bf16")
         return [
             self.ratios.get(KERAS),
@@ -62,11 +62,11 @@ class Case:
 
 
 def read(folder: pathlib.Path) -> list[Case]:
-    """Returns the cases of a folder, of this module's kinds, in order."""
+    """Returns the cases of the result files in a folder, in the order of the table."""
     cases = []
     for path in sorted(folder.glob("*.csv")):
-        if found := _NAME.fullmatch(path.name):
-            kind, network, size, batch, _ = found.groups()
+        if match := _NAME.fullmatch(path.name):
+            kind, network, size, batch, _ = match.groups()
             with path.open(newline="") as file:
                 rows = [row for row in csv.reader(file) if len(row) == 10][1:]
             speeds = {row[0]: float(row[3]) for row in rows}
@@ -98,7 +98,7 @@ def _cell(ratio: Ratio | None) -> str:
 
 
 def draw(cases: Sequence[Case], path: pathlib.Path) -> None:
-    """Draws the ratios as bars, with their spread, and a line where both are as fast."""
+    """Draws the ratios as bars, with their spread, and a line at 1, where both are equally fast."""
     kinds = sorted({case.kind for case in cases})
     tallest = max((sum(case.kind == kind for case in cases) for kind in kinds), default=0)
     longest = max((bar[2] for case in cases for bar in case.bars() if bar), default=1.0)

@@ -1,8 +1,8 @@
-"""Times one training step, ours beside keras.applications and timm; out: a table and a CSV.
+"""Times one training step, ours beside keras.applications and timm.
 
-``python -m benchmarks.train_step --network=b0 --size=192 --batch=16`` (two minutes on two cores).
-All train the same network with RMSProp and momentum, in turns, each in a process of its own; ours
-also keeps its moving average and the L2 term.
+``python -m benchmarks.train_step --network=b0 --size=192 --batch=16`` (two minutes on two cores)
+prints a table and writes a CSV. All train the same network with RMSProp and momentum, in turns,
+each in a process of its own; ours also computes its moving average and the L2 term.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from absl import app, flags
 from tensorflow import keras
 
 from benchmarks.contest import contest, times_of
-from benchmarks.measuring import BF16_HEADER, HEADER, KERAS, rows, write
+from benchmarks.measurement import BF16_HEADER, HEADER, KERAS, rows, write
 from benchmarks.rivals import NETWORKS, keras_training, timm_settings, timm_training
 from efficientnetv2.model import layers
-from efficientnetv2.report.tables import table
-from efficientnetv2.train.learner import build_learner
-from efficientnetv2.train.schedules import build_learning_rate
-from efficientnetv2.train.sizes import staged
-from efficientnetv2.train.stages import build_stages
+from efficientnetv2.reporting.tables import table
+from efficientnetv2.train.learning_rate import build_learning_rate
+from efficientnetv2.train.progressive import build_stages, stage_settings
 from efficientnetv2.train.step import Trainer, build_trainer
+from efficientnetv2.train.train_state import build_train_state
 from hparams import resolve
 
 
 def our_trainer(network: str, count: int, **settings: Any) -> Trainer:
-    """Returns our training of a network, without input yet; ``count`` images a step."""
+    """Returns the trainer of a network, still without input; ``count`` images a step."""
     overrides = {"train.optimizer": "rmsprop", "model.bn_momentum": 0.9, **settings}
     config = resolve(NETWORKS[network][0], "imagenet2012", overrides)
     plan = build_stages(config, num_images=1_256_167)
-    learner = build_learner(config, build_learning_rate(config, plan))
-    schedule = staged([dataclasses.replace(plan[-1], first_step=0, batch_size=count)])
+    train_state = build_train_state(config, build_learning_rate(config, plan))
+    schedule = stage_settings([dataclasses.replace(plan[-1], first_step=0, batch_size=count)])
     strategy = tf.distribute.get_strategy()
-    return build_trainer(config, learner, strategy, settings=schedule, after_step=lambda _: None)
+    return build_trainer(
+        config, train_state, strategy, settings=schedule, after_step=lambda _: None
+    )
 
 
 def ours(
@@ -53,7 +54,7 @@ def ours(
 
 
 def plain(*arguments: Any) -> Callable[[], dict[str, float]]:
-    """Returns the same without the arithmetic of ``efficientnetv2/model/kernels.py``."""
+    """Returns the same with TensorFlow's kernels, without ``efficientnetv2/model/kernels.py``."""
     with mock.patch.dict(layers._CPU_KERNELS, clear=True):
         return ours(*arguments)
 
@@ -87,7 +88,7 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-    """Declares what this benchmark and that of inference take."""
+    """Defines the flags that this benchmark shares with those of inference, memory, ..."""
     flags.DEFINE_enum("network", "b0", sorted(NETWORKS), "EfficientNetV2")
     flags.DEFINE_integer("size", 192, "pixels")
     flags.DEFINE_integer("batch", 16, "images a call")

@@ -1,6 +1,6 @@
-"""EfficientNetV2 for TensorFlow: model names in, Keras models out.
+"""Builds EfficientNetV2 models for TensorFlow, with or without pretrained weights.
 
-``list_models`` answers without TensorFlow; it is imported when another name is first touched.
+``list_models`` needs no TensorFlow, which is imported on the first use of any other name.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 from hparams.models import MODELS
 
 if TYPE_CHECKING:
-    from efficientnetv2.model.factory import get_model as get_model
-    from efficientnetv2.model.folding import for_inference as for_inference
-    from efficientnetv2.model.parts import set_inference_threads as set_inference_threads
+    from efficientnetv2.checkpoints.pretrained_model import get_model as get_model
+    from efficientnetv2.model.fold_batchnorm import for_inference as for_inference
+    from efficientnetv2.model.parallel_inference import (
+        set_inference_threads as set_inference_threads,
+    )
 
 __all__ = ["for_inference", "get_model", "list_models", "set_inference_threads"]
 __version__ = "0.1.0"
-_HOMES = {
-    "for_inference": "efficientnetv2.model.folding",
-    "get_model": "efficientnetv2.model.factory",
-    "set_inference_threads": "efficientnetv2.model.parts",
+_MODULES = {
+    "for_inference": "efficientnetv2.model.fold_batchnorm",
+    "get_model": "efficientnetv2.checkpoints.pretrained_model",
+    "set_inference_threads": "efficientnetv2.model.parallel_inference",
 }
 
 
@@ -34,6 +36,6 @@ def list_models() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'efficientnetv2' has no attribute '{name}'")

@@ -1,7 +1,8 @@
-"""The command line: flags in; a resolved configuration, then the mode's work; an exit code out.
+"""Runs the command line: parses the flags, runs the mode, returns the exit code.
 
-Exit codes: 0 done; 2 something that the user can mend, in one line on stderr; 128 + N stopped by
-signal N, saved. TensorFlow is imported after everything that can be checked without it.
+Exit codes: 0 for success; 2 for an error that the user can fix, in one line on stderr; 128 + N if
+signal N stopped the program, with its state saved. TensorFlow is imported after everything that can
+be checked without it.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from efficientnetv2.commands import COMMANDS
+from efficientnetv2.commands import run_mode
 from efficientnetv2.flags import define_flags, help_text, parse
-from efficientnetv2.train.stopping import Stopped, StopRequest
+from efficientnetv2.runtime.signals import Stopped, StopRequest
 from hparams.errors import UserError
 
-# Errors of a disk that takes no more.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# Errors of a full or read-only disk.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
     """Runs one command line.
 
     Args:
-      argv: the program's name and its arguments.
-      defaults: flags whose default differs from ``define_flags``'s.
+      argv: the program's name, then its arguments.
+      defaults: flag name -> default, where it differs from that of ``define_flags``.
 
     Returns:
       The exit code.
@@ -41,18 +42,18 @@ def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
             if values.help or values.helpfull:
                 print(help_text(values, program=program), flush=True)
                 return 0
-            return COMMANDS[values.mode](values)
+            return run_mode(values)
     except UserError as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(f"{program}: {stopped}", file=sys.stderr)
         return 128 + stopped.number
-    except BrokenPipeError:  # nobody reads on, as after `| head`
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _DISK_ERRORS:
             raise
         print(f"{program}: cannot write: {error.strerror}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""The command line's flags and help: ``argv`` in; parsed, checked flags out. No TensorFlow here."""
+"""Defines, parses and checks the command line's flags, and prints its help. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,38 +9,11 @@ from typing import Any
 
 from absl import flags
 
+from efficientnetv2.commands import MODES
+from efficientnetv2.export.formats import FORMATS
 from hparams.datasets import DATASETS
 from hparams.errors import UserError
 from hparams.registry import did_you_mean
-
-MODES = {
-    "train": "train, resuming what the model_dir holds; then evaluate on the test split",
-    "eval": "evaluate a trained model_dir, or follow the training that runs there",
-    "traineval": "train, and evaluate on the minival split after each epoch",
-    "infer": "name what is in --image_path, with a trained model_dir or --weights",
-    "export": "write a trained model_dir or --weights for servers, phones and browsers",
-    "preview": "draw what the network will see in each stage, and the schedule",
-    "benchmark": "measure what networks cost on this machine, in training and inference",
-    "search": "look for the best network for your data and device (search.* in --hparam_str)",
-}
-
-FORMATS = (
-    "keras",
-    "saved_model",
-    "tflite",
-    "tflite_fp16",
-    "tflite_dynamic",
-    "tflite_int8",
-    "onnx",
-)
-
-# Flags of the official code that say which TPU, and their keys.
-TPU_FLAGS = {
-    "tpu": "runtime.tpu",
-    "gcp_project": "runtime.gcp_project",
-    "tpu_zone": "runtime.tpu_zone",
-    "tpu_job_name": "runtime.tpu_job_name",
-}
 
 HELP = """EfficientNetV2 for TensorFlow.
 
@@ -52,7 +25,7 @@ modes:
 flags that matter:
   --model_name   what to train: efficientnetv2-s (default: {model_name}); -m, -l, -xl, -b0 to -b3,
                  efficientnet-b0 to -b8, -l2, efficientnet-lite0 to -lite4;
-                 resnet50, resnet152 and efficientnet-b4-fused-1-3, -1-5, -1-7 to compare with
+                 for comparison: resnet50, resnet152, efficientnet-b4-fused-1-3, -1-5, -1-7
   --dataset_cfg  what to train on: {datasets};
                  tfds:NAME for any other set of TensorFlow Datasets
                  (default: {dataset_cfg})
@@ -66,11 +39,13 @@ flags that matter:
   --image_path   image file, folder or "*.jpg", for --mode=infer; with
                  --top_k=5, --output=all.csv (.json, .parquet), --flip, --crops=5,
                  --features (features.npz) and --explain (heat maps) in --output_dir
-  --format       what --mode=export writes, names with commas: {formats};
+  --format       what --mode=export writes, separated by commas:
+                 {formats};
                  with --image_path=FOLDER to calibrate and check on, --output_dir,
                  --nopreprocessing, --logits, --integer_io, --debug_int8
-  --models       names with commas, for --mode=benchmark (default: --model_name);
-                 --batch_size, --image_scale (share of each model's own sizes), --steps
+  --models       models to measure with --mode=benchmark, separated by commas (default:
+                 --model_name); --batch_size, --image_scale (factor on each model's own sizes),
+                 --steps
 
 examples:
   python {program} --model_name=efficientnetv2-s --mode=train
@@ -82,10 +57,10 @@ examples:
 
 
 def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
-    """Returns the flags of the official ``cflags.py`` and ours, unparsed.
+    """Returns the flags of the official ``cflags.py`` and our own, not parsed yet.
 
     Args:
-      defaults: flag -> default, where the two entry points differ.
+      defaults: flag name -> default, where it differs from the default here.
     """
     values = flags.FlagValues()
 
@@ -99,22 +74,26 @@ def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
     string("model_name", "efficientnetv2-s", "name of the model")
     string("dataset_cfg", None, "name of the data set")
     string("model_dir", None, "run directory; default: runs/<model>-<data set>")
-    string("data_dir", None, "folder of your own images, or of the data set that is named")
+    string("data_dir", None, "folder of your own images, or of the data set of --dataset_cfg")
     string("hparam_str", "", "comma-separated key=value settings, or a .yaml file")
     string("sweeps", "", "more key=value settings, applied after --hparam_str")
     string("weights", None, "pretrained weights: the name of a release, or a path")
     _define_inference_flags(values)
     _define_export_flags(values)
-    string("eval_name", None, "evaluation is written to eval_<name>.json")
-    boolean("archive_ckpt", True, "traineval: keep the checkpoint that is best on minival in best/")
+    string("eval_name", None, "write the evaluation to eval_<name>.json")
+    boolean(
+        "archive_ckpt",
+        True,
+        "--mode=traineval: keep the checkpoint with the best minival accuracy in best/",
+    )
     boolean("use_tpu", False, "train on a TPU: the same as runtime.strategy=tpu")
     string("tpu", None, "TPU name or grpc:// address; implies --use_tpu; default: this machine's")
     string("gcp_project", None, "project of the Cloud TPU")
     string("tpu_zone", None, "zone of the Cloud TPU")
     string("tpu_job_name", None, "job name of the TPU workers")
-    boolean("export_to_tpu", False, "--mode=export: the SavedModel also gets an XLA signature")
-    boolean("help", False, "show the help and stop")
-    boolean("helpfull", False, "show all flags and stop")
+    boolean("export_to_tpu", False, "--mode=export: add an XLA signature to the SavedModel")
+    boolean("help", False, "show the help and exit")
+    boolean("helpfull", False, "show all flags and exit")
     _define_benchmark_flags(values)
     return values
 
@@ -128,15 +107,25 @@ def _define_inference_flags(values: flags.FlagValues) -> None:
 
     string("image_path", "image file, folder, or pattern such as 'photos/*.jpg'")
     string("output", "file for all predictions: .csv, .json or .parquet")
-    string("output_dir", "where --features and --explain write; default: the run directory")
-    boolean("flip", "also look at each image mirrored; the mean counts")
-    boolean("features", "write what the classifier saw to features.npz")
-    boolean("explain", "draw where the first class is seen, over each image, in explain/")
+    string(
+        "output_dir", "folder of what --features and --explain write; default: the run directory"
+    )
+    boolean("flip", "average over each image and its mirror image")
+    boolean("features", "write the input of the classifier to features.npz")
+    boolean("explain", "draw a heat map of the top class over each image, in explain/")
     flags.DEFINE_enum(
-        "crops", "1", ["1", "5"], "--mode=infer: views of each image", flag_values=values
+        "crops",
+        "1",
+        ["1", "5"],
+        "--mode=infer: crops of each image to average over",
+        flag_values=values,
     )
     flags.DEFINE_integer(
-        "top_k", 5, "--mode=infer: classes an image", lower_bound=1, flag_values=values
+        "top_k",
+        5,
+        "--mode=infer: classes to name for each image",
+        lower_bound=1,
+        flag_values=values,
     )
 
 
@@ -147,35 +136,35 @@ def _define_export_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "format",
         ["saved_model", "tflite"],
-        f"--mode=export: of {', '.join(FORMATS)}",
+        f"--mode=export: formats to write, separated by commas, of {', '.join(FORMATS)}",
         flag_values=values,
     )
-    boolean("preprocessing", True, "take pixels of 0..255, not normalised images")
-    boolean("logits", False, "answer with logits, not probabilities")
-    boolean("integer_io", False, "the int8 file takes and gives uint8, not float32")
-    boolean("debug_int8", False, "write what 8 bits cost in each layer to int8_layers.csv")
+    boolean("preprocessing", True, "include the preprocessing: the input is pixels of 0..255")
+    boolean("logits", False, "output logits instead of probabilities")
+    boolean("integer_io", False, "uint8 input and output in the int8 file, instead of float32")
+    boolean("debug_int8", False, "write the int8 error of each layer to int8_layers.csv")
 
 
 def _define_benchmark_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "models",
         None,
-        "names with commas, for --mode=benchmark; default: --model_name",
+        "--mode=benchmark: model names, separated by commas; default: --model_name",
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "batch_size", 16, "images a step, for --mode=benchmark", lower_bound=1, flag_values=values
+        "batch_size", 16, "--mode=benchmark: images a step", lower_bound=1, flag_values=values
     )
     flags.DEFINE_float(
         "image_scale",
         1.0,
-        "share of each model's own image sizes, for --mode=benchmark",
+        "--mode=benchmark: factor on each model's own image sizes",
         lower_bound=0.01,
         upper_bound=4.0,
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "steps", 20, "timed steps, for --mode=benchmark", lower_bound=1, flag_values=values
+        "steps", 20, "--mode=benchmark: timed steps", lower_bound=1, flag_values=values
     )
 
 
@@ -183,8 +172,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
     """Parses ``argv`` (the program's name first) and checks the flags themselves.
 
     Raises:
-      UserError: on an unknown flag, a wrong type, a stray argument, an unknown mode, or a flag that
-        this version cannot honour.
+      UserError: if a flag or the mode is unknown, a value has the wrong type, flags contradict each
+        other, or there is an argument that is not a flag.
     """
     try:
         rest = values(list(argv))[1:]
@@ -197,7 +186,10 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
     if values.mode not in MODES:
         raise UserError(f"unknown mode '{values.mode}'{did_you_mean(values.mode, MODES)}")
     if values.eval_name and re.fullmatch(r"[\w.-]+", values.eval_name) is None:
-        raise UserError(f"--eval_name is part of a file's name, got '{values.eval_name}'")
+        raise UserError(
+            "--eval_name becomes part of a file name: use letters, digits, '_', '-' and '.', got "
+            f"'{values.eval_name}'"
+        )
     if values.export_to_tpu and values.mode != "export":
         raise UserError("--export_to_tpu needs --mode=export")
     _check_formats(values)
@@ -211,16 +203,14 @@ def _check_formats(values: flags.FlagValues) -> None:
         if name not in FORMATS:
             raise UserError(f"unknown --format '{name}'{did_you_mean(name, FORMATS)}")
     if not values.format:
-        raise UserError(f"--format names nothing; it takes {', '.join(FORMATS)}")
+        raise UserError(f"--format is empty; give one or more of {', '.join(FORMATS)}")
     if values.mode != "export":
         return
-    for flag, needs in (
-        ("integer_io", "tflite_int8"),
-        ("debug_int8", "tflite_int8"),
-        ("export_to_tpu", "saved_model"),
-    ):
-        if values[flag].value and needs not in values.format:
-            raise UserError(f"--{flag} needs --format={needs}")
+    available = {flag for name in values.format for flag in FORMATS[name].options}
+    for format_name, row in FORMATS.items():
+        for flag in row.options:
+            if values[flag].value and flag not in available:
+                raise UserError(f"--{flag} needs --format={format_name}")
 
 
 def help_text(values: flags.FlagValues, *, program: str) -> str:
@@ -231,11 +221,11 @@ def help_text(values: flags.FlagValues, *, program: str) -> str:
             for name in sorted(values)
         ]
         return "\n".join([f"flags of {program}:", *rows])
-    modes = "\n".join(f"  {name:<10} {text}" for name, text in MODES.items())
+    modes = "\n".join(f"  {name:<10} {mode.meaning}" for name, mode in MODES.items())
     return HELP.format(
         program=program,
         modes=modes,
-        formats=textwrap.fill(", ".join(FORMATS), width=60, subsequent_indent=" " * 17),
+        formats=textwrap.fill(", ".join(FORMATS), width=80, subsequent_indent=" " * 17),
         model_name=values["model_name"].default,
         dataset_cfg=values["dataset_cfg"].default or "digits, or the images in --data_dir",
         datasets=textwrap.fill(

@@ -1,9 +1,8 @@
-"""What to run: model and data set names in, one locked and checked configuration out.
+"""Turns model and data set names plus overrides into one validated, immutable config.
 
-Nothing in this package imports TensorFlow, so that a wrong flag or config key is answered at once.
+Nothing in this package imports TensorFlow, so that a wrong flag or key is reported at once.
 """
 
-import hparams.ablations  # noqa: F401 - adds its rows to the table of networks
 from hparams.errors import UserError
 from hparams.overrides import ConfigError
 from hparams.resolve import load_config, resolve, save_config

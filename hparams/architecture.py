@@ -1,4 +1,4 @@
-"""The section ``model`` of a configuration in; its stages after scaling, and what they cost, out.
+"""Computes a network's scaled stages from its config, and counts its parameters and multiply-adds.
 
 The counts need no TensorFlow: they are sums over the layers that ``efficientnetv2.model`` builds.
 """
@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from hparams.blocks import (
+from hparams.block_strings import (
     FUSED_MBCONV,
     BlockSpec,
     decode_block,
@@ -18,19 +18,20 @@ from hparams.blocks import (
     scale_blocks,
     squeezed_filters,
 )
+from hparams.config import ModelSection
 
-_NORM = 4  # variables a channel: gamma, beta, moving mean, moving variance
+_NORM = 4  # BatchNorm's variables per channel: gamma, beta, moving mean, moving variance
 _STEM_KERNEL = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What is built for one configuration; Lite models do not scale stem and head.
+    """The network that a ``model`` section describes, after scaling.
 
     Attributes:
-      stem_filters: channels of the stem.
-      stages: scaled.
-      head_filters: channels of the features.
+      stem_filters: output channels of the stem.
+      stages: the stages, after width and depth scaling.
+      head_filters: channels of the features before the classifier.
     """
 
     stem_filters: int
@@ -40,25 +41,27 @@ class Architecture:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """Size and arithmetic of a network.
 
     Attributes:
-      parameters: all variables, BatchNorm's moving statistics included.
-      multiply_adds: of one image: convolutions and dense layers. The papers call these FLOPs.
+      parameters: number of values in all variables, BatchNorm's moving statistics included.
+      multiply_adds: in the convolutions and dense layers for one image; the papers say FLOPs.
     """
 
     parameters: int
     multiply_adds: int
 
 
-def scaled_architecture(model: Any) -> Architecture:
-    """Applies the width and depth of a ``model`` section; a ResNet has no stages of ours.
+def scaled_architecture(model: ModelSection) -> Architecture:
+    """Scales the stages of a ``model`` section by its width and depth coefficients.
+
+    A ResNet has no block strings, hence no stages. EfficientNet-Lite does not scale stem and head.
 
     Raises:
-      BlockStringError: if a block string is wrong.
+      BlockStringError: if a block string cannot be read.
     """
     blocks = [decode_block(text) for text in model.blocks_args]
-    rounding = {
+    rounding: dict[str, Any] = {
         "divisor": model.depth_divisor,
         "minimum": model.min_depth,
         "round_down_limit": model.round_down_limit,
@@ -85,13 +88,13 @@ def scaled_architecture(model: Any) -> Architecture:
 def cost(
     architecture: Architecture, *, image_size: int, num_classes: int = 1000, channels: int = 3
 ) -> Cost:
-    """Counts a network with its classifier.
+    """Counts the parameters and multiply-adds of a network with its classifier.
 
     Args:
       architecture: from ``scaled_architecture``.
-      image_size: pixels, height and width.
-      num_classes: of the classifier.
-      channels: of the images.
+      image_size: height and width in pixels.
+      num_classes: outputs of the classifier.
+      channels: channels of the images.
     """
     side = math.ceil(image_size / 2)
     layers = [_conv(_STEM_KERNEL, channels, architecture.stem_filters, side)]
@@ -112,13 +115,13 @@ def cost(
 
 
 def _conv(kernel: int, filters_in: int, filters_out: int, side: int) -> Cost:
-    """A convolution and its BatchNorm; ``side`` is that of what comes out."""
+    """Counts a convolution and its BatchNorm; ``side`` is the output's height and width."""
     weights = kernel**2 * filters_in * filters_out
     return Cost(weights + _NORM * filters_out, weights * side**2)
 
 
 def _block(spec: BlockSpec, side: int) -> Iterator[Cost]:
-    """The layers of one block; ``side`` is that of what comes in."""
+    """Counts the layers of one block; ``side`` is the input's height and width."""
     inner, after = spec.input_filters * spec.expand_ratio, math.ceil(side / spec.strides)
     kernel = spec.kernel_size
     if spec.conv_type == FUSED_MBCONV:

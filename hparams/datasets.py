@@ -1,23 +1,55 @@
-"""Facts of each data set and the training recipe that goes with it: a name in, a row out."""
+"""Lists the data sets: the facts of each, and the training recipe that goes with it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
-from hparams.fine_tuning import fine_tuning
 from hparams.models import MODELS
 from hparams.registry import Registry, UnknownNameError
+
+_PEAK = 0.001  # learning rate of the whole batch; train.lr_base is per 256 images
+
+
+def fine_tuning(
+    base: Mapping[str, object], *, batch_size: int, epochs: int, min_steps: int = 0
+) -> Mapping[str, object]:
+    """Turns the training recipe of a data set into one for fine-tuning pretrained weights.
+
+    Args:
+      base: the recipe for training from scratch.
+      batch_size: images per step.
+      epochs: smallest number of epochs.
+      min_steps: smallest number of steps; epochs are added until there are enough.
+    """
+    return {
+        **base,
+        "model.dropout_base": None,
+        "train.epochs": epochs,
+        "train.min_steps": min_steps,
+        "train.batch_size": batch_size,
+        "train.stages": 1,
+        "train.optimizer": "rmsprop",
+        "train.lr_base": _PEAK * 256 / batch_size,
+        "train.lr_sched": "cosine",
+        "train.lr_warmup_epoch": 1.0,
+        "train.weight_decay": 0.0,
+        "train.ema_decay": 0.9996,
+        "data.augname": "none",
+        "data.cutout": 0.5,
+        "data.mixup_alpha": 0.0,
+        "data.cutmix_alpha": 0.0,
+        "data.eval_crop": False,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One part of a data set.
+    """One split of a data set.
 
     Attributes:
-      name: as its source names it: for TFDS for example ``train[25000:]``.
-      num_images: images in it; None where only the files tell.
+      name: its name at the source, in TFDS for example ``train[25000:]``.
+      num_images: number of images; None: known only once the files are opened.
     """
 
     name: str
@@ -26,21 +58,22 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetRow:
-    """One data set. What is None is found in the files when the data set is opened.
+    """One data set; whatever is None is read from the files when the data set is opened.
 
     Attributes:
       source: how it is stored: ``tfds``, ``folder`` or ``tfrecord``.
       tfds_name: its name in TensorFlow Datasets.
       num_classes: number of classes.
-      train: images to train on.
-      minival: images for model selection while training, never trained on.
-      eval: images of the final evaluation.
-      recipe: configuration keys that this data set wants changed, whatever the model.
-      model_recipes: model name -> keys that this model wants changed further.
-      fine_tunes: starts from pretrained weights, at the size that the model is evaluated at.
+      train: the split to train on.
+      minival: the split for model selection during training, never trained on.
+      eval: the split of the final evaluation.
+      recipe: values of config keys for this data set, whatever the model.
+      model_recipes: model name -> further values for that model.
+      fine_tunes: whether training starts from pretrained weights, at the image size that the model
+        is evaluated at.
     """
 
-    source: Literal["tfds", "folder", "tfrecord"] = "tfds"
+    source: str = "tfds"
     tfds_name: str = ""
     num_classes: int | None = None
     train: Split | None = None
@@ -51,7 +84,7 @@ class DatasetRow:
     fine_tunes: bool = False
 
     def overrides(self, model_name: str) -> Mapping[str, object]:
-        """Returns this row as values of configuration keys, for one model."""
+        """Returns this row as config key -> value, for one model."""
         size = {"train.isize": MODELS[model_name].eval_size} if self.fine_tunes else {}
         return {
             **size,
@@ -74,8 +107,8 @@ def find_dataset(name: str) -> tuple[str, DatasetRow]:
     """Returns the registered spelling and the row of a data set.
 
     Args:
-      name: a row of ``DATASETS``, or ``tfds:NAME`` for any other set of TensorFlow Datasets that
-        has an image and a label (``NAME/CONFIG`` for one of several configurations).
+      name: a row of ``DATASETS``, or ``tfds:NAME`` for any other data set of TensorFlow Datasets
+        whose examples have an image and a label (``NAME/CONFIG`` if it has several configs).
 
     Raises:
       UnknownNameError: if there is no such row.
@@ -87,12 +120,12 @@ def find_dataset(name: str) -> tuple[str, DatasetRow]:
         canonical = DATASETS.canonical(name)
     except UnknownNameError as error:
         raise UnknownNameError(
-            f"{error}; other sets of TensorFlow Datasets are given as {TFDS_PREFIX}NAME"
+            f"{error}; for any other set of TensorFlow Datasets give {TFDS_PREFIX}NAME"
         ) from None
     return canonical, DATASETS[canonical]
 
 
-# A search that takes half an hour on two CPU cores.
+# This search takes half an hour on two CPU cores.
 _DIGITS_SEARCH = {
     "search.backbone": [
         "r1_k3_s1_e1_i16_o16_se0.25",
@@ -105,11 +138,12 @@ _DIGITS_SEARCH = {
     "search.isize": 32,
 }
 
-# 8x8 pixels, 1,257 training images, minutes on two CPU cores. No flip: a mirrored digit is another
-# sign. BatchNorm has a short memory, and stochastic depth and crops are off, because a training
-# has a few hundred steps in all. 28 and 32 pixels cost the same here, and a greater change of size
-# takes longer to recover from; four stages put it after a quarter of the epochs (28, 32, 32, 32).
-# B0's steps are cheap: it can afford more of them, with smaller batches and crops.
+# 8x8 pixels, 1,257 training images, minutes on two CPU cores. No flip: a mirrored digit is not that
+# digit any more. BatchNorm's moving statistics decay fast, and stochastic depth and crops are off,
+# because there are only a few hundred training steps. 28 and 32 pixels cost the same here, and
+# training takes longer to recover from a larger change of size; with four stages the change comes
+# after a quarter of the epochs (28, 32, 32, 32). B0's steps are cheap: it can afford more of them,
+# with smaller batches and with crops.
 DATASETS.register(
     "digits",
     DatasetRow(
@@ -158,7 +192,7 @@ DATASETS.register(
     ),
 )
 
-# Paper section 5.1: 350 epochs, batch 4096, and 25,000 training images kept out as minival.
+# Paper section 5.1: 350 epochs, batch 4096, and 25,000 training images held out as minival.
 DATASETS.register(
     "imagenet2012",
     DatasetRow(
@@ -171,7 +205,7 @@ DATASETS.register(
     aliases=("imagenet",),
 )
 
-# The same images as TFRecord files, train-00000-of-01024 and so on; minival is 20 files in 1,024.
+# The same images as TFRecord files, train-00000-of-01024 and so on; minival is 20 of 1,024 files.
 _IMAGENET_FILES = DatasetRow(
     source="tfrecord",
     num_classes=1000,
@@ -181,7 +215,7 @@ _IMAGENET_FILES = DatasetRow(
 )
 DATASETS.register("imagenet_tfrecord", _IMAGENET_FILES)
 
-# What the official code does, its quirks included (docs/parity.md), from the same files.
+# Training as in the official code, quirks included (docs/parity.md), from the same files.
 _OFFICIAL = {
     "model.bn_momentum": 0.9,
     "model.dropout_base": None,
@@ -215,7 +249,7 @@ DATASETS.register(
     ),
 )
 
-# Paper section 5.2: 21,841 classes, several labels an image; files named as ImageNet's.
+# Paper section 5.2: 21,841 classes, several labels per image; files are named like ImageNet's.
 DATASETS.register(
     "imagenet21k_tfrecord",
     DatasetRow(
@@ -229,10 +263,10 @@ DATASETS.register(
     aliases=("imagenet21k",),
 )
 
-# A few thousand images need many passes and small steps. Not from the paper, whose transfer
-# learning starts from pretrained weights.
+# A few thousand images need many epochs of small batches. This recipe is not from the paper, whose
+# transfer learning starts from pretrained weights.
 _OWN_IMAGES: Mapping[str, object] = {
-    "model.bn_momentum": 0.9,  # a few hundred steps are few for a memory of a hundred
+    "model.bn_momentum": 0.9,  # 0.99 averages over 100 of a few hundred steps
     "train.epochs": 50,
     "train.batch_size": 16,
     "train.optimizer": "adamw",
@@ -243,8 +277,8 @@ _OWN_IMAGES: Mapping[str, object] = {
 }
 DATASETS.register("folder", DatasetRow(source="folder", recipe=_OWN_IMAGES))
 
-# name -> classes, images in train, minival and test; minival is cut from train where it is not a
-# split of its own, and so is the test split where there is none.
+# name -> classes, train, minival, number of test images. Minival is cut from the training or the
+# validation split of TFDS.
 _TRANSFER = {
     "cifar10": (10, Split("train[2500:]", 47_500), Split("train[:2500]", 2_500), 10_000),
     "cifar100": (100, Split("train[2500:]", 47_500), Split("train[:2500]", 2_500), 10_000),
@@ -267,7 +301,7 @@ for _name, (_classes, _train, _minival, _test_images) in _TRANSFER.items():
             recipe={
                 **_OWN_IMAGES,
                 "train.batch_size": 128,
-                "data.flip": _name != "mnist",  # a mirrored digit is another sign
+                "data.flip": _name != "mnist",  # a mirrored digit is not that digit any more
             },
         ),
     )
@@ -283,9 +317,9 @@ DATASETS.register(
     ),
 )
 
-# The same data for pretrained weights, at the size that the model is evaluated at. A few hundred
-# photographs do not fill a batch of 512: 500 steps of 32 see each of them often.
-for _name, _of, _steps in (
+# Fine-tuning on the same data, at the image size that the model is evaluated at. A few hundred
+# photographs do not fill a batch of 512, but 500 steps of 32 see each of them often.
+for _name, _base, _schedule in (
     ("imagenetft", "imagenet2012", {"batch_size": 512, "epochs": 15}),
     ("cifar10ft", "cifar10", {"batch_size": 512, "epochs": 1, "min_steps": 10_000}),
     ("cifar100ft", "cifar100", {"batch_size": 512, "epochs": 1, "min_steps": 10_000}),
@@ -294,6 +328,6 @@ for _name, _of, _steps in (
     ("carsft", "cars196", {"batch_size": 512, "epochs": 1, "min_steps": 10_000}),
     ("ft", "folder", {"batch_size": 32, "epochs": 20, "min_steps": 500}),
 ):
-    _row = DATASETS[_of]
-    _recipe = fine_tuning(_row.recipe, **_steps)
+    _row = DATASETS[_base]
+    _recipe = fine_tuning(_row.recipe, **_schedule)
     DATASETS.register(_name, dataclasses.replace(_row, recipe=_recipe, fine_tunes=True))

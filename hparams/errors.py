@@ -1,4 +1,9 @@
-"""What went wrong in; one line out, in the exception for what users can mend (exit code 2)."""
+"""Defines the exceptions for mistakes that users can fix: one line, and exit code 2."""
+
+import re
+
+_NODE_NAMES = re.compile(r"\[\[(\{\{.*?\}\})+\]\] ?|\{\{.*?\}\} ?")
+_TAILS = (" [Op:", " Additional GRPC error")
 
 
 class UserError(ValueError):
@@ -8,12 +13,22 @@ class UserError(ValueError):
     """
 
 
-def tensorflows_words(message: str, *, limit: int) -> str:
-    """Returns what an error of TensorFlow says, on one line, without the operation's names.
+class DataError(UserError):
+    """A data set, or one of its files, that cannot be read; the message is one line."""
+
+
+class WeightsError(UserError):
+    """Weights that cannot be read or do not fit the network; the message is one line."""
+
+
+def tensorflow_message(message: str, *, limit: int) -> str:
+    """Shortens the message of a TensorFlow error to one line, without node and operation names.
 
     Args:
-      message: of the error; TensorFlow puts the operation before and after what it has to say.
-      limit: characters that are kept.
+      message: the error's; TensorFlow writes names before and after the text proper.
+      limit: number of characters after which the text is cut off.
     """
-    text = " ".join(message.split())
-    return (text.partition("}} ")[2] or text).partition(" [Op:")[0][:limit]
+    text = _NODE_NAMES.sub("", " ".join(message.split()))
+    for tail in _TAILS:
+        text = text.partition(tail)[0]
+    return text[:limit]

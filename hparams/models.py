@@ -1,28 +1,34 @@
-"""The networks as rows of one table: a name in; block strings, scaling, sizes and facts out.
+"""Lists the networks: blocks, scaling, image sizes, training settings and published results.
 
-Block strings: EfficientNetV2 paper (arXiv 2104.00298) Table 4 for S, and the official releases for
-the others; EfficientNet paper (arXiv 1905.11946) Table 1; EfficientNet-Lite release notes.
+Sources of the block strings: EfficientNetV2 paper (arXiv 2104.00298) Table 4 for S, the official
+releases for the other sizes of V2; EfficientNet paper (arXiv 1905.11946) Table 1; EfficientNet-Lite
+release notes.
+
+To add a network, register a ``ModelRow`` below; nothing else has to change.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Literal
 
+from hparams.block_strings import FUSED_MBCONV, decode_block, encode_block
+from hparams.factors import FACTORS, Factors, first_to_last
 from hparams.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Numbers printed in the papers and releases, for comparison only.
+    """Published numbers, for comparison only.
 
     Attributes:
-      params_m: parameters in millions, with the 1000-class top.
-      flops_b: multiply-adds in billions, one image at the evaluation size.
+      params_m: parameters in millions, with a classifier for 1000 classes.
+      flops_b: multiply-adds in billions, for one image of the evaluation size.
       top1: ImageNet-1k validation accuracy in percent, trained on ImageNet-1k alone unless the
         source says otherwise.
-      source: where the three stand.
+      source: the paper or release that gives the three numbers.
     """
 
     params_m: float
@@ -32,58 +38,45 @@ class Published:
 
 
 @dataclasses.dataclass(frozen=True)
-class Progressive:
-    """First and last stage of each factor of progressive learning (paper Table 6).
-
-    Attributes:
-      image_size: pixels.
-      magnitude: RandAugment magnitude.
-      mixup_alpha: mixup strength.
-      dropout_rate: dropout before the classifier.
-      cutmix_alpha: CutMix strength; Table 6 has none.
-    """
-
-    image_size: tuple[int, int]
-    magnitude: tuple[float, float]
-    mixup_alpha: tuple[float, float]
-    dropout_rate: tuple[float, float]
-    cutmix_alpha: tuple[float, float] = (0.0, 0.0)
-
-
-@dataclasses.dataclass(frozen=True)
 class ModelRow:
-    """One network.
+    """One network and how it is trained.
 
     Attributes:
-      family: whose layer names the network takes; ``resnet``: a body from ``keras.applications``.
-      blocks: one block string a stage, unscaled; none for a body from elsewhere.
+      family: the family whose layer names it uses; ``resnet``: a body from ``keras.applications``.
+      blocks: one block string per stage, before scaling; empty for ``resnet``.
+      eval_size: image size of evaluation, in pixels.
+      preprocess: a row of ``hparams.choices.NORMALISATIONS``.
+      progressive: (first stage, last stage) of each factor; a single stage uses the last values.
+      published: parameters, FLOPs and accuracy as published.
       width: factor on channels.
       depth: factor on repeats.
-      dropout: dropout before the classifier (last stage).
-      train_size: pixels, last stage of training.
-      eval_size: pixels, evaluation.
-      published: parameters, FLOPs and accuracy as published.
-      preprocess: a row of ``hparams.preprocess``; V2's B0 to B3 were trained with V1's.
-      progressive: the stages' end points, for a single stage its last values.
-      stages: of progressive learning; 1 where the published training had one size.
-      augname: augmentation of the published training.
+      stages: stages of progressive learning; 1 if the published training had one image size.
+      augname: augmentation of the published training, a row of ``hparams.choices.AUGMENTATIONS``.
     """
 
     family: Literal["v1", "v2", "lite", "resnet"]
     blocks: tuple[str, ...]
-    width: float
-    depth: float
-    dropout: float
-    train_size: int
     eval_size: int
-    published: Published
     preprocess: Literal["v1", "v2", "lite"]
-    progressive: Progressive
+    progressive: Factors
+    published: Published
+    width: float = 1.0
+    depth: float = 1.0
     stages: int = 4
     augname: str = "autoaug"
 
+    @property
+    def train_size(self) -> int:
+        """Image size of the last training stage, in pixels."""
+        return int(self.progressive.image_size[1])
+
+    @property
+    def dropout(self) -> float:
+        """Dropout rate before the classifier in the last training stage."""
+        return float(self.progressive.dropout_rate[1])
+
     def overrides(self) -> Mapping[str, object]:
-        """Returns this row as values of configuration keys."""
+        """Returns this row as config key -> value."""
         lite = self.family == "lite"
         values: dict[str, object] = {
             "model.family": self.family,
@@ -98,29 +91,16 @@ class ModelRow:
             "train.stages": self.stages,
             "eval.isize": self.eval_size,
             "data.augname": self.augname,
-            **_progressive_overrides(self.progressive),
         }
+        for name, factor in FACTORS.items():
+            values[factor.first], values[factor.last] = getattr(self.progressive, name)
         if self.family == "resnet":
             values.update(_KERAS_RESNET)
         return values
 
 
-# As these bodies are built in keras.applications.
+# How keras.applications builds its ResNets.
 _KERAS_RESNET = {"model.act_fn": "relu", "model.bn_epsilon": 1.001e-5, "model.survival_prob": 1.0}
-
-
-def _progressive_overrides(progressive: Progressive) -> Mapping[str, object]:
-    return {
-        "data.ibase": progressive.image_size[0],
-        "train.isize": progressive.image_size[1],
-        "data.ram_base": progressive.magnitude[0],
-        "data.ram": progressive.magnitude[1],
-        "data.mixup_alpha": progressive.mixup_alpha[1],
-        "data.cutmix_alpha": progressive.cutmix_alpha[1],
-        "model.dropout_base": progressive.dropout_rate[0],
-        "model.dropout_rate": progressive.dropout_rate[1],
-    }
-
 
 MODELS: Registry[ModelRow] = Registry("model")
 
@@ -178,122 +158,333 @@ _V1 = (
 )
 _LITE = tuple(block.removesuffix("_se0.25") for block in _V1)
 
-_PAPER_V2 = "EfficientNetV2 release table (google/automl), trained on ImageNet-1k"
+_V2_RELEASE = "EfficientNetV2 release table (google/automl), trained on ImageNet-1k"
 _XL_21K = "EfficientNetV2 paper, Table 7: trained on ImageNet-21k, then on ImageNet-1k"
 
+# Paper Table 6. XL was trained on ImageNet-21k only and has no row there; it uses L's.
 _TABLE_6 = {
-    "s": Progressive((128, 300), (5, 15), (0, 0), (0.1, 0.3)),
-    "m": Progressive((128, 380), (5, 20), (0, 0.2), (0.1, 0.4)),
-    "l": Progressive((128, 380), (5, 25), (0, 0.5), (0.1, 0.5)),
+    "s": first_to_last(image_size=(128, 300), magnitude=(5, 15), dropout_rate=(0.1, 0.3)),
+    "m": first_to_last(
+        image_size=(128, 380), magnitude=(5, 20), mixup_alpha=(0, 0.2), dropout_rate=(0.1, 0.4)
+    ),
+    "l": first_to_last(
+        image_size=(128, 380), magnitude=(5, 25), mixup_alpha=(0, 0.5), dropout_rate=(0.1, 0.5)
+    ),
 }
 
-
-def _v2(size: str, *, blocks: tuple[str, ...], published: Published, eval_size: int) -> None:
-    # XL was trained on ImageNet-21k only; Table 6 has no row for it, so it takes L's settings.
-    progressive = _TABLE_6.get(size, _TABLE_6["l"])
-    row = ModelRow(
+MODELS.register(
+    "efficientnetv2-s",
+    ModelRow(
         family="v2",
-        blocks=blocks,
+        blocks=_V2_S,
+        eval_size=384,
+        preprocess="v2",
+        progressive=_TABLE_6["s"],
+        augname="randaug",
+        published=Published(params_m=21.5, flops_b=8.4, top1=83.9, source=_V2_RELEASE),
+    ),
+)
+MODELS.register(
+    "efficientnetv2-m",
+    ModelRow(
+        family="v2",
+        blocks=_V2_M,
+        eval_size=480,
+        preprocess="v2",
+        progressive=_TABLE_6["m"],
+        augname="randaug",
+        published=Published(params_m=54.1, flops_b=24.7, top1=85.2, source=_V2_RELEASE),
+    ),
+)
+MODELS.register(
+    "efficientnetv2-l",
+    ModelRow(
+        family="v2",
+        blocks=_V2_L,
+        eval_size=480,
+        preprocess="v2",
+        progressive=_TABLE_6["l"],
+        augname="randaug",
+        published=Published(params_m=119.5, flops_b=56.3, top1=85.7, source=_V2_RELEASE),
+    ),
+)
+MODELS.register(
+    "efficientnetv2-xl",
+    ModelRow(
+        family="v2",
+        blocks=_V2_XL,
+        eval_size=512,
+        preprocess="v2",
+        progressive=_TABLE_6["l"],
+        augname="randaug",
+        published=Published(params_m=208.0, flops_b=94.0, top1=87.3, source=_XL_21K),
+    ),
+)
+
+
+def _up_to(train_size: int, *, dropout: float) -> Factors:
+    """Returns the factors of a network that the paper's Table 6 does not list.
+
+    V2's B0 to B3 were released with image sizes that grow from 128, and with AutoAugment. The paper
+    gives them no dropout range, so dropout starts at half of the published rate. The magnitude
+    matters only if the user chooses RandAugment instead.
+    """
+    return first_to_last(
+        image_size=(128, train_size), magnitude=(5, 10), dropout_rate=(dropout / 2, dropout)
+    )
+
+
+# What all networks of a scaled family have in common.
+_v2_base = functools.partial(ModelRow, family="v2", blocks=_V2_BASE, preprocess="v1")
+_v1 = functools.partial(ModelRow, family="v1", blocks=_V1, preprocess="v1", stages=1)
+_lite = functools.partial(ModelRow, family="lite", blocks=_LITE, preprocess="lite", stages=1)
+
+_V2_BASE_RELEASE = "EfficientNetV2 release table"
+_V1_PAPER = "EfficientNet paper, Table 2"
+_ADVPROP = "AdvProp paper (arXiv 1911.09665) Table 3; FLOPs as counted here"
+_NOISY_STUDENT = (
+    "Noisy Student paper (arXiv 1911.04252), 300M unlabelled images; FLOPs as counted here"
+)
+_LITE_NOTES = "EfficientNet-Lite release notes"
+
+MODELS.register(
+    "efficientnetv2-b0",
+    _v2_base(
         width=1.0,
         depth=1.0,
-        dropout=progressive.dropout_rate[1],
-        train_size=progressive.image_size[1],
-        eval_size=eval_size,
-        published=published,
-        preprocess="v2",
-        progressive=progressive,
-        augname="randaug",
+        eval_size=224,
+        progressive=_up_to(192, dropout=0.2),
+        published=Published(params_m=7.1, flops_b=0.72, top1=78.7, source=_V2_BASE_RELEASE),
+    ),
+)
+MODELS.register(
+    "efficientnetv2-b1",
+    _v2_base(
+        width=1.0,
+        depth=1.1,
+        eval_size=240,
+        progressive=_up_to(192, dropout=0.2),
+        published=Published(params_m=8.1, flops_b=1.2, top1=79.8, source=_V2_BASE_RELEASE),
+    ),
+)
+MODELS.register(
+    "efficientnetv2-b2",
+    _v2_base(
+        width=1.1,
+        depth=1.2,
+        eval_size=260,
+        progressive=_up_to(208, dropout=0.3),
+        published=Published(params_m=10.1, flops_b=1.7, top1=80.5, source=_V2_BASE_RELEASE),
+    ),
+)
+MODELS.register(
+    "efficientnetv2-b3",
+    _v2_base(
+        width=1.2,
+        depth=1.4,
+        eval_size=300,
+        progressive=_up_to(240, dropout=0.3),
+        published=Published(params_m=14.4, flops_b=3.0, top1=82.1, source=_V2_BASE_RELEASE),
+    ),
+)
+MODELS.register(
+    "efficientnet-b0",
+    _v1(
+        width=1.0,
+        depth=1.0,
+        eval_size=224,
+        progressive=_up_to(176, dropout=0.2),
+        published=Published(params_m=5.3, flops_b=0.39, top1=77.1, source=_V1_PAPER),
+    ),
+)
+MODELS.register(
+    "efficientnet-b1",
+    _v1(
+        width=1.0,
+        depth=1.1,
+        eval_size=240,
+        progressive=_up_to(192, dropout=0.2),
+        published=Published(params_m=7.8, flops_b=0.7, top1=79.1, source=_V1_PAPER),
+    ),
+)
+MODELS.register(
+    "efficientnet-b2",
+    _v1(
+        width=1.1,
+        depth=1.2,
+        eval_size=260,
+        progressive=_up_to(208, dropout=0.3),
+        published=Published(params_m=9.2, flops_b=1.0, top1=80.1, source=_V1_PAPER),
+    ),
+)
+MODELS.register(
+    "efficientnet-b3",
+    _v1(
+        width=1.2,
+        depth=1.4,
+        eval_size=300,
+        progressive=_up_to(240, dropout=0.3),
+        published=Published(params_m=12.0, flops_b=1.8, top1=81.6, source=_V1_PAPER),
+    ),
+)
+MODELS.register(
+    "efficientnet-b4",
+    _v1(
+        width=1.4,
+        depth=1.8,
+        eval_size=380,
+        progressive=_up_to(304, dropout=0.4),
+        published=Published(params_m=19.0, flops_b=4.2, top1=82.9, source=_V1_PAPER),
+    ),
+)
+MODELS.register(
+    "efficientnet-b5",
+    _v1(
+        width=1.6,
+        depth=2.2,
+        eval_size=456,
+        progressive=_up_to(352, dropout=0.4),
+        published=Published(params_m=30.0, flops_b=9.9, top1=83.6, source=_V1_PAPER),
+    ),
+)
+MODELS.register(
+    "efficientnet-b6",
+    _v1(
+        width=1.8,
+        depth=2.6,
+        eval_size=528,
+        progressive=_up_to(416, dropout=0.5),
+        published=Published(params_m=43.0, flops_b=19.0, top1=84.0, source=_V1_PAPER),
+    ),
+)
+MODELS.register(
+    "efficientnet-b7",
+    _v1(
+        width=2.0,
+        depth=3.1,
+        eval_size=600,
+        progressive=_up_to(480, dropout=0.5),
+        published=Published(params_m=66.0, flops_b=37.0, top1=84.3, source=_V1_PAPER),
+    ),
+)
+MODELS.register(
+    "efficientnet-b8",
+    _v1(
+        width=2.2,
+        depth=3.6,
+        eval_size=672,
+        progressive=_up_to(528, dropout=0.5),
+        published=Published(params_m=87.0, flops_b=63.0, top1=85.4, source=_ADVPROP),
+    ),
+)
+MODELS.register(
+    "efficientnet-l2",
+    _v1(
+        width=4.3,
+        depth=5.3,
+        eval_size=800,
+        progressive=_up_to(640, dropout=0.5),
+        published=Published(params_m=480.0, flops_b=478.5, top1=88.4, source=_NOISY_STUDENT),
+    ),
+)
+MODELS.register(
+    "efficientnet-lite0",
+    _lite(
+        width=1.0,
+        depth=1.0,
+        eval_size=224,
+        progressive=_up_to(224, dropout=0.2),
+        published=Published(params_m=4.7, flops_b=0.407, top1=75.1, source=_LITE_NOTES),
+    ),
+)
+MODELS.register(
+    "efficientnet-lite1",
+    _lite(
+        width=1.0,
+        depth=1.1,
+        eval_size=240,
+        progressive=_up_to(240, dropout=0.2),
+        published=Published(params_m=5.4, flops_b=0.631, top1=76.7, source=_LITE_NOTES),
+    ),
+)
+MODELS.register(
+    "efficientnet-lite2",
+    _lite(
+        width=1.1,
+        depth=1.2,
+        eval_size=260,
+        progressive=_up_to(260, dropout=0.3),
+        published=Published(params_m=6.1, flops_b=0.899, top1=77.6, source=_LITE_NOTES),
+    ),
+)
+MODELS.register(
+    "efficientnet-lite3",
+    _lite(
+        width=1.2,
+        depth=1.4,
+        eval_size=280,
+        progressive=_up_to(280, dropout=0.3),
+        published=Published(params_m=8.2, flops_b=1.44, top1=79.8, source=_LITE_NOTES),
+    ),
+)
+MODELS.register(
+    "efficientnet-lite4",
+    _lite(
+        width=1.4,
+        depth=1.8,
+        eval_size=300,
+        progressive=_up_to(300, dropout=0.3),
+        published=Published(params_m=13.0, flops_b=2.64, top1=81.5, source=_LITE_NOTES),
+    ),
+)
+
+
+def _resnet(source: str, *, params_m: float, flops_b: float, top1: float) -> ModelRow:
+    """Returns a row of the paper's Table 12, which gives no regularisation: it is V2-S's here."""
+    return dataclasses.replace(
+        MODELS["efficientnetv2-s"],
+        family="resnet",
+        blocks=(),
+        eval_size=224,
+        published=Published(params_m, flops_b, top1, source),
+        preprocess="v1",
+        progressive=dataclasses.replace(_TABLE_6["s"], image_size=(128, 224)),
     )
-    MODELS.register(f"efficientnetv2-{size}", row)
 
 
-_v2("s", blocks=_V2_S, published=Published(21.5, 8.4, 83.9, _PAPER_V2), eval_size=384)
-_v2("m", blocks=_V2_M, published=Published(54.1, 24.7, 85.2, _PAPER_V2), eval_size=480)
-_v2("l", blocks=_V2_L, published=Published(119.5, 56.3, 85.7, _PAPER_V2), eval_size=480)
-_v2("xl", blocks=_V2_XL, published=Published(208.0, 94.0, 87.3, _XL_21K), eval_size=512)
-
-# name -> width, depth, dropout, training size, evaluation size, published parameters, FLOPs, top-1
-_V2_BASE_ROWS = {
-    "b0": (1.0, 1.0, 0.2, 192, 224, 7.1, 0.72, 78.7),
-    "b1": (1.0, 1.1, 0.2, 192, 240, 8.1, 1.2, 79.8),
-    "b2": (1.1, 1.2, 0.3, 208, 260, 10.1, 1.7, 80.5),
-    "b3": (1.2, 1.4, 0.3, 240, 300, 14.4, 3.0, 82.1),
-}
-_V1_ROWS = {
-    "b0": (1.0, 1.0, 0.2, 176, 224, 5.3, 0.39, 77.1),
-    "b1": (1.0, 1.1, 0.2, 192, 240, 7.8, 0.70, 79.1),
-    "b2": (1.1, 1.2, 0.3, 208, 260, 9.2, 1.0, 80.1),
-    "b3": (1.2, 1.4, 0.3, 240, 300, 12.0, 1.8, 81.6),
-    "b4": (1.4, 1.8, 0.4, 304, 380, 19.0, 4.2, 82.9),
-    "b5": (1.6, 2.2, 0.4, 352, 456, 30.0, 9.9, 83.6),
-    "b6": (1.8, 2.6, 0.5, 416, 528, 43.0, 19.0, 84.0),
-    "b7": (2.0, 3.1, 0.5, 480, 600, 66.0, 37.0, 84.3),
-    "b8": (2.2, 3.6, 0.5, 528, 672, 87.0, 63.0, 85.4),
-    "l2": (4.3, 5.3, 0.5, 640, 800, 480.0, 478.5, 88.4),
-}
-_LITE_ROWS = {
-    "lite0": (1.0, 1.0, 0.2, 224, 224, 4.7, 0.407, 75.1),
-    "lite1": (1.0, 1.1, 0.2, 240, 240, 5.4, 0.631, 76.7),
-    "lite2": (1.1, 1.2, 0.3, 260, 260, 6.1, 0.899, 77.6),
-    "lite3": (1.2, 1.4, 0.3, 280, 280, 8.2, 1.44, 79.8),
-    "lite4": (1.4, 1.8, 0.3, 300, 300, 13.0, 2.64, 81.5),
-}
-_V1_SOURCES = {
-    "b8": "AdvProp paper (arXiv 1911.09665) Table 3; FLOPs as counted here",
-    "l2": "Noisy Student paper (arXiv 1911.04252), 300M unlabelled images; FLOPs as counted here",
-}
+_TABLE_12 = "EfficientNetV2 paper, Table 12, at {} pixels; FLOPs as counted here, at 224"
+MODELS.register("resnet50", _resnet(_TABLE_12.format(224), params_m=25.6, flops_b=3.9, top1=78.1))
+MODELS.register("resnet152", _resnet(_TABLE_12.format(380), params_m=60.4, flops_b=11.3, top1=82.4))
 
 
-def _register_scaled() -> None:
-    tables = (
-        ("efficientnetv2-", "v2", _V2_BASE, _V2_BASE_ROWS, "EfficientNetV2 release table"),
-        ("efficientnet-", "v1", _V1, _V1_ROWS, "EfficientNet paper, Table 2"),
-        ("efficientnet-", "lite", _LITE, _LITE_ROWS, "EfficientNet-Lite release notes"),
+def _fused_b4(last: int, *, params_m: float, flops_b: float, top1: float) -> ModelRow:
+    """Returns EfficientNet-B4 with stages 1 to ``last`` fused, as in the paper's Table 3.
+
+    The paper gives parameters and FLOPs, but no block strings. These come closest to its eight
+    numbers: kernels of 3 in stages 1 to 3 and B4's own after them; squeeze-and-excitation in stages
+    1 to 5, but not in fused stages 6 and 7. docs/recipes.md compares the counts with the published
+    ones, and says which of them no choice of blocks reproduces.
+    """
+    b4 = MODELS["efficientnet-b4"]
+    blocks = tuple(
+        _fused(text, stage=stage) if stage <= last else text
+        for stage, text in enumerate(b4.blocks, start=1)
     )
-    for prefix, family, blocks, rows, source in tables:
-        for name, (width, depth, dropout, train, eval_, params, flops, top1) in rows.items():
-            where = _V1_SOURCES.get(name, source)
-            row = ModelRow(
-                family=family,  # type: ignore[arg-type]
-                blocks=blocks,
-                width=width,
-                depth=depth,
-                dropout=dropout,
-                train_size=int(train),
-                eval_size=int(eval_),
-                published=Published(params, flops, top1, where),
-                preprocess="lite" if family == "lite" else "v1",
-                progressive=_base_progressive(int(train), dropout),
-                stages=4 if family == "v2" else 1,
-            )
-            MODELS.register(prefix + name, row)
+    published = Published(params_m, flops_b, top1, "EfficientNetV2 paper, Table 3")
+    return dataclasses.replace(b4, blocks=blocks, published=published)
 
 
-# name -> published parameters, FLOPs at 224 pixels, top-1 (paper Table 12) and the size that it is
-# of. The paper does not give their regularisation, which is S's here.
-_RESNET_ROWS = {"resnet50": (25.6, 3.9, 78.1, 224), "resnet152": (60.4, 11.3, 82.4, 380)}
-for _name, (_params, _flops, _top1, _size) in _RESNET_ROWS.items():
-    _source = f"EfficientNetV2 paper, Table 12, at {_size} pixels; FLOPs as counted here, at 224"
-    MODELS.register(
-        _name,
+def _fused(text: str, *, stage: int) -> str:
+    block = decode_block(text)
+    kernel_size = 3 if stage <= 3 else block.kernel_size
+    se_ratio = block.se_ratio if stage <= 5 else None
+    return encode_block(
         dataclasses.replace(
-            MODELS["efficientnetv2-s"],
-            family="resnet",
-            blocks=(),
-            train_size=224,
-            eval_size=224,
-            published=Published(_params, _flops, _top1, _source),
-            preprocess="v1",
-            progressive=dataclasses.replace(_TABLE_6["s"], image_size=(128, 224)),
-        ),
+            block, conv_type=FUSED_MBCONV, kernel_size=kernel_size, se_ratio=se_ratio
+        )
     )
 
 
-def _base_progressive(train_size: int, dropout: float) -> Progressive:
-    # V2's B0..B3 were released with sizes that grow from 128, and AutoAugment; the paper gives no
-    # dropout range for them, so it starts at half of the published rate. The magnitude is for those
-    # who ask for RandAugment instead.
-    return Progressive((128, train_size), (5, 10), (0, 0), (dropout / 2, dropout))
-
-
-_register_scaled()
+MODELS.register("efficientnet-b4-fused-1-3", _fused_b4(3, params_m=20.0, flops_b=7.5, top1=83.1))
+MODELS.register("efficientnet-b4-fused-1-5", _fused_b4(5, params_m=43.4, flops_b=21.3, top1=83.1))
+MODELS.register("efficientnet-b4-fused-1-7", _fused_b4(7, params_m=132.0, flops_b=34.4, top1=81.7))

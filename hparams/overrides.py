@@ -1,4 +1,4 @@
-"""Overrides as text, YAML or mappings in; flat ``section.key`` values, each checked, out."""
+"""Reads overrides from text, YAML files or mappings, and checks values against their keys."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Union
 
 import yaml
 
-from hparams import base
+from hparams import keys
 from hparams.errors import UserError
-from hparams.key import Key
+from hparams.factors import Key
 from hparams.registry import did_you_mean
 
 Overrides = Union[str, Mapping[str, Any], None]
@@ -20,30 +20,30 @@ _COMMA = re.compile(r",(?![^\[]*\])")  # a comma that is not inside [...]
 
 
 class ConfigError(UserError):
-    """A configuration that cannot be run; ``problems`` holds one line each, the message all."""
+    """A config that cannot be run; the message joins ``problems``, one line each."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = tuple(problems)
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
-        return type(self), (list(self.problems),)  # copies and pickles are made from the problems
+        return type(self), (list(self.problems),)  # so that it can be copied and pickled
 
 
 def read_overrides(
     overrides: Overrides, *, section: str | None = None, is_path: bool = False
 ) -> tuple[dict[str, Any], list[str]]:
-    """Reads overrides in any of their forms.
+    """Reads overrides in any form.
 
     Args:
       overrides: ``"train.epochs=3,data.flip=false"``, the path of a ``.yaml`` file, a mapping
         from keys to values (flat or nested), or None.
-      section: the section of keys that are given without one.
-      is_path: a string is a path whatever its ending.
+      section: the section of keys that come without one.
+      is_path: whether a string is the path of a YAML file, whatever its ending.
 
     Returns:
-      Values by full key, not yet checked for type; and one line for each unknown key, unreadable
-      file or malformed item.
+      ``section.key`` -> value, with values not checked yet; and one line for each unknown key,
+      unreadable file or malformed item.
     """
     problems: list[str] = []
     pairs: dict[str, Any] = {}
@@ -57,7 +57,7 @@ def read_overrides(
     known: dict[str, Any] = {}
     for name, value in pairs.items():
         full = f"{section}.{name}" if section and "." not in name else name
-        if full in base.KEYS:
+        if full in keys.KEYS:
             known[full] = value
         else:
             problems.append(f"unknown key '{name}'{_key_hint(full)}")
@@ -69,11 +69,11 @@ def _is_yaml_path(text: str) -> bool:
 
 
 def _key_hint(name: str) -> str:
-    # A key typed without its section, or with the wrong one, is nearest to itself elsewhere.
-    same = [key for key in base.KEYS if key.split(".")[1] == name.split(".")[-1]]
+    # A key without its section, or with the wrong one: suggest the key of that name.
+    same = [key for key in keys.KEYS if key.split(".")[1] == name.split(".")[-1]]
     if same:
         return f"; did you mean '{same[0]}'?"
-    hint = did_you_mean(name, base.KEYS)
+    hint = did_you_mean(name, keys.KEYS)
     return hint if "did you mean" in hint else "; docs/hparams.md lists all keys"
 
 
@@ -120,14 +120,23 @@ def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def checked(name: str, value: Any) -> Any:
-    """Returns ``value`` as the type of the key ``name``, or raises ``ConfigError``."""
-    key = base.KEYS[name]
+    """Converts a value to the type of its key, and checks its range.
+
+    Args:
+      name: ``section.key``.
+      value: of the key's type, or text.
+
+    Raises:
+      ConfigError: if the value does not fit the key.
+    """
+    key = keys.KEYS[name]
     if key.default is None and (value is None or value in ("", "none", "None", "null")):
         return None
     if key.kind is not list:
         return _checked_scalar(name, value, kind=key.kind, key=key)
     if isinstance(value, str):
-        # The official a|b has no brackets; in brackets a regular expression may have a |.
+        # The official code writes lists as a|b, without brackets; within brackets a | may belong to
+        # a regular expression.
         separators = r"," if value.startswith("[") else r"[,|]"
         parts = re.split(separators, value.removeprefix("[").removesuffix("]"))
         value = [part.strip() for part in parts if part.strip()]

@@ -1,7 +1,4 @@
-"""Named tables: a name in, the row registered under it out.
-
-A table refuses duplicates, and a wrong name is answered with the nearest known one.
-"""
+"""Provides tables of named rows that reject duplicates and suggest the nearest known name."""
 
 from __future__ import annotations
 
@@ -15,26 +12,26 @@ T = TypeVar("T")
 
 
 class UnknownNameError(UserError, KeyError):
-    """A name that no table row has; the message names the nearest one that exists."""
+    """A name that is not in a table; the message suggests the nearest one that is."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns ``"; did you mean 'x'?"`` for the nearest of ``known``, else a list of all."""
+    """Returns ``"; did you mean 'x'?"`` if a known name is near, else a list of all known names."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean '{near[0]}'?"
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if nearest:
+        return f"; did you mean '{nearest[0]}'?"
     return f"; known: {', '.join(known)}"
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A table of ``kind`` rows (``kind`` is the noun that error messages use).
+    """A table of named rows; ``kind`` is what error messages call a row, such as "model".
 
-    Names are looked up without regard to case, because the official command line writes
-    ``Imagenet`` as well as ``imagenet``.
+    Lookup ignores case, because the official command line writes ``Imagenet`` as well as
+    ``imagenet``.
     """
 
     def __init__(self, kind: str) -> None:
@@ -53,7 +50,7 @@ class Registry(Mapping[str, T], Generic[T]):
             if key != key.lower():
                 raise ValueError(f"{self._kind} names are lower case, got '{key}'")
             if key in self._rows or key in self._aliases or names.count(key) > 1:
-                raise ValueError(f"{self._kind} '{key}' is registered already")
+                raise ValueError(f"{self._kind} '{key}' is already registered")
         self._rows[name] = row
         self._aliases.update(dict.fromkeys(aliases, name))
         return row

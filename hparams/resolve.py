@@ -1,27 +1,26 @@
-"""Model and data set names and overrides in; one locked, typed, checked configuration out.
+"""Builds a validated, immutable config from a model name, a data set name and overrides.
 
-Order of precedence: base < model row < data set row < overrides. All problems are reported in one
-message, before TensorFlow is imported.
+Precedence, from low to high: default of the key, model row, data set row, overrides. All problems
+are reported in one message, before TensorFlow is imported.
 """
 
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from ml_collections import config_dict
 
-from hparams import base
-from hparams.combinations import impossible
+from hparams import keys
+from hparams.config import Config, ModelSection
+from hparams.constraints import find_conflicts
 from hparams.datasets import find_dataset
 from hparams.models import MODELS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 from hparams.registry import UnknownNameError
 from hparams.weights import NAMES, RANDOM, require_weights
-
-Config = Any  # an immutable ml_collections.FrozenConfigDict, which has no types
 
 
 def resolve(
@@ -29,30 +28,30 @@ def resolve(
     dataset_cfg: str = "digits",
     *overrides: Overrides,
 ) -> Config:
-    """Merges base, model, data set and overrides into one configuration.
+    """Merges defaults, model, data set and overrides into one config.
 
     Args:
       model_name: a row of ``hparams.models.MODELS``.
       dataset_cfg: a row of ``hparams.datasets.DATASETS``.
       *overrides: each ``"train.epochs=3,data.flip=false"``, the path of a ``.yaml`` file, a mapping
-        from keys (``train.epochs`` or nested) to values, or None; later ones win.
+        from keys (``train.epochs``, or nested) to values, or None; later ones win.
 
     Returns:
-      An immutable ``ConfigDict`` with the sections model, train, eval, data, search and runtime.
+      An immutable config with the sections model, train, eval, data, search and runtime.
 
     Raises:
-      ConfigError: names every unknown name or key (with the nearest known one), wrong type, value
-        out of range and impossible combination.
+      ConfigError: if anything is wrong. The message lists every unknown name or key (with the
+        nearest known one), wrong type, value out of range and impossible combination.
     """
-    values, problems = _rows(model_name, dataset_cfg)
-    given, given_problems = _merge(overrides)
-    problems += given_problems + _renamed(values, given)
-    # After a problem the overrides are still checked, so that one message names everything.
-    return _build(given if problems else {**values, **given}, problems)
+    values, problems = _row_values(model_name, dataset_cfg)
+    changes, override_problems = _merge(overrides)
+    problems += override_problems + _name_conflicts(values, changes)
+    # The overrides are checked even after a problem, so that one message lists everything.
+    return _build(changes if problems else {**values, **changes}, problems)
 
 
-def _rows(model_name: str, dataset_cfg: str) -> tuple[dict[str, Any], list[str]]:
-    """Values of the model's and the data set's rows; unknown names are problems."""
+def _row_values(model_name: str, dataset_cfg: str) -> tuple[dict[str, Any], list[str]]:
+    """Returns the values of the model's and the data set's rows; unknown names are problems."""
     problems = []
     try:
         model = MODELS.canonical(model_name)
@@ -72,8 +71,8 @@ def _rows(model_name: str, dataset_cfg: str) -> tuple[dict[str, Any], list[str]]
     }, []
 
 
-def resolve_model(model_name: str, overrides: Overrides = None) -> Config:
-    """Returns the ``model`` section of a registered model, as published, without any data set.
+def resolve_model(model_name: str, overrides: Overrides = None) -> ModelSection:
+    """Returns the ``model`` section of a registered model, as published and without a data set.
 
     Args:
       model_name: a row of ``hparams.models.MODELS``.
@@ -82,7 +81,7 @@ def resolve_model(model_name: str, overrides: Overrides = None) -> Config:
     Raises:
       ConfigError: as in ``resolve``.
     """
-    given, problems = read_overrides(overrides, section="model")
+    changes, problems = read_overrides(overrides, section="model")
     values: dict[str, Any] = {}
     try:
         values = {
@@ -91,15 +90,14 @@ def resolve_model(model_name: str, overrides: Overrides = None) -> Config:
         }
     except UnknownNameError as error:
         problems.append(str(error))
-    problems += [f"key '{key}' is not of a model" for key in given if not key.startswith("model.")]
-    problems += _renamed(values, given)
-    section: Config = _build({**values, **given}, problems).model
-    return section
+    problems += [f"'{key}' is not a model key" for key in changes if not key.startswith("model.")]
+    problems += _name_conflicts(values, changes)
+    return _build({**values, **changes}, problems).model
 
 
 def save_config(config: Config, path: str | pathlib.Path) -> None:
-    """Writes a configuration as YAML; ``load_config`` reads it back equal."""
-    text = yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=None)
+    """Writes a config as a YAML file, which ``load_config`` reads back to an equal config."""
+    text = yaml.safe_dump(_to_plain(config), sort_keys=False, default_flow_style=None)
     pathlib.Path(path).write_text(text, encoding="utf-8")
 
 
@@ -107,29 +105,29 @@ def load_config(path: str | pathlib.Path, *overrides: Overrides) -> Config:
     """Reads a file that ``save_config`` wrote, and applies overrides as ``resolve`` does.
 
     Raises:
-      ConfigError: if the file is missing, is no YAML, or holds a bad key or value.
+      ConfigError: if the file is missing, is not YAML, or holds a wrong key or value.
     """
     values, problems = read_overrides(str(path), is_path=True)
-    given, given_problems = _merge(overrides)
-    problems += given_problems + _renamed(values, given)
-    return _build({**values, **given}, problems)
+    changes, override_problems = _merge(overrides)
+    problems += override_problems + _name_conflicts(values, changes)
+    return _build({**values, **changes}, problems)
 
 
-def _renamed(values: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    # The names are how a row was found; another name would not bring its row along.
+def _name_conflicts(values: Mapping[str, Any], changes: Mapping[str, Any]) -> list[str]:
+    # The names have selected the rows already: overriding a name would not bring its row along.
     return [
-        f"{key} is {values[key]}, chosen by --{flag}; it cannot be overridden with {given[key]!r}"
+        f"{key} is {values[key]}, chosen by --{flag}; it cannot be overridden with {changes[key]!r}"
         for key, flag in (("model.model_name", "model_name"), ("data.ds_name", "dataset_cfg"))
-        if key in given and key in values and given[key] != values[key]
+        if key in changes and key in values and changes[key] != values[key]
     ]
 
 
 def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
-    """Returns a configuration with what only the opened data set could tell.
+    """Returns a config with the values that are known only once the data set is opened.
 
     Args:
       config: from ``resolve`` or ``load_config``.
-      facts: key -> value, for keys that may be not set; those that are set stay as they are.
+      facts: key -> value; a key that is already set keeps its value.
 
     Raises:
       ConfigError: if a fact does not fit its key.
@@ -140,7 +138,7 @@ def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
 
 
 def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """Returns a configuration with other values of some keys.
+    """Returns a config with some values replaced.
 
     Args:
       config: from ``resolve`` or ``load_config``.
@@ -153,39 +151,41 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Returns a configuration as ``section.key`` -> value; lists are plain lists."""
-    return {f"{s}.{k}": v for s, keys in _plain(config).items() for k, v in keys.items()}
+    """Returns a config as ``section.key`` -> value, with tuples turned into lists."""
+    return {f"{s}.{k}": v for s, keys in _to_plain(config).items() for k, v in keys.items()}
 
 
 def require_trainable(config: Config) -> None:
-    """Checks what training needs beyond a well-formed configuration.
+    """Checks that a valid config can also be used for training.
 
     Raises:
-      ConfigError: if the batch is larger than the training split (where its size is known without
-        opening it), or if the configuration asks for what its devices cannot do.
+      ConfigError: if the batch is larger than the training split (if its size is known without
+        opening it), the data set needs pretrained weights that are not given, or a TPU would have
+        to change the image size within an epoch.
+      UserError: if there are no such weights.
     """
     problems = []
     row = find_dataset(config.data.ds_name)[1]
     if row.train is not None and config.data.train_split == row.train.name:
-        problems += _too_large_a_batch(config, images=row.train.num_images)
+        problems += _batch_problems(config, images=row.train.num_images)
     train = config.train
     if train.ft_init_ckpt not in (None, RANDOM):
         require_weights(train.ft_init_ckpt, model_name=config.model.model_name)
     elif row.fine_tunes and train.ft_init_ckpt is None:
         problems.append(
             f"{config.data.ds_name} starts from pretrained weights: give --weights="
-            f"{'|'.join(NAMES)}, or a path; --weights={RANDOM} for none"
+            f"{'|'.join(NAMES)}, or a path; or --weights={RANDOM} to train from scratch"
         )
     if config.runtime.strategy == "tpu" and train.size_schedule == "random" and train.size_steps:
         problems.append(
             "a TPU compiles the network for each image size, so sizes cannot change within an "
-            "epoch: give train.size_steps=0 (a size an epoch) with train.size_schedule=random"
+            "epoch: give train.size_steps=0 (one size per epoch) with train.size_schedule=random"
         )
     if problems:
         raise ConfigError(problems)
 
 
-def _too_large_a_batch(config: Config, *, images: int | None) -> list[str]:
+def _batch_problems(config: Config, *, images: int | None) -> list[str]:
     if images is None or config.train.batch_size <= images:
         return []
     return [
@@ -195,12 +195,12 @@ def _too_large_a_batch(config: Config, *, images: int | None) -> list[str]:
 
 
 def require_full_batch(config: Config, *, num_images: int) -> None:
-    """Checks that the opened training split fills at least one batch.
+    """Checks that the training split, once opened, fills at least one batch.
 
     Raises:
-      ConfigError: if it does not.
+      ConfigError: if it holds fewer images than a batch.
     """
-    problems = _too_large_a_batch(config, images=num_images)
+    problems = _batch_problems(config, images=num_images)
     if problems:
         raise ConfigError(problems)
 
@@ -208,15 +208,15 @@ def require_full_batch(config: Config, *, num_images: int) -> None:
 def _merge(overrides: tuple[Overrides, ...]) -> tuple[dict[str, Any], list[str]]:
     values: dict[str, Any] = {}
     problems: list[str] = []
-    for given in overrides:
-        more, more_problems = read_overrides(given)
-        values.update(more)
-        problems += more_problems
+    for item in overrides:
+        item_values, item_problems = read_overrides(item)
+        values.update(item_values)
+        problems += item_problems
     return values, problems
 
 
 def _build(values: Mapping[str, Any], problems: list[str]) -> Config:
-    config = base.base_config()
+    config = keys.default_config()
     for name, value in values.items():
         try:
             section, field = name.split(".")
@@ -224,14 +224,14 @@ def _build(values: Mapping[str, Any], problems: list[str]) -> Config:
         except ConfigError as error:
             problems.extend(error.problems)
     if not problems:
-        problems.extend(impossible(config))
+        problems.extend(find_conflicts(config))
     if problems:
         raise ConfigError(problems)
-    return config_dict.FrozenConfigDict(config)
+    return cast(Config, config_dict.FrozenConfigDict(config))
 
 
-def _plain(config: Config) -> dict[str, dict[str, Any]]:
-    # A frozen ConfigDict holds tuples, which plain YAML does not have.
+def _to_plain(config: Config) -> dict[str, dict[str, Any]]:
+    # A frozen ConfigDict holds tuples, which plain YAML cannot express.
     return {
         section: {
             key: list(value) if isinstance(value, tuple) else value for key, value in keys.items()

@@ -1,7 +1,7 @@
-"""Pretrained checkpoints as rows of one table: a model and a name in; where it is, and facts, out.
+"""Lists the released pretrained checkpoints: address, classes and preprocessing of each.
 
 The addresses are those of google/automl's ``efficientnetv2`` and google-research's ``efficientnet``
-releases. None could be reached where this was written, so no checksum is known.
+releases. This was written without access to them, so no checksum is known.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Release:
     """One released checkpoint.
 
     Attributes:
-      url: of a .tar.gz archive of a TF1 name-based checkpoint.
-      num_classes: of its classifier.
-      preprocess: a row of ``hparams.preprocess``: what its input went through.
-      sha256: of the archive, or "unverified".
+      url: address of a .tar.gz archive that holds a TF1 name-based checkpoint.
+      num_classes: outputs of its classifier.
+      preprocess: how its input is prepared, a row of ``hparams.choices.NORMALISATIONS``.
+      sha256: checksum of the archive, or "unverified".
     """
 
     url: str
@@ -49,7 +49,7 @@ def _releases() -> dict[tuple[str, str], Release]:
     for size in ("s", "m", "l", "xl", "b0", "b1", "b2", "b3"):
         model = f"efficientnetv2-{size}"
         for name, suffix in _SUFFIXES.items():
-            if (size, name) != ("xl", "imagenet"):  # trained with ImageNet-21k only
+            if (size, name) != ("xl", "imagenet"):  # there is no XL without ImageNet-21k
                 table[model, name] = Release(
                     f"{_BUCKET}/v2/{model}{suffix}.tgz",
                     21_843 if name == "imagenet21k" else 1000,
@@ -57,7 +57,7 @@ def _releases() -> dict[tuple[str, str], Release]:
                 )
     for number in range(9):
         model = f"efficientnet-b{number}"
-        # AdvProp's networks take pixels of -1..1, as V2's do (AdvProp release notes).
+        # AdvProp's networks take pixels of -1..1, like V2's (AdvProp release notes).
         table[model, "imagenet"] = Release(f"{_BUCKET}/advprop/{model}.tar.gz", 1000, "v2")
     for size in (*(f"b{number}" for number in range(8)), "l2"):
         model = f"efficientnet-{size}"
@@ -69,18 +69,18 @@ def _releases() -> dict[tuple[str, str], Release]:
 RELEASES: Mapping[tuple[str, str], Release] = _releases()
 
 
-RANDOM = "random"  # for those who mean to train without pretrained weights
+RANDOM = "random"  # asks for training from scratch, without pretrained weights
 
 
 def require_weights(weights: str | pathlib.Path, *, model_name: str) -> None:
-    """Checks, without reading it, that there is what is asked for.
+    """Checks that weights exist, without reading them.
 
     Args:
-      weights: one of ``NAMES``, or a path.
+      weights: one of ``NAMES``, or the path of a file.
       model_name: a row of ``hparams.models.MODELS``.
 
     Raises:
-      UserError: if there is no such release, or nothing at the path.
+      UserError: if the model has no such release, or there is nothing at the path.
     """
     if str(weights) in NAMES:
         find_release(model_name, str(weights))
@@ -96,29 +96,29 @@ def require_weights(weights: str | pathlib.Path, *, model_name: str) -> None:
 def imagenet_classes() -> list[str]:
     """Returns the names of ImageNet-1k's classes, in the order of their labels.
 
-    The first lemma of each synset in WordNet (Princeton University), which is free to use.
+    Each is the first lemma of its synset in WordNet (Princeton University), which is free to use.
     """
     file = pathlib.Path(__file__).parent / "imagenet_classes.txt"
     return file.read_text(encoding="utf-8").splitlines()
 
 
 def find_release(model_name: str, name: str) -> Release:
-    """Returns the released weights of a model.
+    """Returns a model's released weights of one name.
 
     Args:
       model_name: a row of ``hparams.models.MODELS``.
       name: one of ``NAMES``.
 
     Raises:
-      UserError: if there are none of this name, with those that there are.
+      UserError: if there are none; the message lists the names that the model has.
     """
     model_name = MODELS.canonical(model_name)
     if (model_name, name) in RELEASES:
         return RELEASES[model_name, name]
-    known = [known for model, known in RELEASES if model == model_name]
+    known = [release_name for model, release_name in RELEASES if model == model_name]
     if not known:
-        raise UserError(f"there are no released weights of {model_name}; give the path of a file")
+        raise UserError(f"there are no released weights for {model_name}; give the path of a file")
     hint = "" if name in NAMES else did_you_mean(name, known)
     raise UserError(
-        f"there are no weights '{name}' of {model_name}{hint or '; known: ' + ', '.join(known)}"
+        f"there are no weights '{name}' for {model_name}{hint or '; known: ' + ', '.join(known)}"
     )

@@ -7,9 +7,15 @@ import pytest
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs the files with slow tests first, so that no process ends long after the others."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def golden() -> pathlib.Path:
-    """The folder of numbers measured from the official code; tests/golden/README.md says how."""
+    """The folder of reference values from the official code; see tests/golden/README.md."""
     return GOLDEN
 
 
@@ -20,7 +26,7 @@ def seed() -> int:
 
 @pytest.fixture(autouse=True, scope="module")
 def verbosity():
-    """A command that runs inside a test silences notes below errors: not beyond its file."""
+    """Restores the log level after each test file: commands lower it within the process."""
     from absl import logging
 
     before = logging.get_verbosity()
@@ -30,7 +36,7 @@ def verbosity():
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Where the digits are prepared, once for all tests."""
+    """The folder in which the digits are prepared, once for all tests."""
     return str(tmp_path_factory.mktemp("tfds"))
 
 

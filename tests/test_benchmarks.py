@@ -1,4 +1,4 @@
-"""What the benchmarks say about times: ratios of neighbours, files and their summary."""
+"""Tests the benchmarks: the ratios of times, the result files and their summary."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from functools import partial
 import matplotlib.image
 import pytest
 
-from benchmarks import measuring
+from benchmarks import measurement
 from benchmarks.contest import contest, times_of
-from benchmarks.measuring import BF16_HEADER, HEADER, Times, in_turns, ratio, rows
+from benchmarks.measurement import BF16_HEADER, HEADER, Times, in_turns, ratio, rows
 from benchmarks.summary import draw, read, summarise
 
 OURS = Times(first=2.0, rounds=[1.0, 2.0, 4.0])
@@ -27,14 +27,14 @@ def test_a_ratio_is_the_median_of_the_rounds_not_that_of_medians() -> None:
 
 
 def test_calls_take_turns_and_the_first_ones_do_not_count() -> None:
-    seen: list[str] = []
+    calls: list[str] = []
 
     def clock(name: str) -> float:
-        seen.append(name)
-        return float(len(seen))
+        calls.append(name)
+        return float(len(calls))
 
     times = in_turns({"a": "a", "b": "b"}, rounds=3, warm_up=1, clock=clock)
-    assert "".join(seen) == "ab" * 5
+    assert "".join(calls) == "ab" * 5
     assert times == {"a": Times(1.0, [5.0, 7.0, 9.0]), "b": Times(2.0, [6.0, 8.0, 10.0])}
 
 
@@ -81,9 +81,9 @@ def test_the_summary_takes_the_best_setting_of_timm_in_each_precision(
 def test_a_result_file_is_named_after_the_machine(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "RESULTS", tmp_path / "new" / "folder")
-    path = measuring.write("steps", ["a", "b"], [["1", "2"]])
-    assert path.parent == measuring.RESULTS
+    monkeypatch.setattr(measurement, "RESULTS", tmp_path / "new" / "folder")
+    path = measurement.write("steps", ["a", "b"], [["1", "2"]])
+    assert path.parent == measurement.RESULTS
     assert path.name.startswith("steps-") and "-tf2." in path.name
     assert path.read_bytes() == b"a,b\n1,2\n"
 

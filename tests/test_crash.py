@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a real training: what it ends with has the same bits."""
+"""Tests that a training killed at random moments ends with the same bits as an undisturbed one."""
 
 import csv
 import pathlib

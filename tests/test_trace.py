@@ -1,4 +1,4 @@
-"""docs/trace.md is true: each row's dtype, shape and range are what real digits show."""
+"""Tests docs/trace.md: the dtype, shape and range of each row against real digits."""
 
 import pathlib
 import re
@@ -9,13 +9,12 @@ import tensorflow as tf
 from efficientnetv2.data import decode
 from efficientnetv2.data.augment import rand_augment
 from efficientnetv2.data.mix import mix
-from efficientnetv2.data.pipeline import Leg, build_training_input
 from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.data.targets import target_of
+from efficientnetv2.data.train_input import Phase, build_training_input
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.train.losses import softmax_cross_entropy
-from efficientnetv2.train.sizes import build_settings
-from efficientnetv2.train.stages import build_stages
+from efficientnetv2.train.progressive import build_settings, build_stages
 from hparams import resolve
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "trace.md"
@@ -28,7 +27,7 @@ SETTINGS = {
 
 
 def rows():
-    """{row number: its cells} of the page's table."""
+    """Returns {row number: its cells} of the page's table."""
     lines = [line for line in PAGE.read_text().splitlines() if re.match(r"\| \d", line)]
     cells = [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
     return {int(row[0]): row[1:] for row in cells}
@@ -40,7 +39,7 @@ def tensors(digits):
     config = resolve("efficientnetv2-s", "digits", SETTINGS)
     plan = build_stages(config, num_images=1257)
     settings = build_settings(config, plan)
-    leg = Leg(0, 0, plan[0].steps_per_epoch, SIZES["B"])
+    phase = Phase(0, 0, plan[0].steps_per_epoch, SIZES["B"])
     last = settings.at(tf.constant(plan[-1].first_step, tf.int64))
     reference = next(iter(digits.references("train", seed=None, buffer=1)))
     _, encoded, label = digits.load(reference)
@@ -49,7 +48,7 @@ def tensors(digits):
     trained = decode.decode_training(
         encoded, seed, image_size=last.image_size, preprocess="v2", **crop
     )
-    stream = build_training_input(config, digits, legs=[leg], settings=settings)
+    stream = build_training_input(config, digits, phases=[phase], settings=settings)
     images, targets = next(iter(stream.batches(start_step=plan[-1].first_step)))
     alphas = {"mixup_alpha": 0.5, "cutmix_alpha": 0.0}
     mixed, mixed_targets = mix(images, targets, seed, **alphas)

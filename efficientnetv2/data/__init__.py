@@ -1,1 +1,1 @@
-"""Encoded images in, batches out."""
+"""Builds the input pipelines: data sets, decoding, augmentation, mixing and batching."""

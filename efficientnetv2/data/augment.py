@@ -1,7 +1,8 @@
-"""Images uint8 ``[S, S, 3]`` and seeds in; RandAugment, AutoAugment and cutout of them out.
+"""Applies RandAugment, AutoAugment and cutout to images, uint8 ``[S, S, 3]``.
 
-Everything follows from the seed and works inside ``Dataset.map``. S may be unknown when the graph
-is built, and the magnitude is a tensor: neither a new size nor a new magnitude builds a new graph.
+Every draw is a function of the seed, and everything works inside ``Dataset.map``. S may be unknown
+when the graph is built, and the magnitude is a tensor: neither a new image size nor a new magnitude
+needs a new graph.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from efficientnetv2.data import official_ops
+from efficientnetv2.data.default_ops import DEFAULT, Op
 from efficientnetv2.data.geometry import erase_square
-from efficientnetv2.data.ops import DEFAULT, Op
 from hparams.registry import Registry
 
 
@@ -73,10 +74,10 @@ def rand_augment(
 
     Args:
       image: uint8 ``[S, S, 3]``; S may be unknown.
-      seed: int64 ``[2]``; the same seed draws the same.
+      seed: int64 ``[2]``; the same seed gives the same result.
       magnitude: strength of every operation, a float scalar of 0 or more; 10 is the official full
         range, and table 6 of the EfficientNetV2 paper goes from 5 to 25.
-      num_layers: operations an image, one after the other.
+      num_layers: operations per image, one after the other.
       ops: row of ``OP_TABLES``.
 
     Returns:
@@ -87,10 +88,10 @@ def rand_augment(
     """
     table = tuple(OP_TABLES[ops].randaugment.values())
     magnitude = tf.cast(tf.convert_to_tensor(magnitude, dtype_hint=tf.float64), tf.float64)
-    drawn = _uniform(seed, [num_layers, 4], stream="randaug")
-    chosen = tf.unstack(tf.cast(drawn[:, 0] * len(table), tf.int32), num_layers)
-    signs, centres = _signs_and_centres(drawn[:, 1:])
-    for index, sign, centre in zip(chosen, signs, centres):
+    uniforms = _uniform(seed, [num_layers, 4], stream="randaug")
+    indices = tf.unstack(tf.cast(uniforms[:, 0] * len(table), tf.int32), num_layers)
+    signs, centres = _signs_and_centres(uniforms[:, 1:])
+    for index, sign, centre in zip(indices, signs, centres):
         image = _apply(table, index, image, magnitude, sign, centre)
     return image
 
@@ -100,7 +101,7 @@ def auto_augment(image: tf.Tensor, seed: tf.Tensor, *, ops: str = "default") -> 
 
     Args:
       image: uint8 ``[S, S, 3]``; S may be unknown.
-      seed: int64 ``[2]``; the same seed draws the same.
+      seed: int64 ``[2]``; the same seed gives the same result.
       ops: row of ``OP_TABLES``.
 
     Returns:
@@ -111,14 +112,14 @@ def auto_augment(image: tf.Tensor, seed: tf.Tensor, *, ops: str = "default") -> 
     """
     names, table = zip(*OP_TABLES[ops].autoaugment.items())
     rows = [[[names.index(n), p, m] for n, p, m in (row[:3], row[3:])] for row in POLICY_V0]
-    drawn = _uniform(seed, [2, 5], stream="autoaug")
-    sub_policy = tf.constant(rows, tf.float32)[tf.cast(drawn[0, 0] * len(rows), tf.int32)]
-    skipped = drawn[:, 1] >= sub_policy[:, 1]
-    chosen = tf.where(skipped, len(table), tf.cast(sub_policy[:, 0], tf.int32))
+    uniforms = _uniform(seed, [2, 5], stream="autoaug")
+    sub_policy = tf.constant(rows, tf.float32)[tf.cast(uniforms[0, 0] * len(rows), tf.int32)]
+    is_skipped = uniforms[:, 1] >= sub_policy[:, 1]
+    indices = tf.where(is_skipped, len(table), tf.cast(sub_policy[:, 0], tf.int32))
     magnitudes = tf.cast(sub_policy[:, 2], tf.float64)
-    signs, centres = _signs_and_centres(drawn[:, 2:])
-    for index, *how in zip(tf.unstack(chosen), tf.unstack(magnitudes), signs, centres):
-        image = _apply(table, index, image, *how)
+    signs, centres = _signs_and_centres(uniforms[:, 2:])
+    for index, *arguments in zip(tf.unstack(indices), tf.unstack(magnitudes), signs, centres):
+        image = _apply(table, index, image, *arguments)
     return image
 
 
@@ -127,9 +128,9 @@ def cutout(image: tf.Tensor, seed: tf.Tensor, *, size: float) -> tf.Tensor:
 
     Args:
       image: uint8 ``[S, S, 3]``; S may be unknown.
-      seed: int64 ``[2]``; the same seed draws the same.
-      size: side of the square by side of the image, in (0, 1]. What of the square lies outside
-        the image is lost.
+      seed: int64 ``[2]``; the same seed gives the same result.
+      size: side of the square divided by that of the image, in (0, 1]. The square is cut off at
+        the image's border.
 
     Returns:
       uint8 ``[S, S, 3]``.
@@ -138,33 +139,35 @@ def cutout(image: tf.Tensor, seed: tf.Tensor, *, size: float) -> tf.Tensor:
       ValueError: if ``size`` is out of its range.
     """
     if not 0 < size <= 1:
-        raise ValueError(f"cutout's size is a share of the image's side in (0, 1], got {size}")
+        raise ValueError(f"cutout's size is a fraction of the image's side in (0, 1], got {size}")
     return erase_square(image, tf.constant(size), _uniform(seed, [2], stream="cutout"))
 
 
 def _uniform(seed: tf.Tensor, shape: list[int], *, stream: str) -> tf.Tensor:
-    """Draws float32 in [0, 1), all that an image needs at once; ``stream`` sets its users apart."""
+    """Draws all random numbers of an image, float32 in [0, 1); ``stream`` names their user."""
     salt = tf.constant([0, int.from_bytes(stream.encode(), "big")], tf.int64)
     return tf.random.stateless_uniform(shape, tf.cast(seed, tf.int64) + salt, alg="philox")
 
 
-def _signs_and_centres(drawn: tf.Tensor) -> tuple[list, list]:
-    """Returns a sign, 1 or -1, and a centre ``[2]`` for each row of ``drawn``, ``[n, 3]``."""
-    signs = tf.where(drawn[:, 0] < 0.5, -1.0, 1.0)
-    return tf.unstack(signs), tf.unstack(drawn[:, 1:])
+def _signs_and_centres(uniforms: tf.Tensor) -> tuple[list, list]:
+    """Returns a sign, 1 or -1, and a centre ``[2]`` for each row of ``[n, 3]``."""
+    signs = tf.where(uniforms[:, 0] < 0.5, -1.0, 1.0)
+    return tf.unstack(signs), tf.unstack(uniforms[:, 1:])
 
 
-def _apply(table: tuple[Op, ...], index: tf.Tensor, image: tf.Tensor, *how: tf.Tensor) -> tf.Tensor:
-    """Runs operation ``index`` of ``table`` alone, none for ``len(table)``.
+def _apply(
+    table: tuple[Op, ...], index: tf.Tensor, image: tf.Tensor, *arguments: tf.Tensor
+) -> tf.Tensor:
+    """Runs only operation ``index`` of ``table``, or none if it is ``len(table)``.
 
-    ``how`` is the magnitude, the sign and the centre.
+    ``arguments`` are the magnitude, the sign and the centre.
     """
-    # Not tf.switch_case: that is lowered to a graph in which each image visits the dead operations
-    # of all branches, which takes longer than a cheap operation at 128 pixels.
-    with tf.device("CPU:0"):  # where images are prepared; some operations have no GPU kernel
+    # Not tf.switch_case: it is lowered to a graph in which each image visits the dead operations of
+    # all branches, which takes longer than a cheap operation at 128 pixels.
+    with tf.device("CPU:0"):  # images are prepared there; some operations have no GPU kernel
         return tf.raw_ops.StatelessCase(
             branch_index=index,
-            input=[image, *how],
+            input=[image, *arguments],
             Tout=[tf.uint8],
             branches=_branches(table),
             output_shapes=[image.shape],
@@ -173,7 +176,7 @@ def _apply(table: tuple[Op, ...], index: tf.Tensor, image: tf.Tensor, *how: tf.T
 
 @functools.cache
 def _branches(table: tuple[Op, ...]) -> list:
-    """Returns one traced function an operation, and one last that leaves the image alone."""
+    """Returns one traced function per operation, and a last one that leaves the image alone."""
     signature = {
         "image": tf.TensorSpec([None, None, 3], tf.uint8),
         "magnitude": tf.TensorSpec([], tf.float64),

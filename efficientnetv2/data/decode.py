@@ -1,6 +1,7 @@
-"""Encoded images in; cropped and resized images out: float32 ``[S, S, 3]``, 0..255.
+"""Decodes, crops and resizes images for training and for evaluation.
 
-Every image is decoded once; a JPEG only inside the window that is used.
+Results are float32 ``[S, S, 3]``, 0..255. Every image is decoded once; a JPEG only inside the
+window that is used.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from efficientnetv2.data.encoded import decode_image, decode_jpeg_window, read_jpeg_header
+from efficientnetv2.data.image_formats import decode_image, decode_jpeg_window, read_jpeg_header
 
 _CROP_PADDING = 32  # pixels: the published evaluation crop leaves S / (S + 32) of the shorter side
-# A JPEG is never decoded to less than this, times the result's size: it would gain no more time
-# (benchmarks/decode.py), and blur what evaluation sees sharp.
+# A JPEG is never decoded to less than this many times the result's size: that would save no more
+# time (benchmarks/decode.py), and would blur what evaluation sees sharp.
 _SMALLEST_DECODED = 2
 _V2_WHOLE_IMAGE_FROM = 320  # pixels: V2 models evaluated at this size or more see the whole image
 
@@ -27,11 +28,11 @@ def random_window(
     Args:
       shape: int32 ``[height, width]`` of the image.
       seed: int64 ``[2]``; the same seed draws the same window.
-      area: smallest and largest share of the image's area, in (0, 1].
-      aspect: smallest and largest width by height.
+      area: smallest and largest fraction of the image's area, in (0, 1].
+      aspect: smallest and largest ratio of width to height.
 
     Returns:
-      The window; the whole image where 10 draws find none that fits.
+      The window; the whole image if 10 draws find none that fits.
     """
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.concat([shape, [3]], 0),
@@ -61,22 +62,22 @@ def decode_training(
     trained on. Two cases differ:
 
     - An image with both sides shorter than ``image_size`` is enlarged (its shorter side to
-      ``image_size``), then cut, and the cut resized bilinearly whatever the chain. Its own pixels
-      would allow few windows (an 8x8 digit has nine of 75% or more), and all of them coarse.
-    - A JPEG is decoded 2, 4 or 8 times smaller where the window so decoded is still twice as large
-      as the result. That averages pixels where resizing alone would skip them: of a photo of 12
-      megapixels, values differ by 3 to 15 of 255 in the mean.
+      ``image_size``), then cropped, and the crop resized bilinearly whatever ``preprocess`` is. Its
+      own pixels would allow few windows (an 8x8 digit has nine of 75% or more), all of them coarse.
+    - A JPEG is decoded 2, 4 or 8 times smaller if the window is then still at least twice as large
+      as the result. That averages pixels that resizing alone would skip: in a photo of 12
+      megapixels, values differ by 3 to 15 of 255 on average.
 
     Args:
       encoded: one image.
-      seed: as in ``random_window``, like ``area`` and ``aspect``.
+      seed: as in ``random_window``.
       image_size: pixels; a scalar int32 tensor where it is known only at run time.
       preprocess: as in ``decode_evaluation``.
-      area: smallest and largest share of the image's area.
-      aspect: smallest and largest width by height.
+      area: as in ``random_window``.
+      aspect: as in ``random_window``.
 
     Raises:
-      tf.errors.InvalidArgumentError: the image is damaged, truncated or of an unknown format.
+      tf.errors.InvalidArgumentError: if the image is damaged, truncated or of an unknown format.
     """
     header = read_jpeg_header(encoded)
     draw = functools.partial(random_window, seed=seed, area=area, aspect=aspect)
@@ -117,7 +118,7 @@ def decode_evaluation(
       image_size: pixels.
       preprocess: ``v2`` (centre crop below 320 pixels, bilinear), ``v1`` (centre crop, bicubic: a
         few values overshoot 0..255) or ``lite`` (centre crop, bilinear).
-      crop: False squeezes the whole image in, whatever the chain.
+      crop: False resizes the whole image to a square instead, whatever ``preprocess`` is.
 
     Raises:
       tf.errors.InvalidArgumentError: as in ``decode_training``.
@@ -154,15 +155,15 @@ def _cut_centre(encoded: tf.Tensor, *, image_size: int, round_up: bool) -> tf.Te
 
 
 def central_window(shape: tf.Tensor, *, image_size: int, round_up: bool) -> tf.Tensor:
-    """Returns int32 ``[y, x, h, w]``: a central square of S / (S + 32) of the shorter side.
+    """Returns int32 ``[y, x, h, w]``: a central square, S / (S + 32) of the shorter side long.
 
     Args:
       shape: int32 ``[height, width]`` of the image.
       image_size: S, pixels.
-      round_up: offsets of half a pixel round up (V1) or down (V2).
+      round_up: whether offsets of half a pixel round up (V1) or down (V2).
     """
-    share = image_size / (image_size + _CROP_PADDING)
-    side = tf.cast(share * tf.cast(tf.reduce_min(shape), tf.float32), tf.int32)
+    fraction = image_size / (image_size + _CROP_PADDING)
+    side = tf.cast(fraction * tf.cast(tf.reduce_min(shape), tf.float32), tf.int32)
     offset = (shape - side + (1 if round_up else 0)) // 2
     return tf.concat([offset, [side, side]], 0)
 

@@ -1,8 +1,8 @@
-"""Images uint8 ``[S, S, 3]`` in; moved, or with a grey square, uint8 ``[S, S, 3]`` out.
+"""Rotates, shears and shifts images, or erases a square of them: the geometric augmentations.
 
-What comes from outside the image is grey. Positive arguments read from further right or further
-down, so the content moves left or up: the sense of PIL's transforms, on which AutoAugment and
-RandAugment were defined (arXiv:1805.09501, table 6).
+Images are uint8 ``[S, S, 3]``, before and after; pixels from outside the image are grey. Positive
+arguments read from further right or further down, so the content moves left or up: the sense of
+PIL's transforms, on which AutoAugment and RandAugment were defined (arXiv:1805.09501, table 6).
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ def shear_y(image: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
     return _warp(image, row=[1.0, rate, 0.0], column=[0.0, 1.0, 0.0])
 
 
-def translate_x(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
-    """Moves the image sideways by float32 ``share`` of its side; one column at least stays."""
-    return _shift(image, _whole_pixels(image, share) * tf.constant([0, 3]))
+def translate_x(image: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
+    """Moves the image sideways by ``fraction`` (float32) of its side; at least one column stays."""
+    return _shift(image, _whole_pixels(image, fraction) * tf.constant([0, 3]))
 
 
-def translate_y(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
-    """Moves the image up or down by float32 ``share`` of its side; one row at least stays."""
-    return _shift(image, _whole_pixels(image, share) * tf.constant([1, 0]))
+def translate_y(image: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
+    """Moves the image up or down by ``fraction`` (float32) of its side; at least one row stays."""
+    return _shift(image, _whole_pixels(image, fraction) * tf.constant([1, 0]))
 
 
-def erase_square(image: tf.Tensor, share: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
-    """Paints a grey square; what of it lies outside the image is lost (arXiv:1708.04552).
+def erase_square(image: tf.Tensor, fraction: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
+    """Paints a grey square, cut off at the image's border (arXiv:1708.04552).
 
     Args:
       image: uint8 ``[S, S, 3]``.
-      share: float32 scalar, side of the square by side of the image; rounded to whole pixels.
+      fraction: float32 scalar, the square's side divided by the image's; rounded to whole pixels.
       centre: float32 ``[2]``, row and column, each 0 (first pixel) to 1 (end of the last pixel).
     """
     side = tf.shape(image)[0]
     side_float = tf.cast(side, tf.float32)
-    width = tf.cast(tf.round(share * side_float), tf.int32)
+    width = tf.cast(tf.round(fraction * side_float), tf.int32)
     begin = tf.cast(centre * side_float, tf.int32) - width // 2
     end = tf.minimum(begin + width, side)
     begin = tf.maximum(begin, 0)
@@ -66,23 +66,23 @@ def erase_square(image: tf.Tensor, share: tf.Tensor, centre: tf.Tensor) -> tf.Te
 
 
 def to_rows(image: tf.Tensor) -> tf.Tensor:
-    """Returns an image ``[S, S, 3]`` as its rows ``[S, 3 S]``, channels side by side.
+    """Reshapes an image ``[S, S, 3]`` to its rows ``[S, 3 S]``, channels side by side.
 
-    TensorFlow pads, slices, broadcasts and reduces these several times faster than it does with a
-    last dimension of three.
+    TensorFlow pads, slices, broadcasts and reduces these several times faster than tensors whose
+    last dimension is 3.
     """
     return tf.reshape(image, tf.shape(image)[:2] * tf.constant([1, 3]))
 
 
 def _warp(image: tf.Tensor, *, row: list, column: list) -> tf.Tensor:
-    """Reads for each (y, x) the pixel nearest to its source, grey outside.
+    """Fills each pixel (y, x) with the one nearest to its source; grey outside.
 
-    ``row`` and ``column`` of the source are three factors each, of y, x and 1.
+    ``row`` and ``column`` of the source are given by three coefficients each: of y, x and 1.
     """
     side = tf.shape(image)[0]
-    last = tf.cast(side + 1, tf.float32)  # of the image in its border of grey
+    last = tf.cast(side + 1, tf.float32)  # index of the last row, with a border of one pixel
     line = tf.range(last - 1.0)
-    # By axis, [2, S]. 1 for the border, a half so that cutting to int32 rounds to the nearest.
+    # By axis, [2, S]. 1 for the border, and a half so that the cast to int32 rounds to nearest.
     of_y, of_x, rest = tf.unstack(tf.stack([row, column])[..., tf.newaxis], axis=1)
     along_y, along_x = of_y * line, of_x * line + (rest + 1.5)
     source = along_y[:, :, tf.newaxis] + along_x[:, tf.newaxis]
@@ -93,14 +93,14 @@ def _warp(image: tf.Tensor, *, row: list, column: list) -> tf.Tensor:
     return tf.gather_nd(tf.reshape(bordered, [-1, 3]), pixel[..., tf.newaxis])
 
 
-def _whole_pixels(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+def _whole_pixels(image: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
     most = tf.cast(tf.shape(image)[0] - 1, tf.float32)
-    pixels = tf.round(share * (most + 1))
+    pixels = tf.round(fraction * (most + 1))
     return tf.cast(tf.clip_by_value(pixels, -most, most), tf.int32)
 
 
 def _shift(image: tf.Tensor, distance: tf.Tensor) -> tf.Tensor:
-    """Reads ``distance`` (int32 ``[2]``) rows and bytes further on, grey outside."""
+    """Shifts an image by ``distance`` (int32 ``[2]``: rows up, bytes to the left), grey outside."""
     rows = to_rows(image)
     before, after = tf.nn.relu(-distance), tf.nn.relu(distance)
     bordered = tf.pad(rows, tf.stack([before, after], 1), constant_values=GREY)

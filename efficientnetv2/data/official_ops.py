@@ -1,9 +1,10 @@
-"""Images uint8 ``[S, S, 3]`` in, augmented uint8 ``[S, S, 3]`` out: the official operations.
+"""Reproduces the official augmentation operations byte for byte.
 
-Byte for byte what google/automl's efficientnetv2 gives, which the released weights were trained
-with; tests/golden/augment.npz holds it so. What is odd is odd there: strengths are in pixels at
-every image size, Posterize and Cutout differ from the papers, Contrast's mean is no mean, Solarize
-wraps. Nothing here is made for speed; ``data/ops.py`` is.
+They are those of google/automl's efficientnetv2, which the released weights were trained with;
+tests/golden/augment.npz pins the bytes. Images are uint8 ``[S, S, 3]``, before and after. The
+oddities are the official code's: strengths are in pixels at every image size, Posterize and Cutout
+differ from the papers, Contrast's mean is not a mean, Solarize wraps around. Nothing here is made
+for speed; ``data/default_ops.py`` is.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from efficientnetv2.data import ops
+from efficientnetv2.data import default_ops
+from efficientnetv2.data.default_ops import Op
 from efficientnetv2.data.geometry import GREY
-from efficientnetv2.data.ops import Op
 
 
 def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
@@ -39,12 +40,12 @@ def shear_y(image: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
 
 
 def translate_x(image: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Moves the image to the left by ``pixels``, which may leave none of it."""
+    """Moves the image to the left by ``pixels``, possibly out of sight."""
     return _project(image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0])
 
 
 def translate_y(image: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Moves the image up by ``pixels``, which may leave none of it."""
+    """Moves the image up by ``pixels``, possibly out of sight."""
     return _project(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels])
 
 
@@ -60,16 +61,16 @@ def cutout(image: tf.Tensor, reach: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
 
 
 def posterize(image: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
-    """Keeps the highest ``bits`` (int32 scalar, 0..8): the weaker, the larger the level.
+    """Keeps the highest ``bits`` (int32 scalar, 0..8): a larger level is a weaker effect.
 
-    With no bits, one is kept: TensorFlow shifts bytes by 7 at most.
+    With 0 bits one is still kept: TensorFlow shifts bytes by 7 at most.
     """
     shift = tf.cast(tf.minimum(8 - bits, 7), tf.uint8)
     return tf.bitwise.left_shift(tf.bitwise.right_shift(image, shift), shift)
 
 
 def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
-    """Inverts values from ``threshold`` (int32 scalar) modulo 256 on: 256 inverts everything."""
+    """Inverts values of ``threshold % 256`` (int32 scalar) and more: 256 inverts everything."""
     return tf.where(image < tf.cast(threshold % 256, tf.uint8), image, 255 - image)
 
 
@@ -88,7 +89,7 @@ def color(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 def contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Blends between one level of grey (factor 0) and the image (1), or beyond.
 
-    That grey ought to be the mean; it is the mean COUNT of the 256 histogram bins, pixels / 256.
+    That grey should be the mean value, but is the mean COUNT of 256 histogram bins: pixels / 256.
     """
     pixels = tf.cast(tf.size(image) // 3, tf.float32)
     grey = tf.floor(tf.minimum(pixels / 256, 255.0))
@@ -105,8 +106,9 @@ def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     kernel = tf.constant([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]]) / 13.0
     kernel = tf.tile(kernel[..., tf.newaxis, tf.newaxis], [1, 1, 3, 1])
     values = tf.cast(image, tf.float32)
-    # The order in which oneDNN (TensorFlow's default on x86) sums the nine decides, where the sum
-    # is a multiple of 13, which of two levels is cut to: 0.3% of the pixels differ by 1 without it.
+    # Where the sum is a multiple of 13, the order in which the nine values are added decides which
+    # of two levels it is truncated to. The official bytes need oneDNN's order (TensorFlow's default
+    # on x86): without it, 0.3% of the pixels differ by 1.
     smooth = tf.nn.depthwise_conv2d(values[tf.newaxis], kernel, [1, 1, 1, 1], "VALID")[0]
     smooth = tf.floor(tf.clip_by_value(smooth, 0.0, 255.0))
     inner = _blend(smooth, image[1:-1, 1:-1], factor)
@@ -125,7 +127,7 @@ def auto_contrast(image: tf.Tensor) -> tf.Tensor:
 
 def _blend(start: tf.Tensor, image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     blended = start + factor * (tf.cast(image, tf.float32) - start)
-    return tf.cast(tf.clip_by_value(blended, 0.0, 255.0), tf.uint8)  # cut, not rounded
+    return tf.cast(tf.clip_by_value(blended, 0.0, 255.0), tf.uint8)  # truncated, not rounded
 
 
 def _project(image: tf.Tensor, transform: list) -> tf.Tensor:
@@ -140,7 +142,8 @@ def _project(image: tf.Tensor, transform: list) -> tf.Tensor:
 
 
 def _linear(at_ten: float, *, at_zero: float = 0.0) -> Callable[[tf.Tensor], tf.Tensor]:
-    # In double precision, as Python's numbers are there: the last bit of float32 decides pixels.
+    # In double precision, like Python's floats in the official code: the last bit of float32
+    # decides pixels.
     return lambda level: tf.cast(tf.cast(level, tf.float64) / 10 * at_ten + at_zero, tf.float32)
 
 
@@ -152,8 +155,8 @@ def _table(*, translate_pixels: float, cutout_pixels: float) -> Mapping[str, Op]
     factor = _linear(1.8, at_zero=0.1)
     return {
         "AutoContrast": Op(auto_contrast),
-        "Equalize": Op(ops.equalize),
-        "Invert": Op(ops.invert),
+        "Equalize": Op(default_ops.equalize),
+        "Invert": Op(default_ops.invert),
         "Rotate": Op(rotate, _linear(30.0), signed=True),
         "Posterize": Op(posterize, _whole(4.0)),
         "Solarize": Op(solarize, _whole(256.0)),

@@ -1,14 +1,14 @@
-"""An encoded JPEG in; its EXIF orientation, int32 1..8, out, and what turns it upright.
+"""Reads the EXIF orientation of a JPEG, and turns the image upright.
 
-A camera stores what its sensor saw and says in tag 274 of the EXIF header how to turn that upright
-(CIPA DC-008, Exif 2.32, section 4.6.4). All of it is TensorFlow operations on the file's bytes.
+A camera stores what its sensor saw and notes in tag 274 of the EXIF header how to turn that upright
+(CIPA DC-008, Exif 2.32, section 4.6.4). All of this is TensorFlow operations on the file's bytes.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-# What turns a stored image upright: (swap rows and columns, then reverse rows, reverse columns).
+# How to turn a stored image upright: (swap rows and columns, then reverse rows, reverse columns).
 _STEPS = {
     1: (False, False, False),
     2: (False, False, True),
@@ -23,20 +23,21 @@ _TAG = 274
 _ENTRY_BYTES = 12  # tag, type, count, value
 _SEGMENT_BYTES = 1 << 16  # no segment of a JPEG is longer
 # Start of image, marker and length (6 bytes), Exif; or the same after a JFIF segment (18 bytes).
-# \C is any byte; the others would have to be UTF-8.
+# \C matches any byte; other patterns match only UTF-8.
 _EXIF = r"\C{6}(\C{18})?Exif\C*"
 _EXIF_BYTES = 28
 
 
 def read_orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns the EXIF orientation of a JPEG, int32 1..8; 1 (upright) where it has none."""
+    """Returns the EXIF orientation of a JPEG, int32 1..8; 1 (upright) if it has none."""
     start = tf.strings.substr(encoded, 0, _EXIF_BYTES)
     has_exif = tf.strings.regex_full_match(start, _EXIF)
     return tf.cond(has_exif, lambda: _parse(encoded), lambda: tf.constant(1))
 
 
 def _parse(encoded: tf.Tensor) -> tf.Tensor:
-    # Padded with zeros, and read only inside: a damaged header must not lose a sound picture.
+    # Padded with zeros, and never read beyond the end: the picture behind a damaged header may
+    # well be intact.
     data = tf.io.decode_raw(encoded, tf.uint8, fixed_length=_SEGMENT_BYTES)
     tiff = tf.where(tf.equal(data[6], ord("E")), 12, 30)  # where the TIFF header begins
     is_little_endian = tf.equal(data[tiff], ord("I"))
@@ -55,7 +56,7 @@ def _parse(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Returns uint8 ``[H, W, 3]`` of a stored image (its sides swapped for 5 to 8)."""
+    """Turns a stored image, uint8 ``[H, W, 3]``, upright; 5 to 8 swap its height and width."""
 
     def turn() -> tf.Tensor:
         swap, reverse = _steps(orientation)
@@ -66,7 +67,7 @@ def turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def upright_size(stored_size: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Returns int32 ``[height, width]`` that a stored image has when turned upright."""
+    """Returns the size of a stored image when turned upright: int32 ``[height, width]``."""
     return tf.where(orientation >= 5, stored_size[::-1], stored_size)
 
 

@@ -1,4 +1,4 @@
-"""An encoded image in; what training sees of it out: cropped, flipped and augmented."""
+"""Crops, flips and augments one training image."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from efficientnetv2.data.augment import auto_augment, cutout, rand_augment
+from efficientnetv2.data import augment
 from efficientnetv2.data.decode import decode_training
-from efficientnetv2.data.settings import StepSettings
+from efficientnetv2.data.schedule import StepSettings
+from hparams.choices import AUGMENTATIONS
 
-_FLIP = 1 << 40  # another stream than the crop's, which has the bare seed
+_FLIP = 1 << 40  # keeps the seeds of flips apart from those of crops
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """What is done to the images of the training stream.
+class TrainingImage:
+    """The decoding and augmentation of each training image.
 
     Attributes:
-      preprocess: row of ``hparams.preprocess``.
-      area: smallest and largest share of the image in a crop.
-      aspect: smallest and largest width by height of a crop.
+      preprocess: ``v1``, ``v2`` or ``lite``, as in ``decode_evaluation``.
+      area: smallest and largest fraction of the image's area in a crop.
+      aspect: smallest and largest ratio of a crop's width to its height.
       flip: whether half of the images are mirrored.
-      name: ``none``, ``randaug`` or ``autoaug``.
+      name: a row of ``hparams.choices.AUGMENTATIONS``.
       ops: ``default`` or ``official``: the table of operations, and of mixing.
-      layers: RandAugment operations an image.
-      cutout: side of the erased square by that of the image; 0: none.
+      layers: RandAugment operations per image.
+      cutout: side of the erased square divided by that of the image; 0: no cutout.
     """
 
     preprocess: str
@@ -40,7 +41,7 @@ class Augmentation:
 
     @property
     def dtype(self) -> tf.DType:
-        """uint8 where an operation asks for whole numbers, else float32."""
+        """uint8 if the augmentation works on whole numbers, else float32."""
         return tf.float32 if self.name == "none" and not self.cutout else tf.uint8
 
     def image(self, encoded: tf.Tensor, seed: tf.Tensor, settings: StepSettings) -> tf.Tensor:
@@ -59,10 +60,13 @@ class Augmentation:
         if self.dtype == tf.float32:
             return image
         image = tf.saturate_cast(tf.round(image), tf.uint8)
-        if self.name == "randaug":
-            image = rand_augment(
-                image, seed, magnitude=settings.magnitude, num_layers=self.layers, ops=self.ops
-            )
-        elif self.name == "autoaug":
-            image = auto_augment(image, seed, ops=self.ops)
-        return cutout(image, seed, size=self.cutout) if self.cutout else image
+        row = AUGMENTATIONS[self.name]
+        if row.function:
+            available = {
+                "magnitude": settings.magnitude,
+                "num_layers": self.layers,
+                "ops": self.ops,
+            }
+            arguments = {name: available[name] for name in row.arguments}
+            image = getattr(augment, row.function)(image, seed, **arguments)
+        return augment.cutout(image, seed, size=self.cutout) if self.cutout else image

@@ -1,1 +1,1 @@
-"""A trained network in; files that other programs run, measured against it, out."""
+"""Exports trained networks to files that other programs run, and checks these files."""

@@ -1,4 +1,4 @@
-"""A data set or image files in; the pixels that calibrate 8-bit files and check all files out."""
+"""Collects the images that calibrate int8 files and the images that verify all exported files."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from efficientnetv2.data.decode import decode_evaluation, decode_training
-from efficientnetv2.data.evaluation import EvaluationInput
-from efficientnetv2.data.share import Share
+from efficientnetv2.data.decode import decode_training
+from efficientnetv2.data.eval_input import EvaluationInput, evaluation_pixels
+from efficientnetv2.data.preprocess import to_pixels
+from efficientnetv2.data.shard import Shard
 from efficientnetv2.data.sources import Source
+from hparams.config import Config
 from hparams.errors import UserError
-from hparams.preprocess import NORMALISATIONS
-from hparams.resolve import Config
 
-# Pixels of all calibration images together: 128 of 224 px. More gained nothing that could be seen.
+# Of all calibration images together, as of 128 images of 224 px; more brought no visible gain.
 _CALIBRATION_PIXELS = 128 * 224 * 224
-_MOST_CALIBRATION = 512
-_MOST_CHECKED = 1000
+_MAX_CALIBRATION = 512  # images
+_MAX_VERIFICATION = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Cropped and resized images, as an app would hand them over.
+    """Cropped and resized images, as an app would pass them to an exported file.
 
     Attributes:
-      pixels: float32 ``[N, S, S, 3]``, whole numbers of 0..255.
-      labels: int64 ``[N]``; None: not known, or more than one an image.
+      pixels: float32 ``[N, S, S, 3]``, whole numbers in 0..255.
+      labels: int64 ``[N]``; None: not known, or several per image.
     """
 
     pixels: np.ndarray
@@ -38,101 +38,100 @@ class Images:
 
 
 def calibration_count(image_size: int) -> int:
-    """Returns how many images of this side calibrate an 8-bit file."""
-    return max(16, min(_MOST_CALIBRATION, _CALIBRATION_PIXELS // image_size**2))
+    """Returns how many images of a size in pixels calibrate an int8 file."""
+    return max(16, min(_MAX_CALIBRATION, _CALIBRATION_PIXELS // image_size**2))
 
 
-def split_images(config: Config, source: Source, *, split: str, most: int) -> Images:
-    """Returns images of a split, spread over all of it.
+def split_images(config: Config, source: Source, *, split: str, limit: int) -> Images:
+    """Returns images that are spread evenly over a split.
 
     Args:
-      config: how they are cropped and resized.
+      config: says how they are cropped and resized.
       source: the data set.
-      split: of the source.
-      most: at most as many images.
+      split: the name of a split of the source.
+      limit: the largest number of images to return.
 
     Raises:
-      UserError: on an image that cannot be read.
+      UserError: if an image cannot be read.
     """
-    share = Share(count=max(1, math.ceil(source.num_images(split) / most)), index=0, replicas=1)
+    shard = Shard(count=max(1, math.ceil(source.num_images(split) / limit)), index=0, replicas=1)
     evaluation = EvaluationInput(config, source, split=split)
-    row = NORMALISATIONS[config.model.preprocess]
     images, targets = [], []
     try:
-        for batch, target in evaluation.batches(share):
-            images.append(
-                _whole(batch.numpy() * np.array(row.deviation, "f4") + np.array(row.mean, "f4"))
-            )
+        for batch, target in evaluation.batches(shard):
+            images.append(np.float32(to_pixels(batch.numpy(), config.model.preprocess)))
             targets.append(target.numpy())
     except tf.errors.OpError as error:
-        evaluation.raise_bad_image(error, share)
+        evaluation.raise_bad_image(error, shard)
     labels = None if config.data.multi_label else np.concatenate(targets).argmax(axis=1)
-    return Images(np.concatenate(images)[:most], None if labels is None else labels[:most])
+    return Images(np.concatenate(images)[:limit], None if labels is None else labels[:limit])
 
 
-def checked_images(config: Config, source: Source) -> Images:
-    """Returns images of the final split."""
-    return split_images(config, source, split=config.data.eval_split, most=_MOST_CHECKED)
+def verification_images(config: Config, source: Source) -> Images:
+    """Returns up to 1000 images of the final split."""
+    return split_images(config, source, split=config.data.eval_split, limit=_MAX_VERIFICATION)
 
 
 def calibration_images(config: Config, source: Source) -> Images:
-    """Returns images of the training split, not distorted, in an order of no meaning."""
-    most = calibration_count(config.eval.isize)
-    images = split_images(config, source, split=config.data.train_split, most=most)
+    """Returns images of the training split, not augmented, in random order."""
+    limit = calibration_count(config.eval.isize)
+    images = split_images(config, source, split=config.data.train_split, limit=limit)
     return Images(images.pixels[_shuffled(len(images.pixels))], None)
 
 
 def file_images(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Images, Images]:
-    """Returns the images to calibrate on, and those to check with.
+    """Returns the images to calibrate with and the images to verify with.
 
-    Every other file is for the one and the rest for the other; a single file is for both. Where the
-    files are few, more crops are cut from them, as in training.
+    The files are used for the one and the other in turn; a single file is used for both. If there
+    are too few files to calibrate with, several random crops are taken of each, as in training.
 
     Raises:
-      UserError: on a file that is not an image.
+      UserError: if a file is not an image.
     """
-    seen, asked = (paths[::2], paths[1::2]) if len(paths) > 1 else (paths, paths)
-    seen = [seen[index] for index in _shuffled(len(seen))]
+    calibration_paths, verification_paths = paths, paths
+    if len(paths) > 1:
+        calibration_paths, verification_paths = paths[::2], paths[1::2]
+    count = len(calibration_paths)
+    calibration_paths = [calibration_paths[index] for index in _shuffled(count)]
     crops = calibration_count(config.eval.isize)
-    # Crops of one file stand together: the 8-bit network is tried on the last files.
+    # The crops of a file are neighbours, because weights are fitted on the first images and
+    # validated on the last: these should come from other files.
     calibration = [
-        _decoded(config, seen[index % len(seen)], crop=index // len(seen))
-        for index in sorted(range(crops), key=lambda index: index % len(seen))
+        _decode(config, calibration_paths[index % count], crop=index // count)
+        for index in sorted(range(crops), key=lambda index: index % count)
     ]
-    checked = [_decoded(config, path, crop=0) for path in asked[:_MOST_CHECKED]]
-    return Images(np.stack(calibration), None), Images(np.stack(checked), None)
+    verification = [
+        _decode(config, path, crop=0) for path in verification_paths[:_MAX_VERIFICATION]
+    ]
+    return Images(np.stack(calibration), None), Images(np.stack(verification), None)
 
 
 def _shuffled(count: int) -> np.ndarray:
-    # What is calibrated on the first images is tried on the last: these are not to be one class.
+    # Weights are fitted on the first images and validated on the last, which must not all be of
+    # one class.
     return np.random.default_rng(0).permutation(count)
 
 
-def _decoded(config: Config, path: pathlib.Path, *, crop: int) -> np.ndarray:
-    """One image; crop 0 is evaluation's, the others are training's."""
+def _decode(config: Config, path: pathlib.Path, *, crop: int) -> np.ndarray:
+    """Crop 0 is cut as in evaluation, the others at random as in training."""
     try:
         encoded = tf.constant(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read image '{path}': {error.strerror or error}") from None
-    size, preprocess = config.eval.isize, config.model.preprocess
     try:
         if crop == 0:
-            image = decode_evaluation(
-                encoded, image_size=size, preprocess=preprocess, crop=config.data.eval_crop
-            )
+            image = evaluation_pixels(config, encoded)
         else:
             image = decode_training(
                 encoded,
                 tf.constant([crop, 0], tf.int64),
-                image_size=size,
-                preprocess=preprocess,
+                image_size=config.eval.isize,
+                preprocess=config.model.preprocess,
                 area=(0.25, 1.0),
                 aspect=(3 / 4, 4 / 3),
             )
     except tf.errors.OpError:
-        raise UserError(f"'{path}' is not an image, or is broken (JPEG, PNG, BMP, GIF)") from None
-    return _whole(image.numpy())
-
-
-def _whole(pixels: np.ndarray) -> np.ndarray:
-    return np.float32(np.clip(np.round(pixels), 0, 255))
+        raise UserError(
+            f"'{path}' is not an image or is damaged (JPEG, PNG, GIF, BMP and WebP are read)"
+        ) from None
+    return np.float32(np.clip(np.rint(image.numpy()), 0, 255))

@@ -1,6 +1,6 @@
-"""A folded model in; LiteRT (TensorFlow Lite) files, as bytes, out.
+"""Converts a folded model to LiteRT (TensorFlow Lite) files, returned as bytes.
 
-The converter is TensorFlow's; names of classes and what an app must know are added to its result.
+Uses TensorFlow's converter, and adds the class names and the metadata that an app needs.
 """
 
 from __future__ import annotations
@@ -11,26 +11,25 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from efficientnetv2.export.int8.quantizer import QuantisedNetwork
 from efficientnetv2.export.litert_metadata import with_metadata
-from efficientnetv2.export.quantised import QuantisedNetwork
 from efficientnetv2.export.servable import Servable
-from efficientnetv2.quiet import quiet
+from efficientnetv2.runtime.tensorflow_import import silence_native_output
 
-PRECISIONS = ("float32", "float16", "dynamic", "int8")
-# Operators that only move numbers between the types at the ends of an int8 file.
-_AT_THE_ENDS = ("QUANTIZE", "DEQUANTIZE")
+# Operators that only convert the float input and output of an int8 file.
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
 def convert(servable: Servable, precision: str) -> bytes:
-    """Returns a file of a float network, for images ``[1, S, S, C]``.
+    """Returns a LiteRT file of a float network, for images ``[1, S, S, C]``.
 
-    The interpreter may resize its input to other batches and sizes, if squeeze-and-excitation sees
-    more than one pixel at this one.
+    The interpreter can resize its input to other batch and image sizes, unless the image size is so
+    small that squeeze-and-excitation gets a single pixel.
 
     Args:
-      servable: the network.
-      precision: ``float32``; ``float16``: weights in 16 bits; ``dynamic``: weights in 8 bits,
-        computed in 8 bits where the machine is the faster for it.
+      servable: the network to convert.
+      precision: ``float32``; ``float16``: weights in 16 bits; ``dynamic``: weights in 8 bits, and
+        the runtime computes in 8 bits where that is faster.
     """
     folded = servable.folded
     converter = _converter(lambda image: folded(image, training=False), servable)
@@ -38,39 +37,39 @@ def convert(servable: Servable, precision: str) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    return _finished(converter, servable)
+    return _run_converter(converter, servable)
 
 
 def convert_int8(servable: Servable, network: QuantisedNetwork, *, integer_io: bool) -> bytes:
-    """Returns a file whose weights and activations are 8-bit integers.
+    """Returns a LiteRT file whose weights and activations are 8-bit integers.
 
     Args:
-      servable: the network.
-      network: its 8-bit form.
-      integer_io: images and answers are uint8 too; the file says their scales. Otherwise both are
-        float32, converted inside.
+      servable: the network to convert.
+      network: its quantised form.
+      integer_io: inputs and outputs are uint8 too, with scales that the file states. Otherwise they
+        are float32 and converted inside.
     """
     converter = _converter(network, servable)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if integer_io:
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8
-    return _finished(converter, servable)
+    return _run_converter(converter, servable)
 
 
 def float_operators(file: bytes) -> list[str]:
-    """Lists what does not run in the int8 kernels of a file: ``OPERATOR (output's name)``."""
+    """Lists a file's operators that do not run in int8, as ``OPERATOR (name of its output)``."""
     model = schema.ModelT.InitFromPackedBuf(file, 0)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     graph = model.subgraphs[0]
-    found = []
+    entries = []
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
         kind = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
         outputs = [graph.tensors[index] for index in operator.outputs]
-        if kind not in _AT_THE_ENDS and outputs[0].type != schema.TensorType.INT8:
-            found.append(f"{kind} ({outputs[0].name.decode()})")
-    return found
+        if kind not in _CONVERSIONS and outputs[0].type != schema.TensorType.INT8:
+            entries.append(f"{kind} ({outputs[0].name.decode()})")
+    return entries
 
 
 def _converter(
@@ -83,13 +82,13 @@ def _converter(
     def network(image: tf.Tensor) -> tf.Tensor:
         return tf.identity(function(image), name=servable.output_name)
 
-    # The converter cannot look into variables that it did not find in a SavedModel.
-    with quiet():
+    # The converter can read variables only from a SavedModel, so make them constants.
+    with silence_native_output():
         frozen = convert_variables_to_constants_v2(network.get_concrete_function())
     return tf.lite.TFLiteConverter.from_concrete_functions([frozen])
 
 
-def _finished(converter: tf.lite.TFLiteConverter, servable: Servable) -> bytes:
-    with quiet():
+def _run_converter(converter: tf.lite.TFLiteConverter, servable: Servable) -> bytes:
+    with silence_native_output():
         file = converter.convert()
     return with_metadata(file, servable)

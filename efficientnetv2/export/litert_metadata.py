@@ -1,8 +1,9 @@
-"""A LiteRT file in; the same file with its metadata and its classes' names, for apps, out.
+"""Adds LiteRT metadata and class names to a LiteRT file, for apps to read.
 
 The format is LiteRT's (``metadata_schema.fbs``): a FlatBuffer in the model's buffer
-``TFLITE_METADATA``, and a zip archive behind the model with the files that it names. The metadata
-library that would write it has had no release since 2023 and wants Python 3.11 or older.
+``TFLITE_METADATA``, and a zip archive after the model with the files that the FlatBuffer names. The
+official library for it, tflite-support, has had no release since 2023 and needs Python 3.11 or
+older.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from efficientnetv2.export.servable import Servable
-from hparams.preprocess import NORMALISATIONS
+from hparams.choices import NORMALISATIONS
 
 LABELS = "labels.txt"
 DESCRIPTION = "metadata.json"
@@ -33,7 +34,7 @@ _NORMALIZATION = 1  # ProcessUnitOptions.NormalizationOptions
 
 
 def with_metadata(file: bytes, servable: Servable) -> bytes:
-    """Returns a file that says its input's size and scale, and carries its classes' names."""
+    """Returns the file with the size and scale of its input and its class names added."""
     model = schema.ModelT.InitFromPackedBuf(file, 0)
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(_metadata(servable), np.uint8)
@@ -51,9 +52,9 @@ def with_metadata(file: bytes, servable: Servable) -> bytes:
 
 
 class SharingBuilder(flatbuffers.Builder):
-    """Writes each vector of numbers once, however often it is asked for.
+    """A FlatBuffer builder that writes equal vectors of numbers only once.
 
-    The zero points of every channel are else most of an int8 file's overhead.
+    Otherwise the zero points of all channels would be most of an int8 file's overhead.
     """
 
     def __init__(self, size: int) -> None:
@@ -61,7 +62,7 @@ class SharingBuilder(flatbuffers.Builder):
         self._written: dict[tuple[str, bytes], int] = {}
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
-        """Returns the offset of a vector."""
+        """Returns the offset of a vector, written now or before."""
         key = (x.dtype.str, x.tobytes())
         if key not in self._written:
             self._written[key] = super().CreateNumpyVector(x)
@@ -94,11 +95,11 @@ def _metadata(servable: Servable) -> bytes:
             2: np.int8(_AXIS_LABELS),
         },
     )
-    answer = _table(
+    output = _table(
         builder,
         {0: builder.CreateString(servable.output_name), 6: _offsets(builder, [labels])},
     )
-    graph = _table(builder, {2: _offsets(builder, [image]), 3: _offsets(builder, [answer])})
+    graph = _table(builder, {2: _offsets(builder, [image]), 3: _offsets(builder, [output])})
     model = _table(
         builder,
         {
@@ -146,7 +147,7 @@ def _offsets(builder: flatbuffers.Builder, tables: Sequence[int]) -> int:
 
 
 def _table(builder: flatbuffers.Builder, fields: dict[int, Any]) -> int:
-    """Writes a table: slot -> number of NumPy's type, or offset of what was written before."""
+    """Writes a table; ``fields`` maps slots to NumPy numbers, or to offsets of written objects."""
     builder.StartObject(max(fields) + 1)
     for slot, value in fields.items():
         if isinstance(value, np.int8):

@@ -1,4 +1,4 @@
-"""A folded model in; an ONNX file that says what its numbers mean out."""
+"""Converts a folded model to an ONNX file with labels and metadata."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import tempfile
 from tensorflow import keras
 
 from efficientnetv2.export.servable import Servable
-from efficientnetv2.quiet import quiet
+from efficientnetv2.runtime.tensorflow_import import silence_native_output
 
 
 def onnx_bytes(servable: Servable) -> bytes:
-    """Returns an ONNX model: ``image`` float32 ``[B, H, W, C]``, all but C dynamic, to ``[B, K]``.
+    """Returns an ONNX model that maps ``image`` float32 ``[B, H, W, C]`` to ``[B, K]``.
 
-    ``metadata_props`` carry ``labels`` (a line a class) and what ``Servable.metadata`` says.
+    B, H and W are dynamic. ``metadata_props`` hold ``labels`` (one class per line) and
+    ``Servable.metadata``.
     """
-    import onnx  # here: an export without ONNX needs neither it nor its converter
+    import onnx  # not at the top: exports of other formats do not need it
 
     image = keras.InputSpec(dtype="float32", shape=(None, None, None, servable.channels))
     image.name = "image"
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, silence_native_output():
         path = pathlib.Path(folder) / "model.onnx"
         servable.folded.export(str(path), format="onnx", verbose=False, input_signature=[image])
         model = onnx.load(str(path))
     _rename(model, model.graph.output[0].name, servable.output_name)
-    for value, kept in ((model.graph.input[0], 3), (model.graph.output[0], 1)):
+    for value, num_dynamic in ((model.graph.input[0], 3), (model.graph.output[0], 1)):
         for axis, name in zip(
-            value.type.tensor_type.shape.dim, ("batch", "height", "width")[:kept]
+            value.type.tensor_type.shape.dim, ("batch", "height", "width")[:num_dynamic]
         ):
             axis.dim_param = name
     texts = {key: json.dumps(value) for key, value in servable.metadata().items()}

@@ -1,7 +1,8 @@
-"""A folded model in; a TensorFlow SavedModel with a signature for each way to be asked out."""
+"""Writes a TensorFlow SavedModel with signatures for images, image files and features."""
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import tempfile
@@ -10,18 +11,20 @@ from collections.abc import Callable
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.data.eval_input import evaluation_image, evaluation_pixels
 from efficientnetv2.export.servable import Servable
-from efficientnetv2.quiet import quiet
+from efficientnetv2.runtime.tensorflow_import import silence_native_output
+from hparams.config import Config
 
 SIGNATURES = ("serving_default", "serving_bytes", "features")
 XLA_SIGNATURE = "serving_xla"
 
 
 class _Served(tf.Module):
-    """Functions of a network and the files that go with it.
+    """The functions of a network and the files that are saved with it.
 
-    The attribute ``serve`` is what the LiteRT converter knows Keras's own exports by; it then
-    converts ``serving_default`` and leaves the others, which it could not.
+    The attribute ``serve`` makes the LiteRT converter take this for one of Keras's own exports: it
+    then converts only ``serving_default``, and not the other signatures, where it would fail.
     """
 
     serve: Callable
@@ -31,30 +34,33 @@ def write_saved_model(
     servable: Servable,
     path: pathlib.Path,
     *,
-    decode: Callable[[tf.Tensor], tf.Tensor],
+    config: Config,
     with_xla: bool,
 ) -> None:
-    """Writes a SavedModel that needs TensorFlow and nothing else.
+    """Writes a SavedModel that needs only TensorFlow to run.
 
-    Signatures, all for any number of images B:
+    Its signatures take any number of images B:
       serving_default: ``image`` float32 ``[B, H, W, C]`` -> ``servable.output_name`` ``[B, K]``.
-      serving_bytes: ``image_bytes`` string ``[B]``, files -> the same, cropped and resized as in
-        evaluation.
-      features: ``image`` -> ``features`` ``[B, F]``, what the classifier sees.
-      serving_xla: as serving_default, H and W of evaluation, compiled by XLA for TPU and GPU.
+      serving_bytes: ``image_bytes`` string ``[B]``, the contents of image files -> the same; the
+        images are cropped and resized as in evaluation.
+      features: ``image`` -> ``features`` ``[B, F]``, the classifier's input.
+      serving_xla: as serving_default, for H and W of evaluation, compiled by XLA for TPU and GPU.
 
     Args:
-      servable: the network.
-      path: folder.
-      decode: one file's bytes to an image ``[S, S, C]`` as the network takes it.
+      servable: the network to write.
+      path: the folder to write.
+      config: says how image files are cropped and resized.
       with_xla: also write ``serving_xla``.
     """
     folded, name, size = servable.folded, servable.output_name, servable.image_size
     features = keras.Model(folded.input, folded.get_layer("avg_pool").output)
     images = tf.TensorSpec([None, None, None, servable.channels], tf.float32, name="image")
-    fixed = tf.TensorSpec([None, size, size, servable.channels], tf.float32, name="image")
+    fixed_images = tf.TensorSpec([None, size, size, servable.channels], tf.float32, name="image")
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
-    one = tf.TensorSpec([size, size, servable.channels], tf.float32)
+    one_image = tf.TensorSpec([size, size, servable.channels], tf.float32)
+    decode = functools.partial(
+        evaluation_pixels if servable.preprocessing else evaluation_image, config
+    )
 
     @tf.function(input_signature=[images])
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -62,23 +68,23 @@ def write_saved_model(
 
     @tf.function(input_signature=[files])
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        decoded = tf.map_fn(decode, image_bytes, fn_output_signature=one)
+        decoded = tf.map_fn(decode, image_bytes, fn_output_signature=one_image)
         return {name: folded(decoded, training=False)}
 
     @tf.function(input_signature=[images])
-    def see(image: tf.Tensor) -> dict[str, tf.Tensor]:
+    def extract_features(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"features": features(image, training=False)}
 
-    @tf.function(input_signature=[fixed], jit_compile=True)
+    @tf.function(input_signature=[fixed_images], jit_compile=True)
     def serve_xla(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return {name: folded(image, training=False)}
 
     served = _Served()
-    # The variables themselves: of those that only a Keras model tracks the LiteRT converter makes
-    # no constants.
+    # Track the variables here: the LiteRT converter makes no constants of variables that only a
+    # Keras model tracks.
     served.weights = [weight.value for weight in folded.weights]
     served.serve = serve
-    signatures = dict(zip(SIGNATURES, (serve, serve_bytes, see)))
+    signatures = dict(zip(SIGNATURES, (serve, serve_bytes, extract_features)))
     if with_xla:
         signatures[XLA_SIGNATURE] = serve_xla
     with tempfile.TemporaryDirectory() as folder:
@@ -87,5 +93,5 @@ def write_saved_model(
         metadata = pathlib.Path(folder) / "metadata.json"
         metadata.write_text(json.dumps(servable.metadata(), indent=2) + "\n")
         served.assets = [tf.saved_model.Asset(str(file)) for file in (labels, metadata)]
-        with quiet():
+        with silence_native_output():
             tf.saved_model.save(served, str(path), signatures=signatures)

@@ -1,4 +1,4 @@
-"""Trained weights in; the network as it is asked outside of training, pixels in, classes out."""
+"""Builds the network to export, with preprocessing and softmax included and BatchNorm folded."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from typing import Any
 
 from tensorflow import keras
 
+from efficientnetv2.evaluation.loaded_model import LoadedModel
 from efficientnetv2.model.factory import build_model
-from efficientnetv2.model.folding import fold
-from efficientnetv2.trained import Trained
-from hparams.preprocess import NORMALISATIONS
+from efficientnetv2.model.fold_batchnorm import fold
+from hparams.choices import LOSSES, NORMALISATIONS
 
 
 @dataclasses.dataclass(frozen=True)
 class Servable:
-    """A network that is about to be written.
+    """A network that is ready to be exported.
 
     Attributes:
-      model: stock layers, BatchNormalization included; images ``[B, H, W, C]`` to ``[B, K]``.
-      folded: the same function, folded.
-      class_names: K names.
-      image_size: S, the side of the images in evaluation, pixels.
-      preprocessing: images are pixels of 0..255; otherwise they are normalised already.
+      model: stock Keras layers, BatchNormalization included; maps images ``[B, H, W, C]`` to
+        ``[B, K]``.
+      folded: the same function, with BatchNormalization folded into the convolutions.
+      class_names: K names, in the order of the outputs.
+      image_size: S, the image size in evaluation, pixels.
+      preprocessing: the inputs are pixels of 0..255; otherwise normalised images.
       output_name: ``logits`` or ``probabilities``.
-      model_name: of the registry.
-      preprocess: row of ``hparams.preprocess``.
-      origin: where the weights come from, for people.
+      model_name: its name in ``hparams.models.MODELS``.
+      preprocess: how images are normalised, a row of ``hparams.choices.NORMALISATIONS``.
+      origin: where the weights come from, as text for messages.
     """
 
     model: keras.Model
@@ -41,11 +42,11 @@ class Servable:
 
     @property
     def channels(self) -> int:
-        """C of the images."""
+        """The number of channels C of the images."""
         return int(self.model.input.shape[-1])
 
     def metadata(self) -> dict[str, Any]:
-        """What an app must know, beside the names of the classes."""
+        """Returns what an app must know to use the network, apart from the class names."""
         row = NORMALISATIONS[self.preprocess]
         return {
             "model_name": self.model_name,
@@ -60,31 +61,28 @@ class Servable:
         }
 
 
-def build_servable(trained: Trained, *, preprocessing: bool, logits: bool) -> Servable:
-    """Puts normalisation below a network and softmax (of multi-label: sigmoid) above it.
+def build_servable(loaded: LoadedModel, *, preprocessing: bool, logits: bool) -> Servable:
+    """Adds normalisation before a network and the loss's activation (softmax or sigmoid) after it.
 
     Args:
-      trained: the network; float32 weights, whatever it was trained in.
-      preprocessing: take pixels of 0..255.
-      logits: leave the classifier's outputs as they are.
+      loaded: the network; its weights are float32, whatever the training's precision.
+      preprocessing: add the normalisation, so that the inputs are pixels of 0..255.
+      logits: add no activation, so that the outputs are logits.
     """
-    config = trained.config
-    activation = None if logits else _ACTIVATIONS[config.train.loss_type]
+    config = loaded.config
+    activation = None if logits else LOSSES[config.train.loss_type].activation
     model = build_model(
         config.model, include_preprocessing=preprocessing, classifier_activation=activation
     )
-    model.set_weights(trained.model.get_weights())
+    model.set_weights(loaded.model.get_weights())
     return Servable(
         model=model,
         folded=fold(model),
-        class_names=trained.class_names,
+        class_names=loaded.class_names,
         image_size=config.eval.isize,
         preprocessing=preprocessing,
         output_name="logits" if logits else "probabilities",
         model_name=config.model.model_name,
         preprocess=config.model.preprocess,
-        origin=trained.origin,
+        origin=loaded.origin,
     )
-
-
-_ACTIVATIONS = {"softmax": "softmax", "sigmoid": "sigmoid"}

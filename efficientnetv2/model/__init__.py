@@ -1,1 +1,1 @@
-"""Images in, logits out: layers, blocks, networks, and weights from other projects."""
+"""Builds the networks: layers, blocks and whole models from images to logits."""

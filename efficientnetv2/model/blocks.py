@@ -1,6 +1,7 @@
-"""The two blocks of the family: ``[B, H, W, C]`` in, ``[B, H/strides, W/strides, C']`` out.
+"""Builds the two blocks of the family, MBConv and Fused-MBConv (paper section 3.2 and Figure 2).
 
-Paper section 3.2 and Figure 2. Layer names are those of ``keras.applications``.
+A block maps ``[B, H, W, C]`` to ``[B, H/strides, W/strides, C']``. Layer names are those of
+``keras.applications``.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model.layers import LayerSet, conv_initializer
-from hparams.blocks import FUSED_MBCONV, BlockSpec, squeezed_filters
+from hparams.block_strings import FUSED_MBCONV, BlockSpec, squeezed_filters
+
+# keras.applications names the depthwise layers of V1 and V2 differently.
+DEPTHWISE_NAMES = {"v1": "dwconv", "lite": "dwconv", "v2": "dwconv2"}
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockStyle:
-    """What all blocks of one network share.
+    """Settings that all blocks of one network share.
 
     Attributes:
-      layer_set: normalisation and dropout layers.
+      layer_set: constructors of the layers.
       act_fn: name of the activation.
-      bn_momentum: decay of the moving statistics a step.
+      bn_momentum: decay of the moving statistics per step.
       bn_epsilon: added to the variance.
       data_format: ``channels_last`` or ``channels_first``.
       depthwise_name: ``dwconv`` (V1) or ``dwconv2`` (V2) in ``keras.applications``.
@@ -49,21 +53,21 @@ def conv_bn(
     strides: int = 1,
     names: tuple[str, str, str | None],
 ) -> tf.Tensor:
-    """Convolution without bias, BatchNorm and, if named, activation.
+    """Applies a convolution without bias, BatchNorm and, if it is named, an activation.
 
     Args:
       x: ``[B, H, W, C]``.
-      style: what all blocks share.
-      filters: channels out.
+      style: settings that all blocks share.
+      filters: number of output channels.
       kernel_size: height and width of the kernel.
-      strides: of both directions.
-      names: of the convolution, the BatchNorm, and the activation (None: no activation).
+      strides: in both directions.
+      names: of the convolution, the BatchNorm and the activation (None: no activation).
 
     Returns:
       ``[B, H/strides, W/strides, filters]``, sizes rounded up.
     """
-    kinds = style.layer_set
-    x = (kinds.activated_convolution if names[2] else kinds.convolution)(
+    layer_set = style.layer_set
+    x = (layer_set.activated_convolution if names[2] else layer_set.convolution)(
         filters,
         kernel_size,
         strides=strides,
@@ -102,10 +106,11 @@ def _depthwise_bn(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str
 def _activate_and_excite(
     x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str, act_name: str | None
 ) -> tf.Tensor:
-    """The activation, if it has a name, and squeeze-and-excitation, if the block has it.
+    """Applies the activation, if it is named, and squeeze-and-excitation, if the block has it.
 
-    This scales each channel by a number in 0..1 made from all channels' means (MnasNet's form). The
-    inner width is a share of the BLOCK's input channels, not of the expanded ones.
+    The latter scales each channel by a number in 0..1, computed from the means of all channels
+    (MnasNet's form). Its inner width is a fraction of the BLOCK's input channels, not of the
+    expanded ones.
     """
     if spec.se_ratio is None:
         return style.layer_set.activation(style.act_fn, act_name)(x) if act_name else x
@@ -159,7 +164,7 @@ def _fused_mbconv_path(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name
         )
         kernel_size, strides = 1, 1
     else:
-        # Without an expansion the projection is the spatial convolution, and has the activation.
+        # Without expansion the projection is the spatial convolution, so it gets the activation.
         act_name = f"{name}_project_activation"
     x = _activate_and_excite(x, style, spec=spec, name=name, act_name=None)
     return conv_bn(
@@ -175,14 +180,14 @@ def _fused_mbconv_path(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name
 def block(
     x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, survival_probability: float, name: str
 ) -> tf.Tensor:
-    """One MBConv or Fused-MBConv block with its residual connection.
+    """Applies one MBConv or Fused-MBConv block with its residual connection.
 
     Args:
       x: ``[B, H, W, input_filters]``.
-      style: what all blocks share.
-      spec: this block alone (``num_repeat`` is not looked at).
+      style: settings that all blocks share.
+      spec: of this one block (``num_repeat`` is ignored).
       survival_probability: of stochastic depth, in (0, 1].
-      name: prefix of the layers' names, for example ``block1a``.
+      name: prefix of the layer names, for example ``block1a``.
 
     Returns:
       ``[B, H/strides, W/strides, output_filters]``, sizes rounded up.

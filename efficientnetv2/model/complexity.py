@@ -1,4 +1,4 @@
-"""Cost of a network: a ``keras.Model`` of fixed input size in; multiply-adds or bytes out."""
+"""Computes what a network costs: multiply-adds, and memory for activations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tensorflow import keras
 def multiply_adds(model: keras.Model) -> int:
     """Counts the multiply-adds of one image: convolutions, depthwise convolutions and dense layers.
 
-    Squeeze-and-excitation is counted; BatchNorm (folded away in inference), activations, additions
-    and pooling are not. This is the figure that the papers call FLOPs.
+    Squeeze-and-excitation is included; BatchNorm (folded away for inference), activations,
+    additions and pooling are not. This is the figure that the papers call FLOPs.
 
     Args:
       model: built with a fixed height and width, for example
@@ -25,13 +25,13 @@ def multiply_adds(model: keras.Model) -> int:
 
 
 def activation_bytes(model: keras.Model, *, bytes_per_value: int = 4) -> int:
-    """Counts the memory of the activations that training keeps for one image's backward pass.
+    """Returns the bytes of activations that training keeps for the backward pass of one image.
 
-    These are the inputs of all layers whose gradient is made from their input: convolutions, dense
-    layers, BatchNormalization, activations and products, each tensor once. So a convolution with
-    BatchNormalization and SiLU keeps three tensors: its input, and those of the other two. What is
-    held for a moment only (the gradients on their way, the workspace of a kernel) is not counted,
-    nor are the weights.
+    These are the inputs of all layers whose gradient depends on their input: convolutions, dense
+    layers, BatchNormalization, activations and products. Each tensor counts once, so a convolution
+    with BatchNormalization and SiLU keeps three: its own input and those of the other two. What
+    lives only briefly (gradients on their way, the workspace of a kernel) is not counted, nor are
+    the weights.
 
     Args:
       model: as in ``multiply_adds``.
@@ -41,13 +41,13 @@ def activation_bytes(model: keras.Model, *, bytes_per_value: int = 4) -> int:
       ValueError: if the input size is not fixed.
     """
     _require_fixed_size(model)
-    kept = {
+    sizes = {
         id(tensor): math.prod(tensor.shape[1:])
         for layer in model.layers
         if isinstance(layer, _KEEPS_INPUT)
         for tensor in keras.tree.flatten(layer.input)
     }
-    return bytes_per_value * sum(kept.values())
+    return bytes_per_value * sum(sizes.values())
 
 
 _KEEPS_INPUT = (
@@ -62,7 +62,7 @@ _KEEPS_INPUT = (
 
 def _require_fixed_size(model: keras.Model) -> None:
     if None in model.input_shape[1:]:
-        raise ValueError(f"the cost is of a fixed input size, got {model.input_shape}")
+        raise ValueError(f"the model must have a fixed input size, got {model.input_shape}")
 
 
 def _layer_multiply_adds(layer: keras.layers.Layer) -> int:

@@ -1,7 +1,8 @@
-"""The arithmetic of training on a CPU: what stock layers compute, in fewer passes over memory.
+"""Computes activations and convolutions in fewer passes over memory, for speed on a CPU.
 
-Images ``[B, H, W, C]`` in, the same numbers to rounding out. Measured in docs/performance.md. On
-other devices the stock kernels stay: cuDNN and XLA have their own ways, and none was there to try.
+Results equal those of the stock layers up to rounding; docs/performance.md has measurements. On
+other devices the stock kernels stay: cuDNN and XLA optimise in their own ways, and there was no
+such device to measure on.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.quiet import quiet
+from efficientnetv2.runtime.tensorflow_import import silence_native_output
 
 
-def is_cpu_alone() -> bool:
-    """Whether TensorFlow has no accelerator here."""
+def is_cpu_only() -> bool:
+    """Whether TensorFlow sees no device but CPUs."""
     return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
 
 
 @tf.function(jit_compile=True, autograph=False)
 def _silu_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-    return _narrowed(tf.cast(upstream, tf.float32) * _silu_slope(x), x.dtype)
+    return _narrow(tf.cast(upstream, tf.float32) * _silu_slope(x), x.dtype)
 
 
 @tf.function(jit_compile=True, autograph=False)
 def _silu_and_mean_gradient(x: tf.Tensor, upstream: tf.Tensor, of_mean: tf.Tensor) -> tf.Tensor:
-    share = tf.cast(of_mean, tf.float32) / tf.cast(tf.shape(x)[1], tf.float32)
-    upstream = tf.cast(upstream, tf.float32) + share[:, tf.newaxis]
-    return _narrowed(upstream * _silu_slope(x), x.dtype)
+    per_pixel = tf.cast(of_mean, tf.float32) / tf.cast(tf.shape(x)[1], tf.float32)
+    upstream = tf.cast(upstream, tf.float32) + per_pixel[:, tf.newaxis]
+    return _narrow(upstream * _silu_slope(x), x.dtype)
 
 
 def _silu_slope(x: tf.Tensor) -> tf.Tensor:
@@ -39,11 +40,11 @@ def _silu_slope(x: tf.Tensor) -> tf.Tensor:
     return gate * (1.0 + values * (1.0 - gate))
 
 
-def _narrowed(values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Rounds float32 to the nearest; to bfloat16 by whole numbers.
+def _narrow(values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Rounds float32 to the nearest number of ``dtype``; for bfloat16, by integer arithmetic.
 
     XLA's own cast to bfloat16 doubles the time of a loop on a CPU; this adds a seventh. Infinities
-    stay what they are, and so does what processors give for no number.
+    stay what they are, and so does the NaN that processors produce.
     """
     if dtype != tf.bfloat16:
         return tf.cast(values, dtype)
@@ -56,8 +57,8 @@ def _narrowed(values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 
 @functools.cache
 def _compile_quietly() -> None:
-    """Compiles once, unheard: XLA tells stderr of a process's first time at any log level."""
-    with quiet(), tf.init_scope():
+    """Compiles once with stderr silenced: XLA reports its first use there at any log level."""
+    with silence_native_output(), tf.init_scope():
         _silu_gradient(tf.zeros([1]), tf.zeros([1]))
 
 
@@ -65,7 +66,7 @@ def _compile_quietly() -> None:
 def silu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """``x * sigmoid(x)``, whose gradient is one compiled loop instead of six passes over memory.
 
-    Seen as a vector: one compiled program serves all shapes of as many numbers.
+    The gradient flattens its inputs, so one program serves all shapes with the same element count.
     """
 
     def gradient(upstream: tf.Tensor) -> tf.Tensor:
@@ -79,26 +80,26 @@ def silu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
 def silu_and_mean(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable]:
     """``silu`` of ``[B, H, W, C]`` and its mean ``[B, 1, 1, C]``, with one gradient for both.
 
-    The mean's own gradient would be spread over the images first, divided, and added: three more
-    passes over memory. Compiled once for each size.
+    A separate gradient of the mean would be broadcast over the pixels, divided, and added: three
+    more passes over memory. Compiled once for each size.
     """
 
     def gradient(upstream: tf.Tensor, of_mean: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(x)
         by_pixel = [shape[0], shape[1] * shape[2], shape[3]]
-        found = _silu_and_mean_gradient(
+        flat = _silu_and_mean_gradient(
             tf.reshape(x, by_pixel),
             tf.reshape(upstream, by_pixel),
             tf.reshape(of_mean, [shape[0], shape[3]]),
         )
-        return tf.reshape(found, shape)
+        return tf.reshape(flat, shape)
 
     y = tf.nn.silu(x)
     return (y, tf.reduce_mean(y, [1, 2], keepdims=True)), gradient
 
 
 class Silu(keras.layers.Layer):
-    """The activation ``silu``, in the type of its input."""
+    """The activation ``silu``, computed in the dtype of its input."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name, autocast=False)
@@ -109,12 +110,12 @@ class Silu(keras.layers.Layer):
         return silu(inputs)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """An activation keeps its input's shape."""
+        """Returns the input's shape."""
         return input_shape
 
 
 class SiluAndMean(keras.layers.Layer):
-    """The activation and its mean, ``silu_and_mean``, in the type that the layer computes in."""
+    """The activation and its mean, ``silu_and_mean``, in the layer's compute dtype."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name)
@@ -125,16 +126,16 @@ class SiluAndMean(keras.layers.Layer):
         return silu_and_mean(inputs)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple[tuple, tuple]:
-        """The input's shape, and the same with one pixel."""
+        """Returns the input's shape, and the same with one pixel."""
         return input_shape, (input_shape[0], 1, 1, input_shape[3])
 
 
 class Convolution(keras.layers.Conv2D):
-    """Conv2D; a 1x1 kernel without strides, channels last, is one matrix product."""
+    """Conv2D that computes a 1x1 kernel without strides, channels last, as one matrix product."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Convolves ``[B, H, W, C]``, adds the bias and activates."""
-        images, kernel = self.factors(inputs, tf.convert_to_tensor(self.kernel))
+        images, kernel = self.cast_inputs(inputs, tf.convert_to_tensor(self.kernel))
         is_last = self.data_format == "channels_last"
         is_single = self.kernel_size == (1, 1) and self.strides == (1, 1) and self.groups == 1
         if is_product := is_single and is_last:
@@ -142,63 +143,63 @@ class Convolution(keras.layers.Conv2D):
             outputs = tf.matmul(pixels, tf.reshape(kernel, [-1, self.filters]))
         else:
             outputs = self.convolution_op(images, kernel)
-        if self.use_bias:  # next to the product: TensorFlow makes one operation of both
+        if self.use_bias:  # right after the product: TensorFlow fuses both
             bias = tf.cast(tf.convert_to_tensor(self.bias), outputs.dtype)
             outputs = tf.nn.bias_add(outputs, bias, data_format="NHWC" if is_last else "NCHW")
-        outputs = self.finished(outputs)
+        outputs = self.cast_outputs(outputs)
         if is_product:
             shape = tf.shape(inputs)
             outputs = tf.reshape(outputs, [shape[0], shape[1], shape[2], self.filters])
         return outputs if self.activation is None else self.activation(outputs)
 
-    def factors(self, images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What is multiplied."""
+    def cast_inputs(self, images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns both factors in the dtype in which they are multiplied."""
         return images, kernel
 
-    def finished(self, outputs: tf.Tensor) -> tf.Tensor:
-        """What was multiplied."""
+    def cast_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns the product in the dtype of the layer's output."""
         return outputs
 
 
 class Bfloat16Convolution(Convolution):
-    """The same of numbers rounded to bfloat16; float32 comes out.
+    """Convolution that rounds images and kernel to bfloat16; its output is float32.
 
-    Processors that multiply bfloat16 do it about twice as fast, and little else: depthwise
-    convolutions lose time in 16 bits. Squeeze-and-excitation, of one pixel an image, is not
-    rounded: its few products do not make up for the casts.
+    Processors with bfloat16 instructions multiply about twice as fast, but gain little elsewhere:
+    depthwise convolutions are slower in 16 bits. Squeeze-and-excitation, with one pixel per image,
+    is not rounded: its few products do not make up for the casts.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        # What is 16 bits already need not be widened first.
+        # No autocast: inputs of 16 bits need not be widened first.
         super().__init__(*arguments, autocast=False, **options)
 
-    def factors(self, images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Rounds to 16 bits."""
+    def cast_inputs(self, images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Rounds both to bfloat16."""
         if tuple(images.shape[1:3]) == (1, 1):
             return images, kernel
         return tf.cast(images, tf.bfloat16), tf.cast(kernel, tf.bfloat16)
 
-    def finished(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Widens what was multiplied."""
+    def cast_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Widens the product to float32."""
         return tf.cast(outputs, tf.float32)
 
 
-class UnwidenedConvolution(Bfloat16Convolution):
-    """bfloat16 in and out, for an activation that is all that reads it."""
+class Bfloat16OutputConvolution(Bfloat16Convolution):
+    """Bfloat16Convolution with bfloat16 output, which only an activation may read."""
 
-    def finished(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Leaves 16 bits."""
+    def cast_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Keeps 16 bits."""
         return outputs
 
 
 class NarrowConvolution(Bfloat16Convolution):
-    """A convolution before BatchNormalization and an activation, which stay in bfloat16 with it.
+    """Bfloat16Convolution before BatchNormalization and an activation, which also stay in bfloat16.
 
     Both then move half the memory, and nothing is widened for them and rounded for the next
-    product. Where channels are no multiple of 16, the kernel of BatchNormalization takes several
-    times as long in bfloat16: these are widened.
+    product. Where the number of channels is not a multiple of 16, the kernel of
+    BatchNormalization takes several times as long in bfloat16, so the output is widened.
     """
 
-    def finished(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Leaves 16 bits where they gain."""
-        return super().finished(outputs) if self.filters % 16 else outputs
+    def cast_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Keeps 16 bits where that is faster."""
+        return super().cast_outputs(outputs) if self.filters % 16 else outputs

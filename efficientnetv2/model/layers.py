@@ -1,10 +1,10 @@
-"""Layers and initialisers of every network: float32 ``[B, H, W, C]`` in, the same kind out.
+"""Provides the layers and initialisers of every network, for export and for training.
 
-The builder takes its normalisation and dropout layers from a ``LayerSet``. ``STOCK_LAYERS`` are
-plain Keras: what is saved and exported. ``training_layers`` has the same weights under the same
-names, and adds what only training wants: BatchNormalization by the fused kernel, over all devices
-or frozen, a dropout rate that can change without a new trace, dropout masks that are a function
-of the step, and on a CPU the arithmetic of ``kernels.py``.
+The builder takes its layers from a ``LayerSet``. ``STOCK_LAYERS`` are plain Keras: what is saved
+and exported. ``training_layers`` has the same weights under the same names, and adds what only
+training needs: BatchNormalization by the fused kernel, over all devices or frozen, a dropout rate
+that can change without retracing, dropout masks that are a function of the step, and on a CPU the
+kernels of ``kernels.py``.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.model.batch_norm import (
+    FrozenBatchNormalization,
+    FusedBatchNormalization,
+    SyncBatchNormalization,
+)
 from efficientnetv2.model.kernels import (
     Bfloat16Convolution,
     Convolution,
     NarrowConvolution,
     Silu,
     SiluAndMean,
-    is_cpu_alone,
-)
-from efficientnetv2.model.normalization import (
-    FrozenBatchNormalization,
-    FusedBatchNormalization,
-    SyncBatchNormalization,
+    is_cpu_only,
 )
 
 
 def conv_initializer() -> keras.initializers.Initializer:
-    """Normal with deviation ``sqrt(2 / fan_out)``, not truncated, as EfficientNets are trained.
+    """Normal with standard deviation ``sqrt(2 / fan_out)``, not truncated, as in the official code.
 
     A depthwise kernel counts as having one output channel.
     """
@@ -43,7 +43,7 @@ def conv_initializer() -> keras.initializers.Initializer:
 
 
 def dense_initializer() -> keras.initializers.Initializer:
-    """Uniform in plus or minus ``1 / sqrt(number of classes)``."""
+    """Uniform between plus and minus ``1 / sqrt(number of classes)``."""
     return keras.initializers.VarianceScaling(1.0 / 3.0, mode="fan_out", distribution="uniform")
 
 
@@ -64,17 +64,17 @@ def _activation_and_mean(
 
 @dataclasses.dataclass(frozen=True)
 class LayerSet:
-    """The layers whose training behaviour differs from what is exported.
+    """Constructors of the layers that differ between training and export.
 
     Attributes:
       batch_normalization: a class with the arguments of ``keras.layers.BatchNormalization``.
-      head_dropout: (rate, name) -> the dropout layer before the classifier, or None for none.
-      block_dropout: (rate, name) -> stochastic depth: drops whole images of a batch.
+      head_dropout: (rate, name) -> the dropout layer before the classifier, or None: no layer.
+      block_dropout: (rate, name) -> stochastic depth, which drops whole images of a batch.
       convolution: a class with the arguments of ``keras.layers.Conv2D``.
-      activated_convolution: the same, where BatchNormalization and an activation follow.
-      activation: (function, name) -> the layer of an activation.
-      activation_and_mean: (x, function, ``act_name``, ``name``, ``data_format``) -> x, activated if
-        the activation has a name, and the mean of each channel of each image, ``[B, 1, 1, C]``
+      activated_convolution: the same, for where BatchNormalization and an activation follow.
+      activation: (function, name) -> an activation layer.
+      activation_and_mean: (x, function, ``act_name``, ``name``, ``data_format``) -> x, activated
+        if ``act_name`` is not None, and the mean of each channel of each image, ``[B, 1, 1, C]``
         (``[B, C, 1, 1]`` if channels are first).
     """
 
@@ -96,13 +96,13 @@ STOCK_LAYERS = LayerSet(
 )
 
 
-class TrainingState:
-    """What the training layers read at each step.
+class StepContext:
+    """Variables that the training layers read at each step.
 
     Attributes:
       step: int64 scalar variable, the number of finished steps.
-      draw: int64 scalar variable, another number for each pass through the network.
-      dropout_rate: float32 scalar variable, of the dropout before the classifier.
+      draw: int64 scalar variable, a different number for each pass through the network.
+      dropout_rate: float32 scalar variable, rate of the dropout before the classifier.
       seed: of all dropout masks.
     """
 
@@ -114,28 +114,28 @@ class TrainingState:
 
 
 def training_layers(
-    state: TrainingState,
+    context: StepContext,
     *,
     bn_type: str = "per_replica",
     bn_mode: str = "train",
     precision: str = "float32",
 ) -> LayerSet:
-    """Returns the layers for a network that will be trained under ``state``.
+    """Returns the layers of a network for training.
 
     Args:
-      state: read at each step.
+      context: read at each step.
       bn_type: ``per_replica`` normalises by the moments of one replica's images, ``sync`` by those
         of all replicas' images.
       bn_mode: ``train``, or ``frozen``: by the moving statistics, which stay as they are; offsets
         and scales are still trained.
-      precision: what convolutions multiply, as ``dtype_policy`` wants it.
+      precision: in which convolutions multiply, as for ``dtype_policy``.
     """
     kinds = {"per_replica": FusedBatchNormalization, "sync": SyncBatchNormalization}
     return LayerSet(
         batch_normalization=FrozenBatchNormalization if bn_mode == "frozen" else kinds[bn_type],
-        head_dropout=lambda _, name: StepDropout(state.dropout_rate, state=state, name=name),
+        head_dropout=lambda _, name: StepDropout(context.dropout_rate, context=context, name=name),
         block_dropout=lambda rate, name: StepDropout(
-            rate, state=state, noise_shape=_PER_IMAGE, name=name
+            rate, context=context, noise_shape=_PER_IMAGE, name=name
         ),
         **_kernels(precision),
     )
@@ -166,19 +166,19 @@ _BFLOAT16_KERNELS = {
 
 
 def _kernels(precision: str) -> dict[str, Any]:
-    if not is_cpu_alone():
+    if not is_cpu_only():
         return {}
     return {**_CPU_KERNELS, **(_BFLOAT16_KERNELS if precision == "bfloat16" else {})}
 
 
 def dtype_policy(precision: str) -> str:
-    """Returns Keras's policy for a network of ``training_layers`` of this precision.
+    """Returns Keras's dtype policy for a network of ``training_layers`` with this precision.
 
     Args:
       precision: ``float32``, ``bfloat16`` or ``float16``.
     """
-    # On a CPU bfloat16 is not for all layers; those of ``kernels.py`` see to that.
-    if precision == "float32" or (precision == "bfloat16" and is_cpu_alone()):
+    # On a CPU not all layers use bfloat16; those of ``kernels.py`` that do cast by themselves.
+    if precision == "float32" or (precision == "bfloat16" and is_cpu_only()):
         return "float32"
     return f"mixed_{precision}"
 
@@ -186,13 +186,13 @@ def dtype_policy(precision: str) -> str:
 class StepDropout(keras.layers.Layer):
     """Dropout whose mask is a function of (seed, layer name, draw, replica).
 
-    A stopped and resumed training therefore drops what an uninterrupted one would have dropped;
-    the state of Keras's own ``SeedGenerator`` is not kept by ``tf.train.Checkpoint``.
+    A resumed training therefore drops the same elements as an uninterrupted one;
+    ``tf.train.Checkpoint`` does not save the state of Keras's own ``SeedGenerator``.
 
     Args:
       rate: share that is dropped, in [0, 1); a number, or a variable read at each step.
-      state: where the draw and the seed stand.
-      noise_shape: shape of the mask, None for the input's own size; None: as the input.
+      context: has the draw and the seed.
+      noise_shape: shape of the mask; an axis of None has the input's size. None: the input's shape.
       name: of the layer.
     """
 
@@ -200,24 +200,24 @@ class StepDropout(keras.layers.Layer):
         self,
         rate: float | tf.Variable,
         *,
-        state: TrainingState,
+        context: StepContext,
         noise_shape: Sequence[int | None] | None = None,
         name: str,
     ) -> None:
         super().__init__(name=name)
         # Held in a closure: Keras would track the shared variables as this layer's weights.
-        self._read = lambda: (tf.convert_to_tensor(rate), tf.convert_to_tensor(state.draw))
+        self._read = lambda: (tf.convert_to_tensor(rate), tf.convert_to_tensor(context.draw))
         self._noise_shape = noise_shape
-        self._seed = tf.constant([state.seed, zlib.crc32(name.encode())], tf.int64)
+        self._seed = tf.constant([context.seed, zlib.crc32(name.encode())], tf.int64)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns ``inputs`` with parts set to 0 and the rest scaled up, or as they are."""
+        """Returns ``inputs`` with some set to 0 and the rest scaled up; unchanged in inference."""
         if not training:
             return inputs
         rate, draw = self._read()
         keep = 1.0 - tf.cast(rate, tf.float32)
-        context = tf.distribute.get_replica_context()
-        replica = tf.cast(context.replica_id_in_sync_group, tf.int64) if context else 0
+        replicas = tf.distribute.get_replica_context()
+        replica = tf.cast(replicas.replica_id_in_sync_group, tf.int64) if replicas else 0
         noise = tf.random.stateless_uniform(
             self._mask_shape(inputs), seed=tf.stack([draw, replica]) + self._seed * 1_000_003
         )
@@ -233,5 +233,5 @@ class StepDropout(keras.layers.Layer):
         )
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
-        """Dropout keeps its input's shape."""
+        """Returns the input's shape."""
         return input_shape

@@ -1,4 +1,4 @@
-"""Whole networks: block specs in, a functional ``keras.Model`` out, images to logits.
+"""Builds whole networks from block specs: functional ``keras.Model``s from images to logits.
 
 stem -> blocks -> head -> pooling -> dropout -> classifier (paper Table 4).
 """
@@ -15,21 +15,21 @@ from tensorflow import keras
 
 from efficientnetv2.model.blocks import BlockStyle, block, conv_bn
 from efficientnetv2.model.layers import LayerSet, dense_initializer
-from hparams.blocks import BlockSpec
-from hparams.preprocess import Normalisation
+from hparams.block_strings import BlockSpec
+from hparams.choices import Normalisation
 
 
 @dataclasses.dataclass(frozen=True)
 class Top:
-    """What stands above the last block.
+    """What follows the last block: head, pooling and classifier.
 
     Attributes:
       head_filters: channels of the last 1x1 convolution.
-      include_top: whether there is a classifier.
+      include_top: whether the network has a classifier.
       pooling: without a classifier: ``avg``, ``max`` or None for ``[B, H, W, head_filters]``.
       num_classes: outputs of the classifier.
       classifier_activation: None for logits, or ``softmax``, ``sigmoid``.
-      dropout_rate: before the classifier.
+      dropout_rate: of the dropout before the classifier.
     """
 
     head_filters: int
@@ -45,9 +45,9 @@ def single_blocks(
 ) -> Iterator[tuple[str, BlockSpec, float]]:
     """Yields (name, spec with ``num_repeat`` 1, survival probability) of each block in order.
 
-    The first block of a stage has its stride and its change of channels. The survival probability
-    falls linearly from 1 at the first block; the last block has 1/n of the way left to
-    ``survival_prob`` (as in the official code, so it is never quite reached).
+    Only the first block of a stage has its stride and its change of channels. The survival
+    probability falls linearly from 1 at the first block. It stops one of n steps short of
+    ``survival_prob`` at the last block, as in the official code.
     """
     total = sum(stage.num_repeat for stage in stages)
     index = 0
@@ -65,7 +65,7 @@ def single_blocks(
 
 
 def _letters(repeat: int) -> str:
-    # a..z as in keras.applications; XL, which is not there and has up to 32 repeats, goes on to aa.
+    # a..z as in keras.applications. XL, which Keras lacks, has up to 32 repeats: aa follows z.
     return "" if repeat < 0 else _letters(repeat // 26 - 1) + chr(ord("a") + repeat % 26)
 
 
@@ -90,8 +90,8 @@ def build_network(
       survival_prob: of stochastic depth at the end of the network.
       top: head and classifier.
       input_shape: of one image, in the order of ``style.data_format``; sizes may be None.
-      normalisation: applied to 0..255 pixels inside the model, or None for normalised input.
-      features_only: return the reduction endpoints as a dictionary, and no head.
+      normalisation: applied to 0..255 pixels inside the model; None: the input is normalised.
+      features_only: return the reduction endpoints as a dictionary, without a head.
       name: of the model.
 
     Returns:
@@ -116,8 +116,8 @@ def build_network(
 
 @contextlib.contextmanager
 def _deep_recursion() -> Iterator[None]:
-    # Keras walks a network from its output to its input by recursion, some frames a layer: XL and
-    # L2 are deeper than Python's default limit of 1000 allows.
+    # Keras walks a network from its output to its input by recursion, several frames per layer: XL
+    # and L2 exceed Python's default limit of 1000.
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, 20_000))
     try:
@@ -129,7 +129,7 @@ def _deep_recursion() -> Iterator[None]:
 def normalise_input(
     images: tf.Tensor, normalisation: Normalisation | None, *, data_format: str
 ) -> tf.Tensor:
-    """Maps pixels of 0..255 to what the network takes, by a layer; None: as they are."""
+    """Normalises pixels of 0..255 by a layer; without ``normalisation``, returns the images."""
     if normalisation is None:
         return images
     scale: list = [1.0 / deviation for deviation in normalisation.deviation]
@@ -148,7 +148,7 @@ def _head(x: tf.Tensor, style: BlockStyle, *, top: Top) -> tf.Tensor:
 
 
 def classify(x: tf.Tensor, top: Top, *, layer_set: LayerSet, data_format: str) -> tf.Tensor:
-    """Pooling, dropout and classifier on features ``[B, H, W, C]``, as far as ``top`` asks."""
+    """Applies pooling, dropout and classifier to features ``[B, H, W, C]``, as ``top`` says."""
     if top.include_top or top.pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(data_format=data_format, name="avg_pool")(x)
     elif top.pooling == "max":
@@ -161,6 +161,6 @@ def classify(x: tf.Tensor, top: Top, *, layer_set: LayerSet, data_format: str) -
         top.num_classes,
         activation=top.classifier_activation,
         kernel_initializer=dense_initializer(),
-        dtype="float32",  # also where the network is of 16-bit numbers
+        dtype="float32",  # even if the network computes in 16 bits
         name="predictions",
     )(x)

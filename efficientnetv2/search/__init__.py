@@ -1,1 +1,1 @@
-"""Training-aware architecture search: a space and a reward in, block strings out."""
+"""Searches for the network architecture with the best trade-off of accuracy, speed and size."""

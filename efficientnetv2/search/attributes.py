@@ -1,12 +1,12 @@
-"""The attributes of a trial in its Optuna study; out: their names."""
+"""Names the user attributes that a trial has in the Optuna study."""
 
-OWNER = "owner"  # the run directory that it was begun in
-HOST = "host"
-ALIVE = "alive"  # seconds since 1970 of its last sign of life
-SURPLUS = "surplus"  # begun when there were enough; it does not count
-ERROR = "error"  # one line
-DEVICE = "device"  # where it was timed
-FOUND = "found"  # the fields of ``trial.Found``
+OWNER = "owner"  # id of the run directory that began it
+HOST = "host"  # name of the machine that began it
+ALIVE = "alive"  # time of its last heartbeat, seconds since 1970
+SURPLUS = "surplus"  # begun when there were already enough trials; not counted
+ERROR = "error"  # why it failed, one line
+DEVICE = "device"  # what it was timed on
+RESULT = "found"  # the fields of ``messages.TrialResult``
 RELATIVE_TIME = "relative_time"  # step time as a multiple of the backbone's
-REWARD = "reward"  # also of a trial that was ended early
-SAME_AS = "same_as"  # number of an earlier trial of the same network, whose values it has
+REWARD = "reward"  # also set for a trial that was pruned
+SAME_AS = "same_as"  # number of an earlier trial of the same network, whose result it copies

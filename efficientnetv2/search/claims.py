@@ -1,9 +1,9 @@
-"""A study in; the next trial of this process, held against all others, out.
+"""Assigns the trials of a study to processes, so that each trial runs in one process only.
 
-A trial in the study belongs to the run directory that it was begun in. Within a run directory a
-lock tells whether a process runs it: the system gives it back however the process ends, and then
-the next one goes on with the trial. Of another run directory, perhaps on another machine, only a
-sign of life is seen; when none has come for ten minutes, the trial is recorded as failed.
+A trial belongs to the run directory that began it. Within a run directory, a file lock shows
+whether a process is running the trial. The operating system releases the lock however that process
+ends; the next process then resumes the trial. A trial of another run directory, perhaps on another
+machine, is only visible by its heartbeat; after ten minutes without one it is recorded as failed.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from efficientnetv2.runtime.atomic_write import replace_text, write_error_for
 from efficientnetv2.search.attributes import ALIVE, ERROR, HOST, OWNER, SURPLUS
 from efficientnetv2.search.samplers import Choices
-from efficientnetv2.train.durable import replace_text, writing
 
-_SILENT_SECONDS = 600
-_SIGN_SECONDS = 60
-_POLL_SECONDS = 2.0
+_HEARTBEAT_TIMEOUT_SECONDS = 600
+_HEARTBEAT_SECONDS = 60
 
 
 class Claims:
-    """The trials of one study, as one process sees them.
+    """Claims trials of one study for this process.
 
     Args:
-      study: open.
-      folder: the run directory, which is there.
-      limit: trials in all, of all processes.
-      choices: name -> what may be chosen.
+      study: the open study.
+      folder: the run directory; it must exist.
+      limit: number of trials of all processes together.
+      choices: name -> values to choose from.
     """
 
     def __init__(
@@ -49,16 +48,17 @@ class Claims:
     ) -> None:
         self._study, self._folder, self._limit = study, folder, limit
         self._choices = dict(choices)
-        with self.alone():
+        with self.exclusive():
             self._owner = _identity(folder / "id.txt")
-        self._signed = 0.0
-        self._heard: dict[int, tuple[float | None, float]] = {}
+        self._last_heartbeat = 0.0  # seconds since 1970
+        # Of trials elsewhere: trial number -> (its last heartbeat, when we first saw that one).
+        self._heartbeats: dict[int, tuple[float | None, float]] = {}
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Within the context, no other process of this run directory is in it."""
+    def exclusive(self) -> Iterator[None]:
+        """Locks the run directory: no other process of it can be in this context."""
         path = self._folder / "search.lock"
-        with writing(path), path.open("a", encoding="utf-8") as file:
+        with write_error_for(path), path.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -68,91 +68,92 @@ class Claims:
 
     @contextlib.contextmanager
     def next_trial(self) -> Iterator[tuple[Trial, bool] | None]:
-        """Holds a trial: one that was interrupted, or else a new one.
+        """Claims a trial for the context: an interrupted one, or else a new one.
 
         Yields:
-          the trial and whether it is gone on with; None: there is none now.
+          The trial, and whether it resumes an interrupted one; None: there is no trial to run now.
         """
-        with contextlib.ExitStack() as held:
-            with self.alone():
-                found = self._interrupted(held) or self._new(held)
-            yield found
+        with contextlib.ExitStack() as locks:
+            with self.exclusive():
+                claim = self._resume(locks) or self._begin(locks)
+            yield claim
 
     def is_done(self) -> bool:
         """Whether all trials are finished."""
-        trials = counted(self._study)
+        trials = counted_trials(self._study)
         return len(trials) >= self._limit and all(t.state.is_finished() for t in trials)
 
-    def sign(self, trial: Trial) -> None:
-        """Shows other machines that this process lives; call it often."""
+    def send_heartbeat(self, trial: Trial) -> None:
+        """Shows other machines, once a minute, that this process is alive; call it often."""
         now = time.time()
-        if now - self._signed > _SIGN_SECONDS:
-            self._signed = now
+        if now - self._last_heartbeat > _HEARTBEAT_SECONDS:
+            self._last_heartbeat = now
             trial.set_user_attr(ALIVE, now)
 
-    def _interrupted(self, held: contextlib.ExitStack) -> tuple[Trial, bool] | None:
+    def _resume(self, locks: contextlib.ExitStack) -> tuple[Trial, bool] | None:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.user_attrs.get(OWNER) != self._owner:
                 self._fail_if_silent(trial)
                 continue
-            with contextlib.ExitStack() as own:
-                if not self._hold(trial, own):
+            with contextlib.ExitStack() as trial_lock:
+                if not self._try_lock(trial, trial_lock):
                     continue
-                # It may have been finished after it was listed.
+                # It may have finished after it was listed.
                 running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
                 if trial.number in [each.number for each in running]:
-                    held.push(own.pop_all())
-                    # Optuna has no other way to go on with a trial.
-                    return self._complete(Trial(self._study, trial._trial_id)), True
+                    locks.push(trial_lock.pop_all())
+                    # Optuna has no public way to resume a trial.
+                    return self._draw_choices(Trial(self._study, trial._trial_id)), True
         return None
 
-    def _hold(self, trial: Trial | FrozenTrial, held: contextlib.ExitStack) -> bool:
-        """Takes the lock of a trial; returns whether it was free."""
+    def _try_lock(self, trial: Trial | FrozenTrial, locks: contextlib.ExitStack) -> bool:
+        """Takes the lock of a trial if it is free; returns whether it was."""
         path = self.folder_of(trial) / "claim.lock"
-        with writing(path):
+        with write_error_for(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context(path.open("a", encoding="utf-8"))
+            file = locks.enter_context(path.open("a", encoding="utf-8"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    def _new(self, held: contextlib.ExitStack) -> tuple[Trial, bool] | None:
-        if len(counted(self._study)) >= self._limit:
+    def _begin(self, locks: contextlib.ExitStack) -> tuple[Trial, bool] | None:
+        if len(counted_trials(self._study)) >= self._limit:
             return None
         trial = self._study.ask()
         trial.set_user_attr(OWNER, self._owner)
         trial.set_user_attr(HOST, socket.gethostname())
-        self.sign(trial)
-        before = [t for t in counted(self._study) if t.number < trial.number]
-        if len(before) >= self._limit:  # another machine was faster
+        self.send_heartbeat(trial)
+        earlier = [t for t in counted_trials(self._study) if t.number < trial.number]
+        if len(earlier) >= self._limit:  # another machine began the last one at the same time
             trial.set_user_attr(SURPLUS, True)
             self._study.tell(trial, state=TrialState.FAIL)
             return None
-        self._hold(trial, held)
-        return self._complete(trial), False
+        self._try_lock(trial, locks)
+        return self._draw_choices(trial), False
 
-    def _complete(self, trial: Trial) -> Trial:
-        """Draws what is not drawn yet, as after a kill between two draws."""
+    def _draw_choices(self, trial: Trial) -> Trial:
+        """Draws the choices that a trial lacks: all, or some after a kill between two draws."""
         for name, values in self._choices.items():
             trial.suggest_categorical(name, values)
         return trial
 
     def _fail_if_silent(self, trial: FrozenTrial) -> None:
-        now, sign = time.monotonic(), trial.user_attrs.get(ALIVE)
-        if trial.number not in self._heard or self._heard[trial.number][0] != sign:
-            self._heard[trial.number] = (sign, now)  # by our clock: theirs may be wrong
-        if now - self._heard[trial.number][1] > _SILENT_SECONDS:
+        now, heartbeat = time.monotonic(), trial.user_attrs.get(ALIVE)
+        if trial.number not in self._heartbeats or self._heartbeats[trial.number][0] != heartbeat:
+            # Timed by our own clock: that of the other machine may be wrong.
+            self._heartbeats[trial.number] = (heartbeat, now)
+        if now - self._heartbeats[trial.number][1] > _HEARTBEAT_TIMEOUT_SECONDS:
             host = trial.user_attrs.get(HOST, "another machine")
             silent = Trial(self._study, trial._trial_id)
-            with contextlib.suppress(UpdateFinishedTrialError):  # it was not
-                silent.set_user_attr(ERROR, f"nothing was heard of it from {host} for 10 minutes")
+            with contextlib.suppress(UpdateFinishedTrialError):  # it has just finished
+                silent.set_user_attr(ERROR, f"no sign of life from {host} for 10 minutes")
             self._study.tell(silent, state=TrialState.FAIL, skip_if_finished=True)
 
 
-def counted(study: Study) -> list[FrozenTrial]:
-    """Returns the trials that count, by number."""
+def counted_trials(study: Study) -> list[FrozenTrial]:
+    """Returns the trials that count towards ``search.trials``, by number."""
     trials = study.get_trials(deepcopy=False)
     return sorted((t for t in trials if SURPLUS not in t.user_attrs), key=lambda t: t.number)
 

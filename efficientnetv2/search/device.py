@@ -1,8 +1,8 @@
-"""The devices of this process in; the right to train on them, or alone to time on them, out.
+"""Locks the devices of this machine, so that no training disturbs the timing of a step.
 
-Trainings share the devices; a timing has them for itself. The locks are the operating system's, on
-files of this user in the temporary folder, so that they hold between searches that know nothing of
-each other, and end with their process. TensorFlow is not needed to know the devices.
+Trainings share the devices; a timing has them to itself. The locks are file locks of the operating
+system in the temporary folder, one set a user, so that they also work between searches that know
+nothing of each other, and end with their process. TensorFlow is not needed to list the devices.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PROCESSOR = pathlib.Path("/proc/cpuinfo")
 
 
 def devices() -> list[str]:
-    """Returns the names of what is trained on: GPUs that CUDA may see, or else the processor."""
+    """Returns the names of the devices to train on: the GPUs visible to CUDA, or else the CPU."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = sorted(path.name for path in _NVIDIA.iterdir()) if _NVIDIA.is_dir() else []
     if not gpus or visible in ("", "-1"):
@@ -32,7 +32,7 @@ def devices() -> list[str]:
 
 
 def device_name() -> str:
-    """Returns what kind of devices these are: times are compared between the same ones only."""
+    """Returns the model and number of the devices; step times are only compared within one such."""
     names = devices()
     if names == ["cpu"]:
         return f"{_field(_PROCESSOR, 'model name')} x {len(os.sched_getaffinity(0))}"
@@ -50,13 +50,13 @@ def _field(path: pathlib.Path, name: str) -> str:
 
 
 class DeviceLock:
-    """Who may use the devices.
+    """Lets several trainings use the devices together, or one timing alone.
 
-    A second lock, the gate, is passed by all who want in. A timing holds it while it waits for the
-    trainings, so that no new one overtakes it; these let it in between their epochs.
+    Everyone takes a second lock, the gate, before a device. A timing holds the gate while it waits
+    for the trainings, so that no new training overtakes it; the trainings let it in between epochs.
 
     Args:
-      folder: of the lock files; None: the temporary folder.
+      folder: folder of the lock files; None: the temporary folder.
     """
 
     def __init__(self, folder: pathlib.Path | None = None) -> None:
@@ -68,21 +68,21 @@ class DeviceLock:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Within the context, nobody times on these devices."""
+        """Shares the devices with other trainings; nobody times on them within the context."""
         self._enter()
         try:
             yield
         finally:
             self._leave()
 
-    def let_in(self) -> None:
-        """Between two epochs of ``training``: waits while somebody times who has asked for it."""
+    def yield_to_timing(self) -> None:
+        """Lets waiting timings run first; to be called between two epochs of ``training``."""
         self._leave()
         self._enter()
 
     @contextlib.contextmanager
     def timing(self) -> Iterator[None]:
-        """Within the context, nobody else trains or times on these devices."""
+        """Takes the devices alone: nobody else trains or times on them within the context."""
         with self._gates(), contextlib.ExitStack() as stack:
             for path in self._paths:
                 stack.enter_context(_locked(path, fcntl.LOCK_EX))
@@ -90,7 +90,7 @@ class DeviceLock:
 
     @contextlib.contextmanager
     def _gates(self) -> Iterator[None]:
-        # All of them before any device, or two processes could wait for each other.
+        # All gates before any device, or two processes could wait for each other forever.
         with contextlib.ExitStack() as stack:
             for path in self._paths:
                 stack.enter_context(_locked(path.with_suffix(".gate"), fcntl.LOCK_EX))

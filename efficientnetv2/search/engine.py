@@ -1,7 +1,8 @@
-"""A configuration in; a search, and all that it found, as files, out.
+"""Runs an architecture search: draws trials, trains them, and records their rewards.
 
-This process draws trials and keeps the study; each trial runs in a process of its own. What a
-trial found is in its folder before it is in the study: a search that is killed in between has it.
+This process draws the trials and updates the study; each trial runs in a process of its own. The
+result of a trial is written to its folder before it goes to the study, so that a search that is
+killed in between does not train the trial again.
 """
 
 from __future__ import annotations
@@ -18,12 +19,21 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from efficientnetv2.report.search import trial_line
-from efficientnetv2.search.attributes import DEVICE, ERROR, FOUND, RELATIVE_TIME, REWARD, SAME_AS
-from efficientnetv2.search.claims import Claims, counted
+from efficientnetv2.reporting.search_report import trial_line
+from efficientnetv2.runtime.atomic_write import replace_text
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import Stopped, StopRequest
+from efficientnetv2.search.attributes import DEVICE, ERROR, RELATIVE_TIME, RESULT, REWARD, SAME_AS
+from efficientnetv2.search.claims import Claims, counted_trials
 from efficientnetv2.search.device import device_name
-from efficientnetv2.search.messages import RESULT_FILE, Epoch, Failed, Found, Job
-from efficientnetv2.search.outcome import report, rows_of
+from efficientnetv2.search.messages import (
+    RESULT_FILE,
+    EpochReport,
+    TrialFailure,
+    TrialJob,
+    TrialResult,
+)
+from efficientnetv2.search.outcome import report_search, trial_rows
 from efficientnetv2.search.reward import Reward
 from efficientnetv2.search.runner import run_trial
 from efficientnetv2.search.samplers import build_sampler
@@ -33,29 +43,27 @@ from efficientnetv2.search.space import (
     build_space,
     network_overrides,
 )
-from efficientnetv2.search.storage import keep_config, require_startable
+from efficientnetv2.search.storage import require_startable, save_search_config
 from efficientnetv2.search.study import (
-    backbone_of,
     build_reward,
-    keep_backbone,
     open_study,
+    read_backbone,
+    record_backbone,
 )
-from efficientnetv2.train.durable import replace_text
-from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.stopping import Stopped, StopRequest
+from hparams.config import Config
 from hparams.errors import UserError
-from hparams.resolve import Config, with_overrides
+from hparams.resolve import with_overrides
 
 _PAUSE_SECONDS = 2.0
 
 
 def search(config: Config, folder: pathlib.Path, stop: StopRequest) -> int:
-    """Runs trials until ``search.trials`` are finished, of all processes together.
+    """Runs trials until all processes together have finished ``search.trials`` of them.
 
     Args:
-      config: of the search; the sections but ``search`` are those of each trial's training.
+      config: of the search; its other sections configure the training of each trial.
       folder: the run directory.
-      stop: the signals that stop it; what is begun is saved.
+      stop: the signals that stop the search; the trial that is running is saved.
 
     Returns:
       0.
@@ -63,13 +71,13 @@ def search(config: Config, folder: pathlib.Path, stop: StopRequest) -> int:
     Raises:
       UserError: if the study cannot be opened, the backbone cannot be trained, or no trial
         succeeded.
-      Stopped: by a signal.
+      Stopped: if a signal came.
     """
     require_startable(config, folder)
     space = build_space(config)
     sampler = build_sampler(config.search.sampler, space.choices, seed=config.search.seed)
     study = open_study(config, folder, sampler=sampler)
-    keep_config(config, folder)
+    save_search_config(config, folder)
     engine = Engine(config, space, study, folder=folder, stop=stop)
     engine.announce()
     try:
@@ -78,19 +86,19 @@ def search(config: Config, folder: pathlib.Path, stop: StopRequest) -> int:
     except Stopped:
         print(f"saved in {folder}; the same command goes on from there", flush=True)
         raise
-    report(study, config, space, folder=folder)
+    report_search(study, config, space, folder=folder)
     return 0
 
 
 class Engine:
-    """One process of a search.
+    """Runs the trials of one process of a search.
 
     Args:
       config: of the search.
-      space: of it.
-      study: open.
-      folder: the run directory, which is there.
-      stop: the signals that stop it.
+      space: the networks to choose from.
+      study: the open study.
+      folder: the run directory; it must exist.
+      stop: the signals that stop the search.
     """
 
     def __init__(
@@ -109,8 +117,8 @@ class Engine:
         self._reward: Reward | None = None
 
     def announce(self) -> None:
-        """Says what will be searched, and how far it is."""
-        search, done = self._config.search, len(counted(self._study))
+        """Prints what will be searched, and how many trials there are already."""
+        search, done = self._config.search, len(counted_trials(self._study))
         name = search.backbone[0] if "_" not in search.backbone[0] else "own block strings"
         print(
             f"{self._space.size:,} networks of {len(self._space.backbone.stages)} stages, around "
@@ -123,102 +131,111 @@ class Engine:
             print(f"going on: {done} trials are in the study", flush=True)
 
     def measure_backbone(self) -> None:
-        """Trains and times the backbone, or reads what was found; the reward is relative to it.
+        """Trains and times the backbone, to which rewards are relative, or reads its result.
 
         Raises:
-          UserError: if that fails: no trial would do better.
+          UserError: if the backbone cannot be trained: then no trial could be.
         """
-        with self._claims.alone():
-            known = backbone_of(self._study, device=self._device)
-            if known is None:
-                job = self._job(self._folder / "backbone", network_overrides(self._space.backbone))
-                end = _kept(job) or run_trial(job, stop=self._stop, after_epoch=lambda _: False)
-                if isinstance(end, Failed):
+        with self._claims.exclusive():
+            backbone = read_backbone(self._study, device=self._device)
+            if backbone is None:
+                network = network_overrides(self._space.backbone)
+                job = self._build_job(self._folder / "backbone", network)
+                end = _load_result(job) or run_trial(
+                    job, stop=self._stop, after_epoch=lambda _: False
+                )
+                if isinstance(end, TrialFailure):
                     raise UserError(f"the backbone cannot be trained: {end.reason}")
-                self._keep(job, end)
-                keep_backbone(self._study, end, device=self._device)
-                known = backbone_of(self._study, device=self._device)
-        assert known is not None
-        self._reward = build_reward(self._config, known)
+                self._save_result(job, end)
+                record_backbone(self._study, end, device=self._device)
+                backbone = read_backbone(self._study, device=self._device)
+        assert backbone is not None
+        self._reward = build_reward(self._config, backbone)
         print(
-            f"backbone: accuracy {known['accuracy']:.4f}, {1e3 * known['seconds']:.1f} ms a step "
-            f"(spread {100 * known['spread']:.0f}%), {known['parameters']:,} parameters",
+            f"backbone: accuracy {backbone['accuracy']:.4f}, "
+            f"{1e3 * backbone['seconds']:.1f} ms a step (spread {100 * backbone['spread']:.0f}%), "
+            f"{backbone['parameters']:,} parameters",
             flush=True,
         )
 
     def run(self) -> None:
-        """Runs trials until all are finished; waits for those of other processes."""
-        waits = False
+        """Runs trials until all are finished, also those of other processes."""
+        is_waiting = False
         while True:
             self._stop.check()
             with self._claims.next_trial() as claim:
                 if claim is not None:
-                    self._run(*claim)
-                    waits = False
+                    self._run_claim(*claim)
+                    is_waiting = False
                     continue
             if self._claims.is_done():
                 return
-            if not waits:
+            if not is_waiting:
                 print("waiting for trials of other processes", flush=True)
-                waits = True
+                is_waiting = True
             time.sleep(_PAUSE_SECONDS)
 
-    def _run(self, trial: Trial, again: bool) -> None:
-        if again:
+    def _run_claim(self, trial: Trial, is_resumed: bool) -> None:
+        if is_resumed:
             print(f"going on with trial {trial.number}", flush=True)
-        with contextlib.suppress(UpdateFinishedTrialError):  # given up by others
-            end = self._same_before(trial) or self._end_of(trial)
-            self._tell(trial, end)
-        rows = rows_of(self._study, self._config, self._space)
+        # Another machine may have given the trial up meanwhile.
+        with contextlib.suppress(UpdateFinishedTrialError):
+            end = self._find_duplicate(trial) or self._train(trial)
+            self._record_end(trial, end)
+        rows = trial_rows(self._study, self._config, self._space)
         print(trial_line(rows, trial.number, of=self._config.search.trials), flush=True)
 
-    def _end_of(self, trial: Trial) -> Found | Failed:
-        job = self._job(self._claims.folder_of(trial), self._space.overrides(trial.params))
-        end = _kept(job) or run_trial(
+    def _train(self, trial: Trial) -> TrialResult | TrialFailure:
+        job = self._build_job(self._claims.folder_of(trial), self._space.overrides(trial.params))
+        end = _load_result(job) or run_trial(
             job,
             stop=self._stop,
-            after_epoch=lambda epoch: self._shall_end(trial, epoch),
-            meanwhile=lambda: self._claims.sign(trial),
+            after_epoch=lambda epoch: self._report_epoch(trial, epoch),
+            meanwhile=lambda: self._claims.send_heartbeat(trial),
         )
-        if isinstance(end, Found):
-            self._keep(job, end)
+        if isinstance(end, TrialResult):
+            self._save_result(job, end)
         elif end.is_fatal:
             raise UserError(end.reason)
         return end
 
-    def _same_before(self, trial: Trial) -> Found | None:
-        """What an earlier trial found of the same network; it is not trained a second time."""
-        for other in counted(self._study):
+    def _find_duplicate(self, trial: Trial) -> TrialResult | None:
+        """Returns the result of an earlier trial of the same network, which saves a training."""
+        for other in counted_trials(self._study):
             if (
                 other.state == TrialState.COMPLETE
                 and other.params == trial.params
                 and other.user_attrs.get(DEVICE) == self._device
             ):
                 trial.set_user_attr(SAME_AS, other.number)
-                return Found(**other.user_attrs[FOUND])
+                return TrialResult(**other.user_attrs[RESULT])
         return None
 
-    def _reward_of(self, found: Found | Epoch) -> float:
+    def _compute_reward(self, result: TrialResult | EpochReport) -> float:
         assert self._reward is not None
-        return self._reward(found.accuracy, seconds=found.seconds, parameters=found.parameters)
+        return self._reward(result.accuracy, seconds=result.seconds, parameters=result.parameters)
 
-    def _shall_end(self, trial: Trial, epoch: Epoch) -> bool:
-        known = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        if epoch.number not in known:
-            trial.report(self._reward_of(epoch), epoch.number)
+    def _report_epoch(self, trial: Trial, epoch: EpochReport) -> bool:
+        """Reports the reward after an epoch to the study; returns whether to prune the trial."""
+        reported = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        if epoch.number not in reported:  # a resumed trial repeats its earlier epochs
+            trial.report(self._compute_reward(epoch), epoch.number)
         is_last = epoch.number >= self._config.search.epochs
         return not is_last and bool(trial.should_prune())
 
-    def _tell(self, trial: Trial, end: Found | Failed) -> None:
-        """Records the end of a trial; everything of it before its state."""
-        if isinstance(end, Failed):
+    def _record_end(self, trial: Trial, end: TrialResult | TrialFailure) -> None:
+        """Records the end of a trial: first its attributes, then its state.
+
+        A finished trial cannot be changed any more.
+        """
+        if isinstance(end, TrialFailure):
             trial.set_user_attr(ERROR, end.reason)
             self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             return
         assert self._reward is not None
-        reward = self._reward_of(end)
+        reward = self._compute_reward(end)
         trial.set_user_attr(DEVICE, self._device)
-        trial.set_user_attr(FOUND, dataclasses.asdict(end))
+        trial.set_user_attr(RESULT, dataclasses.asdict(end))
         trial.set_user_attr(RELATIVE_TIME, end.seconds / self._reward.seconds)
         trial.set_user_attr(REWARD, reward)
         if end.pruned:
@@ -226,9 +243,9 @@ class Engine:
         else:
             self._study.tell(trial, reward, skip_if_finished=True)
 
-    def _job(self, folder: pathlib.Path, network: dict[str, Any]) -> Job:
+    def _build_job(self, folder: pathlib.Path, network: dict[str, Any]) -> TrialJob:
         search = self._config.search
-        return Job(
+        return TrialJob(
             config=trial_config(self._config, network),
             folder=folder,
             data_folder=self._folder,
@@ -236,19 +253,19 @@ class Engine:
             max_spread=search.max_spread,
         )
 
-    def _keep(self, job: Job, found: Found) -> None:
-        text = json.dumps({"network": _network(job), **dataclasses.asdict(found)})
+    def _save_result(self, job: TrialJob, result: TrialResult) -> None:
+        text = json.dumps({"network": _network(job), **dataclasses.asdict(result)})
         replace_text(job.folder / RESULT_FILE, f"{text}\n")
         if not self._config.search.keep_weights:
             shutil.rmtree(RunDirectory(job.folder).checkpoints, ignore_errors=True)
 
 
 def trial_config(config: Config, network: dict[str, Any]) -> Config:
-    """Returns the configuration of a trial's training.
+    """Returns the config of a trial's training.
 
     Args:
       config: of the search.
-      network: the keys that make the network.
+      network: config key -> value of the keys that define the network.
     """
     search = config.search
     return with_overrides(
@@ -270,14 +287,14 @@ def trial_config(config: Config, network: dict[str, Any]) -> Config:
     )
 
 
-def _network(job: Job) -> list[str]:
+def _network(job: TrialJob) -> list[str]:
     return list(job.config.model.blocks_args)
 
 
-def _kept(job: Job) -> Found | None:
-    """What a trial found before its search was killed."""
+def _load_result(job: TrialJob) -> TrialResult | None:
+    """Returns the result that a trial saved before its search was killed, if there is one."""
     try:
         values = json.loads((job.folder / RESULT_FILE).read_text(encoding="utf-8"))
-        return Found(**values) if values.pop("network") == _network(job) else None
+        return TrialResult(**values) if values.pop("network") == _network(job) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -1,27 +1,28 @@
-"""What a search and the processes of its trials tell each other; out: picklable structures."""
+"""Defines the picklable messages between a search and the processes of its trials."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
 
-from hparams.resolve import Config
+from hparams.config import Config
 
 RESULT_FILE = "result.json"
 TIMING_FILE = "timing.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """One trial.
+class TrialJob:
+    """Sent to the process of a trial: what to train and time.
 
     Attributes:
-      config: of its training, complete.
+      config: the complete config of its training.
       folder: its run directory.
-      data_folder: where the split of a folder of images is kept, the same for all trials.
-      timed_steps: steps that are timed.
-      max_spread: as in ``timing.time_step``.
-      lock_folder: of the device locks; None: the temporary folder.
+      data_folder: the run directory that stores the split of a folder of images; the same for all
+        trials, so that they are compared on the same images.
+      timed_steps: number of training steps to time.
+      max_spread: as in ``step_timer.time_step``.
+      lock_folder: folder of the device locks; None: the temporary folder.
     """
 
     config: Config
@@ -33,19 +34,19 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What a trial has found out.
+class TrialResult:
+    """Sent at the end of a trial that trained: what it measured.
 
     Attributes:
       accuracy: minival top-1 after the last epoch, 0..1; the better of raw and averaged weights.
-      seconds: of one training step, median.
-      spread: of these times.
-      rounds: how often it was timed.
-      timed_from: when that began, seconds since 1970.
-      timed_until: when it ended.
-      parameters: all variables.
-      epochs: that were trained.
-      pruned: it was ended early.
+      seconds: median time of a training step.
+      spread: interquartile range of these times, as a fraction of the median.
+      rounds: how many rounds of timing it took.
+      timed_from: when the timing began, seconds since 1970.
+      timed_until: when the timing ended, seconds since 1970.
+      parameters: number of all variables.
+      epochs: number of epochs trained.
+      pruned: whether the search ended it early.
     """
 
     accuracy: float
@@ -60,14 +61,14 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True)
-class Epoch:
-    """Told after each epoch; the answer is whether the trial shall end.
+class EpochReport:
+    """Sent after each epoch; the search replies whether to prune the trial.
 
     Attributes:
-      number: from 1.
-      accuracy: as in ``Found``.
-      seconds: as in ``Found``.
-      parameters: as in ``Found``.
+      number: of the epoch, from 1.
+      accuracy: as in ``TrialResult``.
+      seconds: as in ``TrialResult``.
+      parameters: as in ``TrialResult``.
     """
 
     number: int
@@ -77,12 +78,12 @@ class Epoch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Failed:
-    """Told when it cannot go on.
+class TrialFailure:
+    """Sent when a trial cannot go on.
 
     Attributes:
       reason: one line.
-      is_fatal: others would fail likewise, as on a full disk.
+      is_fatal: whether other trials would fail in the same way, as on a full disk.
     """
 
     reason: str
@@ -90,5 +91,5 @@ class Failed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Halted:
-    """Told when a signal has stopped it; it is saved."""
+class TrialStopped:
+    """Sent when a signal has stopped a trial; its state is saved."""

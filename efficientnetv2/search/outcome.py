@@ -1,4 +1,4 @@
-"""A study in; what all its trials found, as rows, files and a table, out."""
+"""Reports the outcome of a search: trials.csv, best.yaml, a picture, and a table of the best."""
 
 from __future__ import annotations
 
@@ -8,55 +8,55 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from efficientnetv2.report.search import (
+from efficientnetv2.reporting.search_report import (
     best_row,
     best_table,
     draw_search,
     write_best,
 )
-from efficientnetv2.report.tables import write_csv
+from efficientnetv2.reporting.tables import write_csv
 from efficientnetv2.search.attributes import (
     DEVICE,
     ERROR,
-    FOUND,
     HOST,
     RELATIVE_TIME,
+    RESULT,
     REWARD,
     SAME_AS,
 )
-from efficientnetv2.search.claims import counted
+from efficientnetv2.search.claims import counted_trials
 from efficientnetv2.search.device import device_name
 from efficientnetv2.search.space import Space, parameters
-from efficientnetv2.search.storage import shown_url
-from efficientnetv2.search.study import backbone_of
+from efficientnetv2.search.storage import redacted_url
+from efficientnetv2.search.study import read_backbone
+from hparams.config import Config
 from hparams.errors import UserError
-from hparams.resolve import Config
 
-_LEAD = 10  # rows of the table
+_TABLE_ROWS = 10
 
 
-def rows_of(study: Study, config: Config, space: Space) -> list[dict[str, Any]]:
-    """Returns a row a trial, by number: the columns of trials.csv."""
-    return [_row(trial, config, space) for trial in counted(study)]
+def trial_rows(study: Study, config: Config, space: Space) -> list[dict[str, Any]]:
+    """Returns one row of trials.csv for each trial, by number."""
+    return [_row(trial, config, space) for trial in counted_trials(study)]
 
 
 def _row(trial: FrozenTrial, config: Config, space: Space) -> dict[str, Any]:
     attributes = trial.user_attrs
-    found = attributes.get(FOUND, {})
+    result = attributes.get(RESULT, {})
     is_drawn = set(space.choices) <= set(trial.params)
     return {
         "trial": trial.number,
         "state": trial.state.name.lower(),
         "reward": attributes.get(REWARD),
-        "accuracy": found.get("accuracy"),
-        "step_seconds": found.get("seconds"),
-        "step_spread": found.get("spread"),
-        "times_measured": found.get("rounds"),
-        "timed_from": found.get("timed_from"),
-        "timed_until": found.get("timed_until"),
+        "accuracy": result.get("accuracy"),
+        "step_seconds": result.get("seconds"),
+        "step_spread": result.get("spread"),
+        "times_measured": result.get("rounds"),
+        "timed_from": result.get("timed_from"),
+        "timed_until": result.get("timed_until"),
         "relative_time": attributes.get(RELATIVE_TIME),
         "parameters": _parameters(trial, config, space) if is_drawn else None,
-        "epochs": found.get("epochs"),
+        "epochs": result.get("epochs"),
         "same_as": attributes.get(SAME_AS),
         "network": space.text(trial.params) if is_drawn else "",
         **{name: trial.params.get(name) for name in space.choices},
@@ -67,32 +67,33 @@ def _row(trial: FrozenTrial, config: Config, space: Space) -> dict[str, Any]:
 
 
 def _parameters(trial: FrozenTrial, config: Config, space: Space) -> int:
-    if FOUND in trial.user_attrs:
-        return int(trial.user_attrs[FOUND]["parameters"])
-    classes = config.model.num_classes or 1000  # of a folder, which only the trials have opened
+    if RESULT in trial.user_attrs:
+        return int(trial.user_attrs[RESULT]["parameters"])
+    # Not set for a folder of images, which only the trials open.
+    classes = config.model.num_classes or 1000
     return parameters(space.architecture(trial.params), num_classes=classes)
 
 
-def report(study: Study, config: Config, space: Space, *, folder: pathlib.Path) -> None:
+def report_search(study: Study, config: Config, space: Space, *, folder: pathlib.Path) -> None:
     """Writes trials.csv, best.yaml and search.png, and prints the best networks.
 
     Raises:
-      UserError: if no trial came to its end.
+      UserError: if no trial finished.
     """
-    rows = rows_of(study, config, space)
-    backbone = backbone_of(study, device=device_name())
+    rows = trial_rows(study, config, space)
+    backbone = read_backbone(study, device=device_name())
     assert backbone is not None
     write_csv(rows, folder / "trials.csv")
     best = best_row(rows)
     if best is None:
         raise UserError(
-            f"none of {len(rows)} trials came to its end; the last error: {rows[-1]['error']}; "
-            f"'{folder / 'trials.csv'}' has all"
+            f"none of {len(rows)} trials finished; the last error: {rows[-1]['error']}; "
+            f"'{folder / 'trials.csv'}' lists all errors"
         )
     point = {name: best[name] for name in space.choices}
     write_best(space.overrides(point), best, folder / "best.yaml")
     title = f"Search on {config.data.ds_name}: {len(rows)} trials"
     draw_search(rows, backbone, folder / "search.png", title=title)
-    print(f"\n{best_table(rows, backbone, count=_LEAD)}")
-    print(f"\nstudy '{study.study_name}' in {shown_url(config, folder)}")
+    print(f"\n{best_table(rows, backbone, count=_TABLE_ROWS)}")
+    print(f"\nstudy '{study.study_name}' in {redacted_url(config, folder)}")
     print(f"written to {folder}: best.yaml, trials.csv, search.png, search.yaml, trials/")

@@ -1,4 +1,4 @@
-"""Accuracy, step time and parameters in; the reward of the EfficientNetV2 paper (3.3) out."""
+"""Computes the reward of the EfficientNetV2 paper (3.3) from accuracy, step time and size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class Reward:
-    """A * S^w * P^v, where S and P are multiples of the backbone's.
+    """Computes A * S^w * P^v: accuracy A, step time S and parameters P relative to the backbone.
 
     >>> Reward(w=-0.07, v=-0.05, seconds=0.2, parameters=1000)(0.8, seconds=0.2, parameters=1000)
     0.8
@@ -16,8 +16,8 @@ class Reward:
     Attributes:
       w: exponent of the step time.
       v: exponent of the parameters.
-      seconds: of a training step of the backbone, on the device where the others are timed.
-      parameters: of the backbone.
+      seconds: time of a training step of the backbone, on the same device as the trials.
+      parameters: number of variables of the backbone.
     """
 
     w: float
@@ -34,8 +34,8 @@ class Reward:
 
         Args:
           accuracy: top-1 on minival, 0..1.
-          seconds: of a training step.
-          parameters: all variables.
+          seconds: time of a training step.
+          parameters: number of all variables.
 
         Raises:
           ValueError: if the accuracy is not in 0..1, or another number is not above 0.

@@ -1,4 +1,4 @@
-"""A trial in; a process that runs it, what it tells on its way, and its end, out."""
+"""Runs a trial in a process of its own and follows it to its end."""
 
 from __future__ import annotations
 
@@ -9,37 +9,46 @@ import time
 from collections.abc import Callable
 from typing import Union
 
-from efficientnetv2.search.messages import Epoch, Failed, Found, Halted, Job
+from efficientnetv2.runtime.lock import lock_holder
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import StopRequest
+from efficientnetv2.search.messages import (
+    EpochReport,
+    TrialFailure,
+    TrialJob,
+    TrialResult,
+    TrialStopped,
+)
 from efficientnetv2.search.trial import run_process
-from efficientnetv2.train.lock import holder
-from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.stopping import StopRequest
 
 _POLL_SECONDS = 0.2
-End = Union[Found, Failed]
+Outcome = Union[TrialResult, TrialFailure]
 
 
 def run_trial(
-    job: Job,
+    job: TrialJob,
     *,
     stop: StopRequest,
-    after_epoch: Callable[[Epoch], bool],
+    after_epoch: Callable[[EpochReport], bool],
     meanwhile: Callable[[], None] = lambda: None,
-) -> End:
+) -> Outcome:
     """Runs a trial to its end.
 
     Args:
       job: the trial.
-      stop: a signal that comes here is passed on; the trial saves and ends.
-      after_epoch: is told of each epoch, and says whether the trial shall end.
-      meanwhile: is called several times a second.
+      stop: passes a signal on to the trial, which saves its state and ends.
+      after_epoch: called with the report of each epoch; returns whether to prune the trial.
+      meanwhile: called several times a second.
+
+    Returns:
+      The result of the trial, or why it failed.
 
     Raises:
-      Stopped: by a signal.
+      Stopped: if a signal came.
     """
     with stop.deferred():
         _wait_for_predecessor(job, stop)
-        # Not forked: TensorFlow in there must be new.
+        # Not forked: TensorFlow does not survive a fork.
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=run_process, args=(job, there))
@@ -51,14 +60,14 @@ def run_trial(
             here.close()
             if process.is_alive():
                 process.join(timeout=30)
-            if process.is_alive():  # it has told its end and cannot find it
+            if process.is_alive():  # it has sent its last message, but hangs
                 process.kill()
             process.join()
 
 
-def _wait_for_predecessor(job: Job, stop: StopRequest) -> None:
-    """Waits for a process whose search was killed: it is saving."""
-    while holder(RunDirectory(job.folder).lock_file) is not None:
+def _wait_for_predecessor(job: TrialJob, stop: StopRequest) -> None:
+    """Waits for a process whose search was killed: it may still be saving its state."""
+    while lock_holder(RunDirectory(job.folder).lock_file) is not None:
         stop.check()
         time.sleep(_POLL_SECONDS)
 
@@ -68,15 +77,15 @@ def _listen(
     connection: multiprocessing.connection.Connection,
     stop: StopRequest,
     *,
-    after_epoch: Callable[[Epoch], bool],
+    after_epoch: Callable[[EpochReport], bool],
     meanwhile: Callable[[], None],
-) -> End:
-    passed_on = False
+) -> Outcome:
+    is_signal_sent = False
     while True:
         meanwhile()
-        if stop.number is not None and not passed_on:
-            passed_on = True
-            _end(process)
+        if stop.number is not None and not is_signal_sent:
+            is_signal_sent = True
+            _terminate(process)
         try:
             if not connection.poll(_POLL_SECONDS):
                 continue
@@ -84,23 +93,23 @@ def _listen(
         except (EOFError, OSError):
             stop.check()
             process.join()
-            return Failed(_how_it_ended(process.exitcode))
-        if isinstance(message, Epoch):
+            return TrialFailure(_exit_reason(process.exitcode))
+        if isinstance(message, EpochReport):
             connection.send(after_epoch(message))
             continue
-        if isinstance(message, Halted):
+        if isinstance(message, TrialStopped):
             stop.check()
-            return Failed("its process was stopped from outside")
+            return TrialFailure("its process was stopped from outside")
         return message
 
 
-def _end(process: multiprocessing.context.SpawnProcess) -> None:
+def _terminate(process: multiprocessing.context.SpawnProcess) -> None:
     if process.pid is not None and process.is_alive():
         os.kill(process.pid, signal.SIGTERM)
 
 
-def _how_it_ended(code: int | None) -> str:
+def _exit_reason(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        return f"its process was ended by {name}, as when the memory does not suffice"
+        return f"its process was killed by {name}, often a sign that memory ran out"
     return f"its process ended with exit code {code}"

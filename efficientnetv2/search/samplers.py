@@ -1,7 +1,8 @@
-"""What was tried and how good it was in; what to try next out, as samplers of Optuna.
+"""Draws the next network to try, as Optuna samplers: REINFORCE, random and TPE.
 
-All draws of a trial follow from the seed and the trial's number, and a policy's state from the
-finished trials, by number: so a search that goes on, in one process or several, needs no file.
+All draws of a trial follow from the seed and the trial's number. The state of a policy follows from
+the finished trials, in the order of their numbers. So a search can be resumed, and run in several
+processes, without a state file.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ Choices = Mapping[str, Sequence[Any]]
 
 
 def distributions(choices: Choices) -> dict[str, BaseDistribution]:
-    """Returns choices in Optuna's terms."""
+    """Returns the choices as Optuna distributions."""
     return {name: CategoricalDistribution(tuple(values)) for name, values in choices.items()}
 
 
 def build_sampler(name: str, choices: Choices, *, seed: int) -> BaseSampler:
-    """Opens ``search.sampler``.
+    """Builds the sampler that ``search.sampler`` names.
 
     Args:
       name: a row of ``SAMPLERS``.
-      choices: name -> what may be chosen.
-      seed: of all draws.
+      choices: name -> values to choose from.
+      seed: random seed of all draws.
     """
     return SAMPLERS[name](choices, seed)
 
@@ -41,8 +42,8 @@ class JointSampler(BaseSampler):
     """Draws all choices of a trial at once, each with equal probability.
 
     Args:
-      choices: name -> what may be chosen.
-      seed: of all draws.
+      choices: name -> values to choose from.
+      seed: random seed of all draws.
     """
 
     def __init__(self, choices: Choices, seed: int) -> None:
@@ -52,7 +53,7 @@ class JointSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Returns all choices: they are drawn together."""
+        """Returns the distributions of all choices, which are drawn together."""
         del study, trial
         return distributions(self._choices)
 
@@ -62,14 +63,14 @@ class JointSampler(BaseSampler):
         """Returns a value for each choice."""
         del search_space
         generator = np.random.default_rng([self._seed, trial.number])
-        odds = self.probabilities(study)
+        probabilities = self.probabilities(study)
         return {
-            name: values[generator.choice(len(values), p=odds[name])]
+            name: values[generator.choice(len(values), p=probabilities[name])]
             for name, values in self._choices.items()
         }
 
     def probabilities(self, study: Study) -> dict[str, np.ndarray]:
-        """Returns how likely each value of each choice is now."""
+        """Returns the current probability of each value of each choice."""
         del study
         return {name: np.full(len(v), 1 / len(v)) for name, v in self._choices.items()}
 
@@ -80,27 +81,27 @@ class JointSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Never called: there are no other choices."""
+        """Rejects any other choice; Optuna has no reason to call this."""
         del study, trial, param_distribution
-        raise ValueError(f"'{param_name}' is no choice of this search")
+        raise ValueError(f"'{param_name}' is not a choice of this search")
 
 
 class ReinforceSampler(JointSampler):
-    """A policy of one softmax a choice, trained by REINFORCE with a baseline.
+    """Draws from a policy, one softmax for each choice, trained by REINFORCE with a baseline.
 
-    In the line of MnasNet (arXiv 1807.11626), whose controller is trained by policy gradients; here
-    the policy has no recurrent network, as its choices are few. After each finished trial, by
-    number, the logits move along (reward - baseline) / deviation * (chosen - probabilities), plus
-    the gradient of the entropy. Baseline and deviation are moving averages of the rewards. A trial
-    that failed has reward 0.
+    This follows MnasNet (arXiv 1807.11626), whose controller is trained by policy gradients; here
+    the policy needs no recurrent network, because there are few choices. For each finished trial,
+    in the order of their numbers, the logits move by (reward - baseline) / deviation *
+    (chosen - probabilities), plus the gradient of the entropy. Baseline and deviation are moving
+    averages of the rewards. A failed trial has reward 0.
 
     Args:
-      choices: name -> what may be chosen.
-      seed: of all draws.
-      rate: of the steps along the gradient.
-      entropy: weight of the entropy, which keeps the policy from settling early.
-      decay: of the moving averages.
-      warm_up: trials that are drawn evenly before the policy moves.
+      choices: name -> values to choose from.
+      seed: random seed of all draws.
+      rate: learning rate of the policy.
+      entropy: weight of the entropy, which keeps the policy from converging too early.
+      decay: decay of the moving averages.
+      warm_up: number of trials drawn uniformly before the policy moves.
     """
 
     def __init__(
@@ -115,22 +116,22 @@ class ReinforceSampler(JointSampler):
     ) -> None:
         super().__init__(choices, seed)
         self._rate, self._entropy, self._decay, self._warm_up = rate, entropy, decay, warm_up
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._logits = {name: np.zeros(len(values)) for name, values in self._choices.items()}
         self._rewards: list[float] = []  # of the warm-up
         self._baseline, self._variance = 0.0, 0.0
-        self._seen: list[int] = []
+        self._learned: list[int] = []  # numbers of the trials in the policy
 
     def probabilities(self, study: Study) -> dict[str, np.ndarray]:
-        """Returns the policy after all trials that are finished."""
+        """Returns the policy's probabilities after all finished trials."""
         finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
         finished = sorted((t for t in finished if self._counts(t)), key=lambda trial: trial.number)
-        # Where processes finish in another order than they began, an earlier trial comes late.
-        if [trial.number for trial in finished[: len(self._seen)]] != self._seen:
-            self._forget()
-        for trial in finished[len(self._seen) :]:
+        # With several processes, a trial can finish after one with a higher number.
+        if [trial.number for trial in finished[: len(self._learned)]] != self._learned:
+            self._reset()
+        for trial in finished[len(self._learned) :]:
             self._learn(trial)
         return {name: _softmax(logits) for name, logits in self._logits.items()}
 
@@ -138,17 +139,17 @@ class ReinforceSampler(JointSampler):
         return set(self._choices) <= set(trial.params)
 
     def _learn(self, trial: FrozenTrial) -> None:
-        self._seen.append(trial.number)
+        self._learned.append(trial.number)
         reward = reward_of(trial)
         advantage = self._advantage(reward)
         for name, values in self._choices.items():
-            odds = _softmax(self._logits[name])
+            probabilities = _softmax(self._logits[name])
             chosen = np.zeros(len(values))
             chosen[values.index(trial.params[name])] = 1.0
-            surprise = np.log(odds)
-            spread = -odds * (surprise - np.sum(odds * surprise))  # gradient of the entropy
+            log = np.log(probabilities)
+            entropy_gradient = -probabilities * (log - np.sum(probabilities * log))
             self._logits[name] += self._rate * (
-                advantage * (chosen - odds) + self._entropy * spread
+                advantage * (chosen - probabilities) + self._entropy * entropy_gradient
             )
 
     def _advantage(self, reward: float) -> float:
@@ -159,20 +160,20 @@ class ReinforceSampler(JointSampler):
             return 0.0
         difference = reward - self._baseline
         advantage = difference / max(self._variance**0.5, 1e-6)
-        share = 1 - self._decay
-        self._baseline += share * difference
-        self._variance = self._decay * (self._variance + share * difference**2)
+        weight = 1 - self._decay
+        self._baseline += weight * difference
+        self._variance = self._decay * (self._variance + weight * difference**2)
         return float(np.clip(advantage, -3, 3))
 
 
 class SeededTPE(BaseSampler):
-    """Optuna's TPE, whose draws follow from the seed and the trial's number.
+    """Draws by Optuna's TPE, seeded by the search's seed and the trial's number.
 
-    By itself, a TPE sampler with a seed draws the same again in each process.
+    Optuna's own sampler with a seed would draw the same values in every process.
 
     Args:
-      choices: name -> what may be chosen.
-      seed: of all draws.
+      choices: name -> values to choose from.
+      seed: random seed of all draws.
     """
 
     def __init__(self, choices: Choices, seed: int) -> None:
@@ -180,7 +181,7 @@ class SeededTPE(BaseSampler):
         self._seed = seed
         self._current: tuple[int, TPESampler] | None = None
 
-    def _of(self, trial: FrozenTrial) -> TPESampler:
+    def _sampler_for(self, trial: FrozenTrial) -> TPESampler:
         if self._current is None or self._current[0] != trial.number:
             seed = np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0]
             self._current = (trial.number, TPESampler(seed=int(seed)))
@@ -189,14 +190,14 @@ class SeededTPE(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """As TPE's."""
-        return self._of(trial).infer_relative_search_space(study, trial)
+        """Delegates to TPE."""
+        return self._sampler_for(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """As TPE's."""
-        return self._of(trial).sample_relative(study, trial, search_space)
+        """Delegates to TPE."""
+        return self._sampler_for(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self,
@@ -205,8 +206,10 @@ class SeededTPE(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """As TPE's."""
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+        """Delegates to TPE."""
+        return self._sampler_for(trial).sample_independent(
+            study, trial, param_name, param_distribution
+        )
 
 
 SAMPLERS: dict[str, Callable[[Choices, int], BaseSampler]] = {
@@ -217,7 +220,7 @@ SAMPLERS: dict[str, Callable[[Choices, int], BaseSampler]] = {
 
 
 def reward_of(trial: FrozenTrial) -> float:
-    """Returns the reward of a finished trial; of one that failed, 0."""
+    """Returns the reward of a finished trial; 0 if it failed."""
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         return float(trial.value)
     if trial.state == TrialState.PRUNED:
@@ -225,8 +228,8 @@ def reward_of(trial: FrozenTrial) -> float:
     return 0.0
 
 
-def quiet_optuna() -> None:
-    """Optuna prints a line a trial; ours are printed elsewhere."""
+def silence_optuna() -> None:
+    """Turns off the line that Optuna prints for each trial; the search prints its own."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 

@@ -1,7 +1,8 @@
-"""A configuration in; the networks that a search chooses among, and the blocks of each, out.
+"""Defines the search space: the networks that a search chooses from.
 
-The space of the EfficientNetV2 paper (arXiv 2104.00298, section 3.3): for each stage an operation,
-a number of layers, a kernel size and an expansion ratio; channels and strides are the backbone's.
+It is the space of the EfficientNetV2 paper (arXiv 2104.00298, section 3.3): each stage has an
+operation, a number of layers, a kernel size and an expansion ratio to choose; channels and strides
+are those of the backbone.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hparams.architecture import Architecture, cost, scaled_architecture
-from hparams.blocks import FUSED_MBCONV, MBCONV, BlockSpec, decode_block, encode_block
-from hparams.resolve import Config, resolve_model
+from hparams.block_strings import FUSED_MBCONV, MBCONV, BlockSpec, decode_block, encode_block
+from hparams.config import Config
+from hparams.resolve import resolve_model
 
 _SE_RATIO = 0.25  # of MBConv; Fused-MBConv has no squeeze-and-excitation (paper, Table 4)
 _OPERATIONS = {"mbconv": MBCONV, "fused": FUSED_MBCONV}
-Point = Mapping[str, Any]  # choice -> what is chosen, such as "stage1.kernel" -> 3
+Point = Mapping[str, Any]  # choice -> chosen value, for example "stage1.kernel" -> 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """All networks of one search.
+    """Holds the choices that span all networks of a search.
 
     Attributes:
-      backbone: stem, stages after scaling, and head.
-      choices: "stage1.operation", "stage1.kernel", ... -> what may be chosen.
+      backbone: the architecture, after scaling, that the search varies.
+      choices: "stage1.operation", "stage1.kernel", ... -> values to choose from.
     """
 
     backbone: Architecture
@@ -39,7 +41,7 @@ class Space:
         return math.prod(len(values) for values in self.choices.values())
 
     def draw(self, generator: random.Random) -> dict[str, Any]:
-        """Returns a point, all equally likely."""
+        """Returns a point, drawn uniformly."""
         return {name: generator.choice(values) for name, values in self.choices.items()}
 
     def architecture(self, point: Point) -> Architecture:
@@ -49,22 +51,22 @@ class Space:
           KeyError: if the point leaves a choice out.
         """
         stages = [
-            _chosen(stage, point, f"stage{number}.")
+            _apply_point(stage, point, f"stage{number}.")
             for number, stage in enumerate(self.backbone.stages, start=1)
         ]
         return dataclasses.replace(self.backbone, stages=tuple(stages))
 
     def overrides(self, point: Point) -> dict[str, Any]:
-        """Returns the network of a point as values of configuration keys."""
+        """Returns the network of a point as config overrides."""
         return network_overrides(self.architecture(point))
 
     def text(self, point: Point) -> str:
-        """Returns a point in a few letters a stage: F3e4r2 is fused, kernel 3, expansion 4, r 2."""
+        """Returns a point, a word for each stage: F3e4r2 is fused, kernel 3, expand 4, repeat 2."""
         return architecture_text(self.architecture(point))
 
 
 def architecture_text(architecture: Architecture) -> str:
-    """Returns the stages of a network in a few letters each, as ``Space.text``."""
+    """Returns the stages of a network as one word each, as in ``Space.text``."""
     return " ".join(
         f"{'F' if stage.conv_type == FUSED_MBCONV else 'M'}"
         f"{stage.kernel_size}e{stage.expand_ratio}r{stage.num_repeat}"
@@ -73,13 +75,13 @@ def architecture_text(architecture: Architecture) -> str:
 
 
 def network_overrides(architecture: Architecture) -> dict[str, Any]:
-    """Returns a network as values of configuration keys; they are all that its scaling needs."""
+    """Returns the config overrides that build a network; they turn further scaling off."""
     return {
         "model.blocks_args": [encode_block(stage) for stage in architecture.stages],
         "model.feature_size": architecture.head_filters,
         "model.width_coefficient": 1.0,
         "model.depth_coefficient": 1.0,
-        "model.depth_divisor": 1,  # the channels are those of the backbone, already rounded
+        "model.depth_divisor": 1,  # the channels of the backbone are rounded already
         "model.min_depth": 1,
         "model.fix_head_stem": False,
     }
@@ -90,7 +92,7 @@ def parameters(architecture: Architecture, *, num_classes: int) -> int:
     return cost(architecture, image_size=32, num_classes=num_classes).parameters
 
 
-def _chosen(stage: BlockSpec, point: Point, prefix: str) -> BlockSpec:
+def _apply_point(stage: BlockSpec, point: Point, prefix: str) -> BlockSpec:
     operation = _OPERATIONS[point[f"{prefix}operation"]]
     return dataclasses.replace(
         stage,
@@ -103,7 +105,7 @@ def _chosen(stage: BlockSpec, point: Point, prefix: str) -> BlockSpec:
 
 
 def build_space(config: Config) -> Space:
-    """Opens the section ``search`` for its space."""
+    """Builds the search space from the section ``search`` of the config."""
     search = config.search
     backbone = _backbone(config)
     choices: dict[str, tuple[Any, ...]] = {}
@@ -111,20 +113,20 @@ def build_space(config: Config) -> Space:
         choices[f"stage{number}.operation"] = tuple(search.operations)
         choices[f"stage{number}.kernel"] = tuple(search.kernels)
         choices[f"stage{number}.expansion"] = tuple(search.expansions)
-        choices[f"stage{number}.layers"] = _layers(stage.num_repeat, search.layers)
+        choices[f"stage{number}.layers"] = _layer_counts(stage.num_repeat, search.layers)
     return Space(backbone, choices)
 
 
-def _layers(repeats: int, multiples: Sequence[float]) -> tuple[int, ...]:
-    """Numbers of layers, each once: small stages have fewer different ones than multiples."""
+def _layer_counts(repeats: int, multiples: Sequence[float]) -> tuple[int, ...]:
+    """Returns the distinct numbers of layers; in short stages several multiples give the same."""
     return tuple(sorted({max(1, math.floor(repeats * factor + 0.5)) for factor in multiples}))
 
 
 def _backbone(config: Config) -> Architecture:
     backbone, feature_size = list(config.search.backbone), config.search.feature_size
     if len(backbone) == 1 and "_" not in backbone[0]:
-        found = scaled_architecture(resolve_model(backbone[0]))
+        architecture = scaled_architecture(resolve_model(backbone[0]))
     else:
         stages = tuple(decode_block(text) for text in backbone)
-        found = Architecture(stages[0].input_filters, stages, config.model.feature_size)
-    return dataclasses.replace(found, head_filters=feature_size or found.head_filters)
+        architecture = Architecture(stages[0].input_filters, stages, config.model.feature_size)
+    return dataclasses.replace(architecture, head_filters=feature_size or architecture.head_filters)

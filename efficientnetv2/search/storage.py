@@ -1,4 +1,4 @@
-"""A configuration in; where its study is kept, checked before anything slow is imported, out."""
+"""Locates the study of a search and checks its storage before anything slow is imported."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from efficientnetv2.preflight import require_answer
-from efficientnetv2.train.durable import replace
-from efficientnetv2.train.run_directory import RunDirectory
+from efficientnetv2.runtime.atomic_write import replace
+from efficientnetv2.runtime.preflight import require_server
+from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.config import Config
 from hparams.errors import UserError
-from hparams.resolve import Config, flat, load_config, save_config
+from hparams.resolve import flat, load_config, save_config
 
-# What may differ between processes and starts of one search.
+# Keys that may differ between the processes and restarts of one search.
 _FREE_KEYS = ("runtime.", "data.data_dir", "data.service", "data.cache_mib", "eval.batch_size")
 _FREE_SEARCH_KEYS = (
     *("trials", "sampler", "seed", "storage", "study_name", "keep_weights"),
@@ -25,37 +26,37 @@ CONFIG_FILE = "search.yaml"
 
 
 def storage_url(config: Config, folder: pathlib.Path) -> str:
-    """Returns where the study is."""
+    """Returns the URL of the storage that holds the study."""
     return config.search.storage or f"sqlite:///{(folder / 'search.db').absolute()}"
 
 
-def shown_url(config: Config, folder: pathlib.Path) -> str:
-    """Returns the same without a password."""
+def redacted_url(config: Config, folder: pathlib.Path) -> str:
+    """Returns ``storage_url`` without its password, for messages."""
     return re.sub(r"(://[^:@/]*):[^@]*@", r"\1@", storage_url(config, folder))
 
 
 def require_startable(config: Config, folder: pathlib.Path) -> None:
-    """Checks what can be known without Optuna and a database's driver; makes the run directory.
+    """Creates the run directory and makes all checks that need neither Optuna nor a driver.
 
     Raises:
       UserError: if the run directory or the storage cannot be used, or the directory holds a search
-        of another configuration.
+        with another config.
     """
     if config.search.storage is not None:
-        _require_storage(config.search.storage, shown=shown_url(config, folder))
+        _require_storage(config.search.storage, shown=redacted_url(config, folder))
     RunDirectory(folder).create()
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write to '{folder}': Permission denied")
-    kept = folder / CONFIG_FILE
-    if not kept.exists():
+    config_file = folder / CONFIG_FILE
+    if not config_file.exists():
         if (folder / "trials").exists():
             raise UserError(f"'{folder}' has trials of another search; give another --model_dir")
         return
-    before = load_config(kept)
+    before = load_config(config_file)
     if any(before.search[key] != config.search[key] for key in ("storage", "study_name")):
         raise UserError(
             f"'{folder}' has the trials of the study '{before.search.study_name}' in "
-            f"'{shown_url(before, folder)}'; give that one, or another --model_dir"
+            f"'{redacted_url(before, folder)}'; give that study, or another --model_dir"
         )
     if before.search.storage is None and not (folder / "search.db").exists():
         raise UserError(f"'{folder}' has lost its search.db; give another --model_dir")
@@ -66,7 +67,7 @@ def require_startable(config: Config, folder: pathlib.Path) -> None:
 def _require_storage(url: str, *, shown: str) -> None:
     match = re.fullmatch(r"(\w+)(?:\+\w+)?://(?:[^@/]*@)?([^:/?]+)(?::(\d+))?(?:[/?].*)?", url)
     if match and match[1] in _PORTS:
-        require_answer("search.storage", f"{match[2]}:{match[3] or _PORTS[match[1]]}")
+        require_server("search.storage", f"{match[2]}:{match[3] or _PORTS[match[1]]}")
     is_file = url.startswith(("sqlite:///", "journal:"))
     path = pathlib.Path(url.partition(":")[2].removeprefix("//").removeprefix("/"))
     if url.startswith("journal:"):
@@ -80,15 +81,15 @@ def journal_path(url: str) -> pathlib.Path:
     return pathlib.Path(url.removeprefix("journal:").removeprefix("//"))
 
 
-def keep_config(config: Config, folder: pathlib.Path) -> None:
-    """Writes the configuration of a search, for people and for ``require_startable``."""
+def save_search_config(config: Config, folder: pathlib.Path) -> None:
+    """Writes the config of a search, for people to read and ``require_startable`` to check."""
     draft = folder / f"{CONFIG_FILE}.{os.getpid()}.tmp"
     save_config(config, draft)
     replace(draft, folder / CONFIG_FILE)
 
 
 def fixed_values(config: Config) -> dict[str, Any]:
-    """Returns what must be the same for all trials of a study."""
+    """Returns the config values that must be the same for all trials of a study."""
     free = tuple(f"search.{key}" for key in _FREE_SEARCH_KEYS)
     return {
         key: value
@@ -97,22 +98,22 @@ def fixed_values(config: Config) -> dict[str, Any]:
     }
 
 
-def require_same(config: Config, kept: Mapping[str, Any], *, folder: pathlib.Path) -> None:
-    """Checks that a study was made with this configuration.
+def require_same(config: Config, saved: Mapping[str, Any], *, folder: pathlib.Path) -> None:
+    """Checks that a study was made with this config.
 
     Args:
       config: of the search.
-      kept: ``fixed_values`` of the study.
+      saved: ``fixed_values`` that the study was made with.
       folder: the run directory.
 
     Raises:
-      UserError: with the differences.
+      UserError: if values differ; the message lists them.
     """
     now = fixed_values(config)
-    changed = [f"{key} {kept.get(key)} -> {now[key]}" for key in now if kept.get(key) != now[key]]
+    changed = [f"{key} {saved.get(key)} -> {now[key]}" for key in now if saved.get(key) != now[key]]
     if changed:
         raise UserError(
-            f"the study '{config.search.study_name}' in '{shown_url(config, folder)}' was made "
+            f"the study '{config.search.study_name}' in '{redacted_url(config, folder)}' was made "
             f"with another configuration ({', '.join(changed)}); give the same, or another "
             "--model_dir"
         )

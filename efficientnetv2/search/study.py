@@ -1,7 +1,8 @@
-"""A configuration in; its Optuna study, opened, and what is written in there, out.
+"""Opens the Optuna study of a search, and reads and writes the backbone's result in it.
 
-Attributes of a study: ``config``, what must be the same for all its trials; ``backbone``, what the
-backbone reached; ``seconds DEVICE``, its step time there. Attributes of a trial: see ``Attribute``.
+User attributes of a study: ``config``, the values that must be the same for all its trials;
+``backbone``, the accuracy and size of the backbone; ``seconds DEVICE``, its step time on a device.
+Those of a trial are in ``attributes``.
 """
 
 from __future__ import annotations
@@ -19,65 +20,65 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
-from efficientnetv2.search.messages import Found
+from efficientnetv2.search.messages import TrialResult
 from efficientnetv2.search.reward import Reward
-from efficientnetv2.search.samplers import quiet_optuna
+from efficientnetv2.search.samplers import silence_optuna
 from efficientnetv2.search.storage import (
     fixed_values,
     journal_path,
+    redacted_url,
     require_same,
-    shown_url,
     storage_url,
 )
+from hparams.config import Config
 from hparams.errors import UserError
-from hparams.resolve import Config
 
 _TRIES, _PAUSE_SECONDS = 3, 0.3
 
 
 def open_study(config: Config, folder: pathlib.Path, *, sampler: BaseSampler) -> Study:
-    """Opens the study of a search, or makes it.
+    """Opens the study of a search, or creates it.
 
     Args:
       config: of the search.
-      folder: its run directory, which is there.
-      sampler: chooses.
+      folder: its run directory; it must exist.
+      sampler: draws the networks.
 
     Raises:
-      UserError: if the storage cannot be opened, or the study was made with another configuration.
+      UserError: if the storage cannot be opened, or the study was made with another config.
     """
-    quiet_optuna()
+    silence_optuna()
     for tries_left in reversed(range(_TRIES)):
         try:
             study = _create(config, folder, sampler)
-            kept = _kept_config(study, config, folder)
-            if kept is None:
+            saved = _read_config(study, config, folder)
+            if saved is None:
                 study.set_user_attr("config", json.dumps(fixed_values(config)))
             break
         except ImportError:
             reason = "its database driver is not installed (postgresql://: psycopg)"
             tries_left = 0
-        # What it is depends on the database and its driver; they have no class in common.
+        # The exceptions of databases and their drivers have no common base class.
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if not tries_left:
-            raise UserError(f"search.storage '{shown_url(config, folder)}': {reason}")
-        time.sleep(_PAUSE_SECONDS)  # another process may be making the same tables
-    if kept is not None:
-        require_same(config, kept, folder=folder)
+            raise UserError(f"search.storage '{redacted_url(config, folder)}': {reason}")
+        time.sleep(_PAUSE_SECONDS)  # another process may be creating the same tables
+    if saved is not None:
+        require_same(config, saved, folder=folder)
     return study
 
 
-def _kept_config(study: Study, config: Config, folder: pathlib.Path) -> dict[str, Any] | None:
-    """What a study was made with; None: it is new, or nothing came of an earlier start."""
+def _read_config(study: Study, config: Config, folder: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the config values of a study; None: it is new, or its first start left no result."""
     text = study.user_attrs.get("config")
-    kept: dict[str, Any] | None = json.loads(text) if text else None
+    saved: dict[str, Any] | None = json.loads(text) if text else None
     is_empty = "backbone" not in study.user_attrs and not study.get_trials(deepcopy=False)
-    # In a storage of one's own nobody else relies on it.
-    if kept and is_empty and config.search.storage is None and kept != fixed_values(config):
+    # Only in the run directory's own storage can no other process rely on the old values.
+    if saved and is_empty and config.search.storage is None and saved != fixed_values(config):
         shutil.rmtree(folder / "backbone", ignore_errors=True)
         return None
-    return kept
+    return saved
 
 
 def _create(config: Config, folder: pathlib.Path, sampler: BaseSampler) -> Study:
@@ -92,7 +93,7 @@ def _create(config: Config, folder: pathlib.Path, sampler: BaseSampler) -> Study
 
 
 def build_pruner(config: Config) -> BasePruner:
-    """Opens ``search.prune``: the median rule on the reward, after each epoch."""
+    """Builds the pruner of ``search.prune``: the median rule on the reward, after each epoch."""
     search = config.search
     if not search.prune:
         return NopPruner()
@@ -106,29 +107,29 @@ def _open_storage(url: str) -> BaseStorage:
 
         return JournalStorage(JournalFileBackend(str(journal_path(url))))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of drivers
+        warnings.simplefilter("ignore")  # of database drivers
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
 
 
-def keep_backbone(study: Study, found: Found, *, device: str) -> None:
-    """Notes what the backbone reached; its step time belongs to a device."""
+def record_backbone(study: Study, result: TrialResult, *, device: str) -> None:
+    """Writes the result of the backbone to the study; its step time is that on ``device``."""
     if "backbone" not in study.user_attrs:
         study.set_user_attr(
-            "backbone", {"accuracy": found.accuracy, "parameters": found.parameters}
+            "backbone", {"accuracy": result.accuracy, "parameters": result.parameters}
         )
-    study.set_user_attr(f"seconds {device}", {"seconds": found.seconds, "spread": found.spread})
+    study.set_user_attr(f"seconds {device}", {"seconds": result.seconds, "spread": result.spread})
 
 
-def backbone_of(study: Study, *, device: str) -> dict[str, Any] | None:
-    """Returns the backbone's accuracy, parameters, seconds and spread, if they are known here."""
+def read_backbone(study: Study, *, device: str) -> dict[str, Any] | None:
+    """Returns the backbone's accuracy, parameters, seconds and spread; None: not timed here yet."""
     attributes = study.user_attrs
     timed = attributes.get(f"seconds {device}")
     return {**attributes["backbone"], **timed} if timed else None
 
 
 def build_reward(config: Config, backbone: dict[str, Any]) -> Reward:
-    """Opens ``search.w`` and ``search.v``."""
+    """Builds the reward from ``search.w``, ``search.v`` and the result of the backbone."""
     return Reward(
         w=config.search.w,
         v=config.search.v,

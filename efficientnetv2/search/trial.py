@@ -1,7 +1,7 @@
-"""A trial to run in; what it found out, told over a connection while it runs.
+"""Runs one trial inside its own process and reports to the search over a connection.
 
-A trial has a process of its own: when it runs out of memory or crashes, the search goes on, and no
-trial finds the memory that another one has left. TensorFlow is imported in there alone.
+A trial has a process of its own, so that the search goes on when it crashes or runs out of memory,
+and so that every trial starts with fresh memory and a fresh TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,74 +19,85 @@ from typing import Any
 
 from absl import logging
 
+from efficientnetv2.runtime.atomic_write import WriteError, replace_text
+from efficientnetv2.runtime.signals import Stopped, StopRequest
 from efficientnetv2.search.device import DeviceLock
-from efficientnetv2.search.messages import TIMING_FILE, Epoch, Failed, Found, Halted, Job
-from efficientnetv2.search.timing import StepTime
-from efficientnetv2.train.durable import WriteError, replace_text
-from efficientnetv2.train.stopping import Stopped, StopRequest
-from hparams.errors import UserError, tensorflows_words
+from efficientnetv2.search.messages import (
+    TIMING_FILE,
+    EpochReport,
+    TrialFailure,
+    TrialJob,
+    TrialResult,
+    TrialStopped,
+)
+from efficientnetv2.search.step_timer import StepTime
+from hparams.errors import UserError, tensorflow_message
 
-_WORDS = 400  # of an error that is kept
+_MAX_ERROR_CHARACTERS = 400
 
 
-def run_process(job: Job, connection: Connection) -> None:
-    """Runs a trial and tells what becomes of it; the target of a process."""
+def run_process(job: TrialJob, connection: Connection) -> None:
+    """Runs a trial and sends how it ends; the target function of its process."""
     with contextlib.suppress(OSError):
         os.setsid()  # Ctrl-C in a terminal goes to the search, which passes it on
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
     stop = StopRequest()
     try:
         with stop.listening():
             message = _run(job, connection, stop)
     except Stopped:
-        message = Halted()
-    with contextlib.suppress(OSError):  # nobody listens any more
+        message = TrialStopped()
+    with contextlib.suppress(OSError):  # the search is gone
         connection.send(message)
 
 
-def _end_with_parent() -> None:
-    """Stops this process, saved, when the search is gone, however it went."""
+def _stop_with_parent() -> None:
+    """Stops this process, with its state saved, when the search ends for whatever reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run(job: Job, connection: Connection, stop: StopRequest) -> Any:
-    logging.set_verbosity(logging.ERROR)  # TensorFlow Datasets warns in each process
+def _run(job: TrialJob, connection: Connection, stop: StopRequest) -> Any:
+    logging.set_verbosity(logging.ERROR)  # TensorFlow Datasets repeats its warnings in each process
     lock = DeviceLock(job.lock_folder)
 
-    def shall_end(epoch: Epoch) -> bool:
+    def should_prune(epoch: EpochReport) -> bool:
         connection.send(epoch)
-        answer = bool(connection.recv())
-        lock.let_in()
-        return answer
+        reply = bool(connection.recv())
+        lock.yield_to_timing()
+        return reply
 
     try:
-        with lock.training():  # imports keep a processor busy, too
-            from efficientnetv2.search.training import time_training, train
+        with lock.training():  # importing keeps the CPU busy, which would disturb a timing
+            from efficientnetv2.search.train_trial import time_training, train_trial
 
-        timed = _kept(job)
-        if timed is None:
+        timing = _load_timing(job)
+        if timing is None:
             with stop.at_once(), lock.timing():
-                timed = time_training(job)
+                timing = time_training(job)
             job.folder.mkdir(parents=True, exist_ok=True)
-            replace_text(job.folder / TIMING_FILE, json.dumps(dataclasses.asdict(timed)))
+            replace_text(job.folder / TIMING_FILE, json.dumps(dataclasses.asdict(timing)))
         with lock.training():
-            trained = train(job, seconds=timed.seconds, shall_end=shall_end, stop=stop)
-        return Found(**dataclasses.asdict(trained), **dataclasses.asdict(timed))
+            training = train_trial(
+                job, seconds=timing.seconds, should_prune=should_prune, stop=stop
+            )
+        return TrialResult(**dataclasses.asdict(training), **dataclasses.asdict(timing))
     except WriteError as error:
-        return Failed(str(error), is_fatal=True)
+        return TrialFailure(str(error), is_fatal=True)
     except EOFError:  # the search is gone
-        return Halted()
+        return TrialStopped()
     except UserError as error:
-        return Failed(str(error))
-    except Exception as error:  # whatever it is, it is this network's: the search goes on
-        return Failed(f"{type(error).__name__}: {tensorflows_words(str(error), limit=_WORDS)}")
+        return TrialFailure(str(error))
+    except Exception as error:  # an error of this network alone: the search goes on
+        return TrialFailure(
+            f"{type(error).__name__}: {tensorflow_message(str(error), limit=_MAX_ERROR_CHARACTERS)}"
+        )
 
 
-def _kept(job: Job) -> StepTime | None:
-    """What an earlier start has timed."""
+def _load_timing(job: TrialJob) -> StepTime | None:
+    """Returns the step time that an earlier start of the trial measured, if there is one."""
     try:
         return StepTime(**json.loads((job.folder / TIMING_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,1 +1,1 @@
-"""Logits to loss to update: the training recipe and everything that it keeps on disk."""
+"""Trains a network: stages, losses, optimizers, the training loop and its checkpoints."""

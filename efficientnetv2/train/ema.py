@@ -1,4 +1,4 @@
-"""Exponential moving average: variables in; averaged shadow copies out."""
+"""Maintains an exponential moving average (EMA) of a network's weights."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import tensorflow as tf
 
 
 class MovingAverage:
-    """Averages of a network's weights AND BatchNorm statistics.
+    """Moving averages of a network's weights AND its BatchNorm statistics.
 
     ``average <- d average + (1 - d) value`` with ``d = min(decay, (1 + n) / (10 + n))`` after n
-    finished updates, so that the first steps do not hold the average back.
+    finished updates, so that the average soon leaves the initial values behind.
 
     Args:
       variables: name -> variable.
-      decay: in [0, 1); 0 keeps the last value.
+      decay: in [0, 1); with 0 the average is always the last value.
     """
 
     def __init__(self, variables: Mapping[str, tf.Variable], *, decay: float) -> None:
@@ -26,17 +26,17 @@ class MovingAverage:
             name: tf.Variable(
                 tf.convert_to_tensor(variable),
                 trainable=False,
-                # Every replica has the same values: the first one's are as good as any.
+                # All replicas have the same values, so saving those of the first is enough.
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
             for name, variable in self._variables.items()
         }
 
     def update(self, num_updates: tf.Tensor) -> None:
-        """Takes one step towards the variables' values.
+        """Moves the averages one step towards the variables' values.
 
         Args:
-          num_updates: n, integer scalar: updates finished before this one.
+          num_updates: n, integer scalar: number of updates finished before this one.
         """
         count = tf.cast(num_updates, tf.float32)
         decay = tf.minimum(self._decay, (1.0 + count) / (10.0 + count))
@@ -48,25 +48,25 @@ class MovingAverage:
             )
 
         strategy = tf.distribute.get_strategy()
-        if isinstance(strategy, tf.distribute.TPUStrategy):  # computes in its replicas alone
-            strategy.run(self.move_here, args=(decay,))
+        if isinstance(strategy, tf.distribute.TPUStrategy):  # it computes only inside replicas
+            strategy.run(self.update_in_replica, args=(decay,))
             return
         for name, average in self.averages.items():
             strategy.extended.update(average, move, args=(self._variables[name],), group=False)
 
-    def move_here(self, decay: tf.Tensor) -> None:
-        """The same step by a replica, for itself: its values are those of all."""
+    def update_in_replica(self, decay: tf.Tensor) -> None:
+        """Does the same update inside a replica, on its own copies of the variables."""
         for name, average in self.averages.items():
             average.assign_sub((1.0 - decay) * (average - self._variables[name]))
 
     def restart(self) -> None:
-        """Begins again at the variables' values, as after weights were loaded."""
+        """Sets the averages to the variables' values, for example after weights were loaded."""
         for name, average in self.averages.items():
             average.assign(tf.convert_to_tensor(self._variables[name]))
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
-        """Within the context, network and averages have each other's values."""
+        """Exchanges the values of network and averages within the context."""
         self._swap()
         try:
             yield

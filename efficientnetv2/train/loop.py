@@ -1,12 +1,12 @@
-"""A configuration, a data set and a run directory in; a trained network and its record out.
+"""Trains a network: the outer loop over stages and epochs, with records, checkpoints and resuming.
 
-The outer loop: Orbit's controller runs one epoch at a time; between epochs come stages, records and
-saves. A stop request ends it between two steps, saved.
+Orbit's controller runs one epoch at a time; validation, records and checkpoints follow each epoch.
+A stop request ends the loop between two steps, after a checkpoint has been saved.
 
-A checkpoint is what a training goes on from; everything else follows from it. A record is written
-before the checkpoint that follows it, so records after the newest checkpoint are dropped and
-written again. A checkpoint at an epoch's end whose metrics are not reset is of an epoch that is not
-yet validated and recorded.
+Training resumes from the newest checkpoint alone. The record of an epoch is written before its
+checkpoint; so after a crash, records later than the newest checkpoint are removed, and these epochs
+are trained and recorded again. A checkpoint from the end of an epoch whose metrics are not reset
+belongs to an epoch that has not been validated and recorded yet.
 """
 
 from __future__ import annotations
@@ -20,54 +20,52 @@ from typing import Any, NoReturn
 import orbit
 import tensorflow as tf
 
-from efficientnetv2.data.broken import SkippedLog
-from efficientnetv2.data.pipeline import build_training_input
+from efficientnetv2.data.bad_images import SkippedLog
 from efficientnetv2.data.sources import Source
-from efficientnetv2.train.divergence import DivergedError, LossWatch, likely_cause
-from efficientnetv2.train.durable import WriteError
-from efficientnetv2.train.learner import Learner, build_learner
-from efficientnetv2.train.observer import Observer
-from efficientnetv2.train.patience import epochs_without_better
-from efficientnetv2.train.profile import build_profile
-from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.saving import Checkpoints
-from efficientnetv2.train.schedules import build_learning_rate
-from efficientnetv2.train.sizes import build_settings, legs_of
-from efficientnetv2.train.stages import build_stages, stage_at
+from efficientnetv2.data.train_input import build_training_input
+from efficientnetv2.runtime.atomic_write import WriteError
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import Stopped, StopRequest
+from efficientnetv2.train.callbacks import TrainingCallback
+from efficientnetv2.train.checkpoint_manager import CheckpointManager
+from efficientnetv2.train.early_stop import epochs_without_better
+from efficientnetv2.train.learning_rate import build_learning_rate
+from efficientnetv2.train.nan_guard import DivergedError, NanGuard, likely_cause
+from efficientnetv2.train.profiler import build_profiler
+from efficientnetv2.train.progressive import build_settings, build_stages, phases_of, stage_at
 from efficientnetv2.train.step import build_trainer
-from efficientnetv2.train.stopping import Stopped, StopRequest
 from efficientnetv2.train.strategy import distribute_training, needs_fixed_shapes
-from efficientnetv2.train.summaries import Summaries
+from efficientnetv2.train.tensorboard_writer import TensorBoardWriter
+from efficientnetv2.train.train_state import TrainState, build_train_state
 from efficientnetv2.train.workers import Workers, build_workers
+from hparams.config import Config
 from hparams.errors import UserError
-from hparams.resolve import Config
 
-_NAMES = 5  # of images that were left out, in a record
+_MAX_LISTED = 5  # names of skipped images in a record
 
 
 class Training:
-    """One training, resumed from its run directory if there is a checkpoint.
+    """A training run; it resumes if its run directory has a checkpoint.
 
     Args:
       config: checked by ``hparams.resolve.require_trainable``.
       source: the data set.
-      run: the run directory, started.
-      observer: is told of everything.
-      stop: the signals that stop it; None: it listens by itself, while it runs.
-      workers: the devices and processes; None: those of the configuration.
-      resume_from: holds the checkpoints, where that is not ``run``.
+      run: the run directory, after its method ``start``.
+      callback: is called as training progresses; None: not needed.
+      stop: handles the signals that stop training; None: one that handles them during ``run``.
+      workers: the devices and processes; None: those that the config selects.
+      resume_from: the run directory that holds the checkpoints, if that is not ``run``.
 
     Attributes:
-      learner: the network and all that is trained with it.
+      train_state: the network, its optimizer and everything else that is trained.
       trainer: Orbit's inner loop.
       strategy: the devices.
       plan: the stages.
-      settings: sizes and strengths by step.
+      settings: image size, batch size and strength of regularisation by step.
     """
 
-    _stop_signal: int | None = None
-    _fed: dict[str, float] | None = None  # the shapes that come in
-    _bad_images_told = 0
+    _input_shapes: dict[str, float] | None = None  # image and batch size when the input was set
+    _num_reported_bad_images = 0
 
     def __init__(
         self,
@@ -75,14 +73,14 @@ class Training:
         source: Source,
         *,
         run: RunDirectory,
-        observer: Observer | None = None,
+        callback: TrainingCallback | None = None,
         stop: StopRequest | None = None,
         workers: Workers | None = None,
         resume_from: RunDirectory | None = None,
     ) -> None:
         self._config = config
         self._run = run
-        self._observer = observer or Observer()
+        self._callback = callback or TrainingCallback()
         self._stop = stop or StopRequest()
         self._workers = workers or build_workers(config)
         self.plan = build_stages(config, num_images=source.num_images(config.data.train_split))
@@ -92,31 +90,33 @@ class Training:
         self._input = build_training_input(
             config,
             source,
-            legs=legs_of(self.plan),
+            phases=phases_of(self.plan),
             settings=self.settings,
             skipped=self._skipped,
-            parts=config.train.accumulate,
+            microbatches=config.train.accumulate,
         )
         self._rate = build_learning_rate(config, self.plan)
         tf.keras.utils.set_random_seed(config.train.seed)
         self.strategy = strategy = self._workers.strategy
         with strategy.scope():
-            self.learner: Learner = build_learner(config, self._rate)
+            self.train_state: TrainState = build_train_state(config, self._rate)
         self.trainer = build_trainer(
             config,
-            self.learner,
+            self.train_state,
             strategy,
             settings=self.settings,
             after_step=self._after_step,
         )
-        self._profile = build_profile(config, run.tensorboard)
-        self._watch = LossWatch(self.learner, self._explain)
-        self._summaries = Summaries(run.tensorboard)
-        self._checkpoints = Checkpoints(self.learner, run, keep=config.runtime.keep_checkpoint_max)
+        self._profiler = build_profiler(config, run.tensorboard)
+        self._nan_guard = NanGuard(self.train_state, self._describe_divergence)
+        self._tensorboard = TensorBoardWriter(run.tensorboard)
+        self._checkpoints = CheckpointManager(
+            self.train_state, run, keep=config.runtime.keep_checkpoint_max
+        )
         restored = self._checkpoints.restore(resume_from)
-        self._saved = self._place() if restored else None
+        self._saved = self._position() if restored else None
         self._controller = orbit.Controller(
-            global_step=self.learner.state.step,
+            global_step=self.train_state.context.step,
             trainer=self.trainer,
             steps_per_loop=lambda step: self._epoch_end(int(step)) - step,
             strategy=strategy,
@@ -124,9 +124,9 @@ class Training:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done, or ``train.patience`` is at its end."""
+        """Whether all epochs are done, or ``train.patience`` has run out."""
         patience = self._config.train.patience
-        return self.learner.step >= self._end_step or (
+        return self.train_state.step >= self._end_step or (
             0 < patience <= epochs_without_better(self._run.metrics())
         )
 
@@ -134,20 +134,22 @@ class Training:
         """Trains to the end, or until a signal asks to stop.
 
         Args:
-          after_epoch: called after each epoch; what it returns joins the epoch's record.
+          after_epoch: called after each epoch; the values it returns become part of the epoch's
+            record.
 
         Returns:
-          None when it is finished, or the number of the signal that stopped it (saved).
+          None if training is finished, or the number of the signal that stopped it, after a
+          checkpoint has been saved.
 
         Raises:
-          WriteError: if the disk is full, for example; nothing more is saved.
-          DivergedError: if the loss is not finite; nothing more is saved.
+          WriteError: for example if the disk is full; nothing more is saved.
+          DivergedError: if the loss or a weight is not finite; nothing more is saved.
         """
         with self._stop.listening(), self._stop.deferred():
-            step = self.learner.step
-            self._run.forget_metrics_after(step - 1 if self._epoch_is_open() else step)
-            self._observer.begin(step=step, plan=self.plan)
-            self._profile.after(step)
+            step = self.train_state.step
+            self._run.forget_metrics_after(step - 1 if self._is_epoch_unrecorded() else step)
+            self._callback.begin(step=step, plan=self.plan)
+            self._profiler.after(step)
             try:
                 self._run_stages(after_epoch)
             except Stopped as stopped:
@@ -155,26 +157,26 @@ class Training:
                 return stopped.number
             except (WriteError, DivergedError):
                 raise
-            except (UserError, BrokenPipeError):  # of after_epoch; of an observer that prints
+            except (UserError, BrokenPipeError):  # from after_epoch, or a callback that prints
                 self._save_if_alone()
                 raise
             except tf.errors.OpError as error:
-                self._name_cause(error)
+                self._raise_cause(error)
             finally:
-                self._profile.stop()
-                self._observer.end()
+                self._profiler.stop()
+                self._callback.end()
         return None
 
     def _epoch_end(self, step: int) -> int:
-        """The first step after the epoch that ``step`` belongs to."""
+        """Returns the first step after the epoch that ``step`` belongs to."""
         stage = stage_at(self.plan, step)
         done = (step - stage.first_step) // stage.steps_per_epoch
         return stage.first_step + (done + 1) * stage.steps_per_epoch
 
-    def _epoch_is_open(self) -> bool:
-        """Whether an epoch's steps are done, and it is not yet validated and recorded."""
-        step = self.learner.step
-        sums = self.learner.metrics.variables
+    def _is_epoch_unrecorded(self) -> bool:
+        """Returns whether an epoch has just ended that is not validated and recorded yet."""
+        step = self.train_state.step
+        sums = self.train_state.metrics.variables
         return (
             step > 0
             and step == self._epoch_end(step - 1)
@@ -182,26 +184,26 @@ class Training:
         )
 
     def _run_stages(self, after_epoch: Callable[[], dict[str, float]] | None) -> None:
-        if self._epoch_is_open():  # its time was not kept
-            self._close_epoch(after_epoch, steps=0, seconds=0.0)
+        if self._is_epoch_unrecorded():  # the time it took is not known any more
+            self._finish_epoch(after_epoch, steps=0, seconds=0.0)
         stage = None
         while not self.is_finished:
-            if stage != stage_at(self.plan, self.learner.step):
-                stage = stage_at(self.plan, self.learner.step)
-                self._observer.stage(stage)
+            if stage != stage_at(self.plan, self.train_state.step):
+                stage = stage_at(self.plan, self.train_state.step)
+                self._callback.stage(stage)
             self._run_epoch(after_epoch)
 
     def _run_epoch(self, after_epoch: Callable[[], dict[str, float]] | None) -> None:
-        start, first_step = time.monotonic(), self.learner.step
+        start, first_step = time.monotonic(), self.train_state.step
         end_step = self._epoch_end(first_step)
-        self._feed(first_step)
-        # Orbit prints a line a loop; ours come from the observer.
+        self._set_input(first_step)
+        # Suppresses the line that Orbit prints for each loop; our callback prints its own.
         with contextlib.redirect_stdout(io.StringIO()):
             self._controller.train(end_step, checkpoint_at_completion=False)
         seconds = time.monotonic() - start
-        self._close_epoch(after_epoch, steps=end_step - first_step, seconds=seconds)
+        self._finish_epoch(after_epoch, steps=end_step - first_step, seconds=seconds)
 
-    def _close_epoch(
+    def _finish_epoch(
         self,
         after_epoch: Callable[[], dict[str, float]] | None,
         *,
@@ -209,8 +211,8 @@ class Training:
         seconds: float,
     ) -> None:
         """Validates, records and saves after the last step of an epoch."""
-        self._watch.check()
-        end_step = self.learner.step
+        self._nan_guard.check()
+        end_step = self.train_state.step
         stage = stage_at(self.plan, end_step - 1)
         epoch = stage.first_epoch + (end_step - stage.first_step) // stage.steps_per_epoch
         line = {
@@ -219,7 +221,7 @@ class Training:
             "stage": stage.index + 1,
             **self.settings.mean(end_step - stage.steps_per_epoch, end_step),
             "learning_rate": float(self._rate(tf.constant(end_step - 1))),
-            **self.learner.metrics.result(),
+            **self.train_state.metrics.result(),
             "images_per_second": steps * stage.batch_size / seconds if seconds else 0.0,
             "seconds": seconds,
         }
@@ -227,67 +229,71 @@ class Training:
         self._record(line)
         if epoch % self._config.runtime.save_checkpoint_epochs == 0 or self.is_finished:
             self._save()
-        self._stop_if_asked()
+        self._raise_if_stopped()
 
-    def _feed(self, step: int) -> None:
-        """Opens the input; anew where the devices want fixed shapes and these change."""
+    def _set_input(self, step: int) -> None:
+        """Sets the trainer's input; sets it anew if devices need fixed shapes and these change."""
         settings = self.settings.mean(step, step + 1)
         shapes = {name: settings[name] for name in ("image_size", "batch_size")}
-        if self._fed is None or (needs_fixed_shapes(self.strategy) and shapes != self._fed):
+        has_changed = needs_fixed_shapes(self.strategy) and shapes != self._input_shapes
+        if self._input_shapes is None or has_changed:
             self.trainer.set_input(distribute_training(self.strategy, self._input, start_step=step))
-            self._fed = shapes
+            self._input_shapes = shapes
 
     def _record(self, line: dict[str, Any]) -> None:
-        bad = self._skipped.names()
-        if bad:
-            line.update({"bad_images": len(bad), "bad_image_names": bad[:_NAMES]})
+        bad_images = self._skipped.names()
+        if bad_images:
+            names = bad_images[:_MAX_LISTED]
+            line.update({"bad_images": len(bad_images), "bad_image_names": names})
         self._run.append_metrics(line)
-        self.learner.metrics.reset()
-        self._summaries.write(line)
-        self._observer.epoch(line)
-        if len(bad) > self._bad_images_told:
-            self._bad_images_told = len(bad)
-            self._observer.bad_images(bad)
+        self.train_state.metrics.reset()
+        self._tensorboard.write(line)
+        self._callback.epoch(line)
+        if len(bad_images) > self._num_reported_bad_images:
+            self._num_reported_bad_images = len(bad_images)
+            self._callback.bad_images(bad_images)
 
     def _after_step(self, step: int) -> None:
-        self._watch.note(step)
-        self._observer.step(step, self.learner.metrics.here)
-        self._profile.after(step)
-        # After an epoch's last step its record is written first.
+        self._nan_guard.record(step)
+        self._callback.step(step, self.train_state.metrics.local_result)
+        self._profiler.after(step)
+        # After the last step of an epoch, the epoch is recorded before training may stop.
         if step < self._epoch_end(step - 1):
-            self._stop_if_asked(step)
+            self._raise_if_stopped(step)
 
-    def _stop_if_asked(self, step: int | None = None) -> None:
+    def _raise_if_stopped(self, step: int | None = None) -> None:
         number = self._workers.stop_signal(self._stop.number, step=step)
         if number is not None:
             raise Stopped(number)
 
-    def _name_cause(self, error: tf.errors.OpError) -> NoReturn:
-        """Saves what is whole, and raises an error for people where TensorFlow's is none."""
-        if self._workers.lost(error):
+    def _raise_cause(self, error: tf.errors.OpError) -> NoReturn:
+        """Saves the finished steps, and names the image if one caused TensorFlow's error."""
+        if self._workers.is_worker_loss(error):
             raise error
-        if self._config.train.accumulate == 1:  # else parts of the step have been counted
+        if self._config.train.accumulate == 1:  # else the sums include part of an unfinished step
             self._save_if_alone()
-        self._input.raise_bad_image(error, step=self.learner.step, share=self._workers.share)
+        self._input.raise_bad_image(error, step=self.train_state.step, shard=self._workers.shard)
 
     def _save_if_alone(self) -> None:
-        if self._workers.alone:  # or others, who know of no error, would have to take part
+        """Saves after an error; not with several workers, as the others would have to take part."""
+        if self._workers.is_alone:
             self._save()
 
-    def _place(self) -> tuple[int, bool]:
-        """The one that a checkpoint is of: steps done, and whether their epoch is open."""
-        return self.learner.step, self._epoch_is_open()
+    def _position(self) -> tuple[int, bool]:
+        """Returns what identifies a checkpoint: its step, and whether its epoch is unrecorded."""
+        return self.train_state.step, self._is_epoch_unrecorded()
 
     def _save(self) -> None:
-        place = self._place()
-        if place != self._saved:
-            self._watch.check_weights()
+        position = self._position()
+        if position != self._saved:
+            self._nan_guard.check_weights()
             self._checkpoints.save()
-            self._saved = place
+            self._saved = position
 
-    def _explain(self, step: int) -> str:
+    def _describe_divergence(self, step: int) -> str:
+        """Returns the likely cause of a bad loss, and which checkpoint is left."""
         cause = likely_cause(
-            self.learner.model,
+            self.train_state.model,
             self._input.batches(start_step=step - 1),
             rate=float(self._rate(tf.constant(step - 1))),
         )

@@ -1,4 +1,4 @@
-"""Logits float32 ``[B, K]`` and targets in; float32 scalars out."""
+"""Computes the training objective: cross-entropy losses and weight decay."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 from tensorflow import keras
 
+from hparams.choices import LOSSES
+from hparams.config import Config
 from hparams.errors import UserError
-from hparams.resolve import Config
 
 
 def softmax_cross_entropy(
@@ -22,9 +23,12 @@ def softmax_cross_entropy(
 
     Args:
       logits: ``[B, K]``.
-      targets: ``[B, K]``, rows that sum to 1 (one-hot, or mixed).
-      label_smoothing: share of each target that is spread over all K classes, in [0, 1).
-      global_batch_size: images over all replicas, a number or a scalar tensor.
+      targets: ``[B, K]``; each row sums to 1 (one-hot, or mixed).
+      label_smoothing: fraction of each target that is spread over all K classes, in [0, 1).
+      global_batch_size: number of images over all replicas, a number or a scalar tensor.
+
+    Returns:
+      float32 scalar.
     """
     classes = tf.cast(tf.shape(targets)[-1], tf.float32)
     targets = targets * (1.0 - label_smoothing) + label_smoothing / classes
@@ -36,10 +40,10 @@ def softmax_cross_entropy(
 def sigmoid_cross_entropy(
     logits: tf.Tensor, targets: tf.Tensor, *, label_smoothing: float, global_batch_size: tf.Tensor
 ) -> tf.Tensor:
-    """Binary cross-entropy, mean over the classes, for images of any number of labels.
+    """Binary cross-entropy, mean over the classes, for images with any number of labels.
 
-    Arguments as in ``softmax_cross_entropy``, but for ``targets``: ``[B, K]``, each 0..1; smoothing
-    draws each towards 1/2.
+    Arguments as in ``softmax_cross_entropy``, except that each value of ``targets`` is in 0..1 and
+    label smoothing moves it towards 1/2.
     """
     classes = tf.cast(tf.shape(targets)[-1], tf.float32)
     total = summed_sigmoid_cross_entropy(
@@ -51,9 +55,9 @@ def sigmoid_cross_entropy(
 def summed_sigmoid_cross_entropy(
     logits: tf.Tensor, targets: tf.Tensor, *, label_smoothing: float, global_batch_size: tf.Tensor
 ) -> tf.Tensor:
-    """As ``sigmoid_cross_entropy``, but the sum over the classes: K times as much.
+    """As ``sigmoid_cross_entropy``, but summed over the classes, so K times as large.
 
-    With thousands of classes the mean leaves almost no gradient beside the L2 term.
+    With thousands of classes, the gradient of the mean is negligible beside that of the L2 term.
     """
     targets = targets * (1.0 - label_smoothing) + 0.5 * label_smoothing
     logits = tf.cast(logits, tf.float32)
@@ -61,15 +65,20 @@ def summed_sigmoid_cross_entropy(
     return tf.reduce_sum(losses) / tf.cast(global_batch_size, tf.float32)
 
 
-LOSSES: dict[str, Callable[..., tf.Tensor]] = {
-    "softmax": softmax_cross_entropy,
-    "sigmoid": sigmoid_cross_entropy,
-    "sigmoid_sum": summed_sigmoid_cross_entropy,
-}
+def loss_function(loss_type: str) -> Callable[..., tf.Tensor]:
+    """Returns the function of this module that a row of ``hparams.choices.LOSSES`` names."""
+    function: Callable[..., tf.Tensor] = globals()[LOSSES[loss_type].function]
+    return function
+
+
+def probabilities(logits: tf.Tensor, loss_type: str) -> tf.Tensor:
+    """Returns the probabilities that a loss derives from logits: float32 ``[B, K]``, 0..1."""
+    activation = keras.activations.get(LOSSES[loss_type].activation)
+    return activation(tf.cast(logits, tf.float32))
 
 
 def l2_term(kernels: Sequence[tf.Tensor], *, weight_decay: float) -> tf.Tensor:
-    """``weight_decay * sum(w ** 2) / 2`` over all kernels; biases and BatchNorm are left out."""
+    """Returns ``weight_decay * sum(w ** 2) / 2`` over the given kernels, a float32 scalar."""
     if not weight_decay or not kernels:
         return tf.constant(0.0)
     return weight_decay * tf.add_n([tf.nn.l2_loss(tf.cast(k, tf.float32)) for k in kernels])
@@ -77,13 +86,13 @@ def l2_term(kernels: Sequence[tf.Tensor], *, weight_decay: float) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What training makes small: cross-entropy, and the L2 term of some variables.
+    """What training minimises: cross-entropy, and the L2 term of some variables.
 
     Attributes:
-      loss_type: a row of ``LOSSES``.
-      label_smoothing: share of the label that is spread evenly, in [0, 1).
+      loss_type: a row of ``hparams.choices.LOSSES``.
+      label_smoothing: fraction of the label that is spread evenly, in [0, 1).
       weight_decay: factor of the L2 term at the first step.
-      weight_decay_growth: of the factor, a step, as a share of the first one.
+      weight_decay_growth: increase of the factor per step, relative to ``weight_decay``.
       decayed: values of the variables in the L2 term.
     """
 
@@ -97,7 +106,7 @@ class Objective:
         self, logits: tf.Tensor, targets: tf.Tensor, *, global_batch_size: tf.Tensor
     ) -> tf.Tensor:
         """Returns the loss of these images, divided by the size of the global batch."""
-        return LOSSES[self.loss_type](
+        return loss_function(self.loss_type)(
             logits,
             targets,
             label_smoothing=self.label_smoothing,
@@ -105,7 +114,7 @@ class Objective:
         )
 
     def penalty(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the L2 term at a step, the number of finished ones."""
+        """Returns the L2 term after ``step`` finished steps."""
         term = l2_term(self.decayed, weight_decay=self.weight_decay)
         if not self.weight_decay_growth:
             return term
@@ -115,22 +124,22 @@ class Objective:
 def build_objective(
     config: Config, variables: Sequence[keras.Variable], *, total_steps: float
 ) -> Objective:
-    """Opens the configuration for what training makes small.
+    """Builds the training objective from the config.
 
     Args:
-      config: the section train.
-      variables: those that are trained.
-      total_steps: of the training.
+      config: its section ``train`` is read.
+      variables: the variables that are trained.
+      total_steps: number of steps of the whole training.
 
     Raises:
-      UserError: if there is weight decay and no variable to have it.
+      UserError: if weight decay is on, but ``train.weight_decay_vars`` matches no variable.
     """
     train = config.train
     decayed = matching(variables, train.weight_decay_vars)
     if train.weight_decay and not decayed:
         raise UserError(
-            f"train.weight_decay_vars='{train.weight_decay_vars}' is in no trained variable's "
-            f"name, such as '{variables[0].path}'; train.weight_decay=0 is for none"
+            f"train.weight_decay_vars='{train.weight_decay_vars}' matches no trainable variable "
+            f"(for example '{variables[0].path}'); train.weight_decay=0 turns weight decay off"
         )
     return Objective(
         loss_type=train.loss_type,
@@ -142,5 +151,5 @@ def build_objective(
 
 
 def matching(variables: Sequence[keras.Variable], expression: str) -> list[keras.Variable]:
-    """Returns the variables in whose ``layer/variable`` a regular expression is found."""
+    """Returns the variables whose path, ``layer/variable``, matches a regular expression."""
     return [variable for variable in variables if re.search(expression, variable.path)]

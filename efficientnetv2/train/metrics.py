@@ -1,4 +1,4 @@
-"""Logits ``[B, K]`` and targets in; counts of right answers and running means out."""
+"""Computes accuracies, multi-label metrics and running means during training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def top_k_correct(logits: tf.Tensor, labels: tf.Tensor, *, k: int) -> tf.Tensor:
     Args:
       logits: ``[B, K]``.
       labels: int ``[B]``.
-      k: at least 1; with K classes or more it is always right.
+      k: at least 1; if k >= K, the result is always True.
     """
     k = min(k, logits.shape[-1])
     return tf.math.in_top_k(tf.cast(labels, tf.int32), tf.cast(logits, tf.float32), k)
@@ -26,7 +26,7 @@ def any_in_top_k(logits: tf.Tensor, targets: tf.Tensor, *, k: int) -> tf.Tensor:
     Args:
       logits: ``[B, K]``.
       targets: ``[B, K]``, 1 at each label and 0 elsewhere.
-      k: at least 1; with K classes or more it is always right, if there is a label.
+      k: at least 1; if k >= K, the result is True for each image that has a label.
     """
     best = tf.math.top_k(logits, k=min(k, logits.shape[-1])).indices
     return tf.reduce_max(tf.gather(targets, best, batch_dims=1), -1) > 0
@@ -39,16 +39,20 @@ _KS = (1, 5)
 def multi_label_sums(
     logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Returns what adds up over images and replicas to the metrics of ``multi_label_result``.
+    """Returns the sums over images from which ``multi_label_result`` computes its metrics.
+
+    Sums of several batches and replicas may be added up.
 
     Args:
       logits: ``[B, K]``; their sigmoid is the probability of each class.
-      targets: ``[B, K]``, above 0 at each label.
-      is_real: bool ``[B]``: the others, which have no label, do not count; None: all do.
+      targets: ``[B, K]``, above 0 at each label and 0 elsewhere.
+      is_real: bool ``[B]``; False marks padding, which has no label and does not count. None: all
+        images count.
 
     Returns:
-      float32 vector: images, labels, labels among the 1 and the 5 largest logits; how many of the
-      B x K probabilities lie between two thresholds, of labels and of other classes.
+      float32 vector: number of images; number of labels; number of labels among the 1 and the 5
+      largest logits; histogram of the probabilities of labels; histogram of the probabilities of
+      other classes.
     """
     weight = tf.ones(tf.shape(logits)[0]) if is_real is None else tf.cast(is_real, tf.float32)
     is_label = tf.cast(targets > 0, tf.float32)
@@ -60,8 +64,8 @@ def multi_label_sums(
     bucket = tf.cast(tf.sigmoid(tf.cast(logits, tf.float32)) * _THRESHOLDS, tf.int32)
     bucket = tf.minimum(bucket, _THRESHOLDS - 1)
     counts = [
-        tf.math.bincount(bucket, weights=part, minlength=_THRESHOLDS, maxlength=_THRESHOLDS)
-        for part in (is_label, (1.0 - is_label) * weight[:, tf.newaxis])
+        tf.math.bincount(bucket, weights=weights, minlength=_THRESHOLDS, maxlength=_THRESHOLDS)
+        for weights in (is_label, (1.0 - is_label) * weight[:, tf.newaxis])
     ]
     return tf.concat([tf.stack([tf.reduce_sum(weight), labels, *hits]), *counts], 0)
 
@@ -69,11 +73,11 @@ def multi_label_sums(
 def multi_label_result(sums: np.ndarray) -> dict[str, float]:
     """Returns precision and recall at 1 and 5, and the area under the precision-recall curve.
 
-    All are over all images and classes together. The area is average precision, the sum of
-    precision times the rise of recall, at 200 thresholds: that of probabilities rounded to 1/200.
+    All are micro-averaged: over all images and classes together. The area is the average precision,
+    the sum of precision times increase of recall, of probabilities rounded down to 1/200.
 
     Args:
-      sums: of ``multi_label_sums``, over any number of images.
+      sums: from ``multi_label_sums``, added up over any number of images.
     """
     images, labels, *hits = sums[: 2 + len(_KS)]
     positives, negatives = np.split(np.asarray(sums[2 + len(_KS) :], np.float64), 2)
@@ -89,7 +93,7 @@ def multi_label_result(sums: np.ndarray) -> dict[str, float]:
 class TrainingMetrics(tf.Module):
     """Means of loss, top-1 accuracy and gradient norm over the steps since the last reset.
 
-    The sums are variables, so that a checkpoint inside an epoch keeps them.
+    The sums are variables, so that they are part of a checkpoint that is saved during an epoch.
     """
 
     def __init__(self) -> None:
@@ -112,7 +116,7 @@ class TrainingMetrics(tf.Module):
         )
 
     def update_gradient(self, gradient_norm: tf.Tensor) -> None:
-        """Adds the norm of one replica's gradients; those of all replicas, once each, are meant."""
+        """Adds the gradient norm of one replica's update; call it once per update and replica."""
         self._gradient_norm.assign_add(gradient_norm)
         self._updates.assign_add(1.0)
 
@@ -122,8 +126,8 @@ class TrainingMetrics(tf.Module):
         Args:
           loss_sum: loss summed over this replica's images.
           logits: ``[B, K]``.
-          targets: ``[B, K]``; a mixed image counts as its largest part, and one of several labels
-            as any of them; one without a label is never right.
+          targets: ``[B, K]``. For a mixed image the class with the largest target is correct, for
+            an image with several labels each of them, and for one without a label none.
         """
         chosen = tf.gather(targets, tf.argmax(logits, -1), batch_dims=1)
         hits = (chosen > 0) & (chosen >= tf.reduce_max(targets, -1))
@@ -135,10 +139,10 @@ class TrainingMetrics(tf.Module):
         """Returns the means ``loss``, ``accuracy`` (0..1) and ``gradient_norm``."""
         return self._means(lambda variable: float(tf.convert_to_tensor(variable)))
 
-    def here(self) -> dict[str, float]:
-        """Returns the same over the devices of this process, without a word to the others."""
-        local = self._strategy.experimental_local_results
-        return self._means(lambda variable: sum(float(part) for part in local(variable)))
+    def local_result(self) -> dict[str, float]:
+        """Returns the same over the devices of this process only, without any communication."""
+        local_values = self._strategy.experimental_local_results
+        return self._means(lambda variable: sum(float(value) for value in local_values(variable)))
 
     def _means(self, total: Callable[[tf.Variable], float]) -> dict[str, float]:
         loss, correct, images, norm, updates = map(total, self._variables_in_order())

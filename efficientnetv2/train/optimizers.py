@@ -1,30 +1,31 @@
-"""A configuration and a learning rate in; a Keras optimizer out."""
+"""Builds the optimizer from the config; faster or exact variants where Keras's differ."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.train.schedules import KerasSchedule
+from efficientnetv2.train.learning_rate import KerasSchedule
+from hparams.choices import OPTIMIZERS
+from hparams.config import Config
 from hparams.errors import UserError
-from hparams.resolve import Config
 
 
 class RMSPropTF1(keras.optimizers.RMSprop):
-    """RMSProp as TensorFlow 1 had it, which EfficientNets were trained with.
+    """RMSProp as in TensorFlow 1, with which EfficientNets were trained.
 
     ``s = d s + (1 - d) g^2;  m = mu m + lr g / sqrt(s + epsilon);  w = w - m``
 
-    Keras has the same update (epsilon inside the root) but starts ``s`` at 0 instead of 1, which
-    makes its first steps many times longer. One kernel a variable does the whole update, where
-    Keras runs nine ops that each read and write all of its memory.
+    Keras has the same update (epsilon inside the root), but starts ``s`` at 0 instead of 1, which
+    makes its first steps many times longer. Here one kernel per variable does the whole update;
+    Keras runs nine ops, each of which reads and writes all of the variable's memory.
     """
 
     def build(self, variables: list) -> None:
-        """Creates the slots, with mean squares of 1."""
+        """Creates the slots; the mean squares start at 1."""
         super().build(variables)
         for mean_square in self._velocities:
             mean_square.assign(tf.ones(mean_square.shape, mean_square.dtype))
@@ -33,7 +34,7 @@ class RMSPropTF1(keras.optimizers.RMSprop):
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
     ) -> None:
         """Updates one variable and its two slots."""
-        if not self.momentum:  # Keras then makes no slot for it, which the kernel wants
+        if not self.momentum:  # Keras then creates no momentum slot, but the kernel needs one
             super().update_step(gradient, variable, learning_rate)
             return
         index = self._get_variable_index(variable)
@@ -50,18 +51,18 @@ class RMSPropTF1(keras.optimizers.RMSprop):
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras's Adam in one kernel a variable; the formula, epsilon's place included, is the same."""
+    """Keras's Adam with one kernel per variable; the formula is the same, epsilon's place too."""
 
     def _backend_update_step(
         self, grads: list[tf.Tensor], trainable_variables: list, learning_rate: tf.Tensor
     ) -> None:
-        # Once for all variables, as the graph of a large network has hundreds of them.
+        # Computed once for all variables, as a large network has hundreds of them.
         step = tf.cast(self.iterations + 1, tf.float32)
         self._powers = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
         super()._backend_update_step(grads, trainable_variables, learning_rate)
 
     def _apply_weight_decay(self, variables: list) -> None:
-        # Keras would evaluate the learning-rate schedule anew for each variable; see update_step.
+        # Done in update_step: here Keras would evaluate the schedule again for each variable.
         del variables
 
     def update_step(
@@ -92,73 +93,61 @@ class AdamW(Adam, keras.optimizers.AdamW):
     """Keras's AdamW, with ``Adam``'s kernel."""
 
 
-_RMSPROP_EPSILON = 1e-3  # of the EfficientNet papers' code
+def _class_and_arguments(config: Config) -> tuple[type, dict[str, float]]:
+    """Returns the class of ``train.optimizer``, from this module or Keras, and its arguments."""
+    row = OPTIMIZERS[config.train.optimizer]
+    cls = globals().get(row.cls) or getattr(keras.optimizers, row.cls)
+    return cls, {name: _value(config, value) for name, value in row.arguments.items()}
 
 
-def _rmsprop(config: Config) -> dict[str, float]:
-    return {
-        "rho": config.train.rmsprop_decay,
-        "momentum": config.train.momentum,
-        "epsilon": _RMSPROP_EPSILON,
-    }
-
-
-def _nothing(config: Config) -> dict[str, float]:
-    del config
-    return {}
-
-
-# Class, and its arguments. Weight decay is the L2 term of the loss for every optimizer; AdamW's own
-# is its default 0.004.
-OPTIMIZERS: dict[str, tuple[type, Callable[[Config], dict[str, float]]]] = {
-    "rmsprop": (RMSPropTF1, _rmsprop),
-    "rmsprop_keras": (keras.optimizers.RMSprop, _rmsprop),
-    "sgd": (keras.optimizers.SGD, _nothing),
-    "momentum": (keras.optimizers.SGD, lambda config: {"momentum": config.train.momentum}),
-    "adam": (Adam, _nothing),
-    "adamw": (AdamW, _nothing),
-    "lamb": (keras.optimizers.Lamb, _nothing),
-}
+def _value(config: Config, value: str | float) -> float:
+    if not isinstance(value, str):
+        return value
+    section, key = value.split(".")
+    return float(getattr(getattr(config, section), key))
 
 
 def build_optimizer(
     config: Config, schedule: KerasSchedule, *, factors: Sequence[float] = ()
 ) -> keras.optimizers.Optimizer:
-    """Opens the configuration for the optimizer; its slots are made when it is built.
+    """Builds the optimizer from the config; call its ``build`` to create the slots.
 
-    It takes gradients that have been added over the replicas, and clips these. With float16 it
-    takes those of a loss that its ``scale_loss`` made larger, and leaves out a step that overflows.
+    It expects gradients that are already summed over the replicas, and clips these. With float16
+    it expects the gradients of a loss that was scaled by its ``scale_loss``, and skips a step that
+    overflows.
 
     Args:
-      config: the section train.
-      schedule: of the learning rate.
-      factors: on it, one for each variable that it will be built for; none: 1.
+      config: its section ``train`` is read.
+      schedule: the learning rate.
+      factors: factor on the learning rate for each variable that the optimizer will be built for;
+        empty: 1 for all.
     """
     train = config.train
-    cls, arguments = OPTIMIZERS[train.optimizer]
+    cls, arguments = _class_and_arguments(config)
     if factors:
         cls = _with_own_rates(cls, factors)
     limit = "clipnorm" if train.gclip_per_variable else "global_clipnorm"
-    optimizer = cls(schedule, **arguments(config), **({limit: train.gclip} if train.gclip else {}))
-    # Keras would clip each replica's gradients by their own norm, and add them up afterwards.
+    optimizer = cls(schedule, **arguments, **({limit: train.gclip} if train.gclip else {}))
+    # The gradients are summed before they get here: left to Keras, each replica would clip its own
+    # gradients, and the sum would be taken afterwards.
     optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
     if train.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
 
 
-def rate_factors(variables: Sequence[keras.Variable], scales: Sequence[str]) -> list[float]:
-    """Returns each variable's factor on the learning rate: 1 where no expression is found.
+def learning_rate_scales(variables: Sequence[keras.Variable], scales: Sequence[str]) -> list[float]:
+    """Returns each variable's factor on the learning rate: 1 if no expression matches it.
 
-    Without expressions there are no factors.
+    Without expressions the list is empty.
 
     Args:
-      variables: those that are trained.
-      scales: regular expressions of ``layer/variable`` with their factors, ``block1:0.1``; the
-        first that is found in a variable's name counts.
+      variables: the variables that are trained.
+      scales: regular expressions for ``layer/variable`` with their factors, such as ``block1:0.1``;
+        the first one that matches a variable counts.
 
     Raises:
-      UserError: if one is in no name.
+      UserError: if an expression matches no variable.
     """
     if not scales:
         return []
@@ -166,8 +155,8 @@ def rate_factors(variables: Sequence[keras.Variable], scales: Sequence[str]) -> 
     for expression, _ in pairs:
         if not any(re.search(expression, variable.path) for variable in variables):
             raise UserError(
-                f"train.lr_scales: '{expression}' is in no trained variable's name, such as "
-                f"'{variables[0].path}'"
+                f"train.lr_scales: '{expression}' matches no trainable variable (for example "
+                f"'{variables[0].path}')"
             )
     return [
         next((float(factor) for text, factor in pairs if re.search(text, variable.path)), 1.0)
@@ -176,7 +165,7 @@ def rate_factors(variables: Sequence[keras.Variable], scales: Sequence[str]) -> 
 
 
 def _with_own_rates(cls: type, factors: Sequence[float]) -> type:
-    """A class like ``cls`` that updates each variable by its own share of the learning rate."""
+    """Returns a subclass of an optimizer class that scales each variable's learning rate."""
 
     class WithOwnRates(cls):
         def update_step(

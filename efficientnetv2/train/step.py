@@ -1,6 +1,7 @@
-"""The training step: a batch in; loss, gradients, update and moving average in one function.
+"""Runs the training step: loss, gradients, update and moving average in one traced function.
 
-Images float32 ``[B, S, S, 3]`` and targets float32 ``[B, K]``; one trace serves every S.
+It takes images, float32 ``[B, S, S, 3]``, and targets, float32 ``[B, K]``. One trace serves every
+image size S.
 """
 
 from __future__ import annotations
@@ -11,23 +12,24 @@ import orbit
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.data.settings import SettingsSchedule, StepSettings
-from efficientnetv2.model.normalization import own_statistics
-from efficientnetv2.train.learner import Learner
-from hparams.resolve import Config
+from efficientnetv2.data.schedule import SettingsSchedule, StepSettings
+from efficientnetv2.model.batch_norm import per_replica_statistics
+from efficientnetv2.train.train_state import TrainState
+from hparams.config import Config
 
 
 class Trainer(orbit.AbstractTrainer):
-    """Orbit's inner loop.
+    """Trains for a number of steps: Orbit's inner loop.
 
     Args:
-      learner: what is trained.
-      strategy: where.
+      train_state: the network, its optimizer and everything else that is trained.
+      strategy: the devices.
       settings: batch size and dropout rate by step.
-      after_step: called with the number of finished steps; may raise ``stopping.Stopped``.
-      accumulate: parts that a batch comes in; their gradients are added before the update.
-      xla: compile the replicas' part of a step, once for each image size.
-      steps_per_loop: steps in one call of the traced function; ``after_step`` is called after each.
+      after_step: called with the number of finished steps; may raise ``signals.Stopped``.
+      accumulate: number of microbatches per batch; their gradients are added before the update.
+      xla: whether XLA compiles the forward and backward pass, once for each image size.
+      steps_per_loop: number of steps in one call of the traced function; ``after_step`` is called
+        after each call.
 
     Attributes:
       num_traces: how often the step has been traced.
@@ -35,7 +37,7 @@ class Trainer(orbit.AbstractTrainer):
 
     def __init__(
         self,
-        learner: Learner,
+        train_state: TrainState,
         strategy: tf.distribute.Strategy,
         *,
         settings: SettingsSchedule,
@@ -45,67 +47,71 @@ class Trainer(orbit.AbstractTrainer):
         steps_per_loop: int = 1,
     ) -> None:
         self.num_traces = 0
-        self._learner = learner
+        self._train_state = train_state
         self._strategy = strategy
         self._settings = settings
         self._after_step = after_step
         self._accumulate = accumulate
         self._steps_per_loop = steps_per_loop
-        self._statistics = own_statistics(learner.model)
+        self._statistics = per_replica_statistics(train_state.model)
         self._batches: Iterator | None = None
         self._sums: list[tf.Variable] = []
         if accumulate > 1:
             with strategy.scope():
-                self._sums = [_sum_like(variable) for variable in learner.variables]
+                self._sums = [_sum_like(variable) for variable in train_state.variables]
         self._loop = tf.function(self._steps, autograph=False)
-        # Not with the update, which meets the other replicas: a function of its own cannot.
+        # Compiled without the update, which needs the gradients of the other replicas: XLA cannot
+        # compile that exchange.
         self._gradients = (
             tf.function(self._pass, autograph=False, jit_compile=True) if xla else self._pass
         )
 
     def set_input(self, batches: Iterable) -> None:
-        """Trains from now on by ``batches``, as ``strategy.distribute_training`` gives them."""
+        """Sets the batches to train on from now on, from ``strategy.distribute_training``."""
         self._batches = iter(batches)
 
     def train(self, num_steps: tf.Tensor) -> dict[str, float]:
         """Runs ``num_steps`` steps and returns the epoch's means so far."""
-        first, wanted, done = self._learner.step, int(num_steps), 0
-        while done < wanted:
-            count = min(self._steps_per_loop, wanted - done)
+        step = self._train_state.step
+        end_step = step + int(num_steps)
+        while step < end_step:
+            count = min(self._steps_per_loop, end_step - step)
             self._loop(self._batches, tf.constant(count))
-            done += count
-            self._after_step(first + done)
-        return self._learner.metrics.result()
+            step += count
+            self._after_step(step)
+        return self._train_state.metrics.result()
 
     def _steps(self, batches: Iterator, count: tf.Tensor) -> None:
-        self.num_traces += 1  # Python runs only while tracing
+        self.num_traces += 1  # this Python code runs only while the function is being traced
         if self._steps_per_loop == 1:
             self._one_step(batches)
         else:
             _repeat(count, lambda _: self._one_step(batches))
 
     def _one_step(self, batches: Iterator) -> None:
-        settings = self._settings.at(self._learner.state.step)
+        settings = self._settings.at(self._train_state.context.step)
         if self._accumulate == 1:
             images = self._one_pass(batches, tf.constant(0), settings)
-            after = self._strategy.experimental_local_results(images)
+            dependencies = self._strategy.experimental_local_results(images)
         else:
-            _repeat(self._accumulate, lambda part: self._one_pass(batches, part, settings))
+            _repeat(self._accumulate, lambda index: self._one_pass(batches, index, settings))
             self._strategy.run(self._replica_apply)
-            after = ()
-        with tf.control_dependencies(after):
-            if self._learner.average is not None:
-                self._learner.average.update(self._learner.state.step)
-            self._learner.state.step.assign(self._learner.state.step + 1)  # as a TPU wants it
+            dependencies = ()
+        with tf.control_dependencies(dependencies):
+            step = self._train_state.context.step
+            if self._train_state.average is not None:
+                self._train_state.average.update(step)
+            step.assign(step + 1)  # in this form because a TPU requires it
 
-    def _one_pass(self, batches: Iterator, part: tf.Tensor, settings: StepSettings) -> tf.Tensor:
-        """Runs one batch, or one part of it, and returns its images."""
-        state = self._learner.state
+    def _one_pass(self, batches: Iterator, index: tf.Tensor, settings: StepSettings) -> tf.Tensor:
+        """Runs one microbatch (usually the whole batch) and returns its images."""
+        context = self._train_state.context
         images, targets = next(batches)
-        # Where an image cannot be read, nothing of the step may have happened: no count goes on.
+        # If an image cannot be read, the step must change nothing, not even a counter; so all
+        # assignments wait for the images.
         with tf.control_dependencies(self._strategy.experimental_local_results(images)):
-            state.dropout_rate.assign(settings.dropout_rate)
-            state.draw.assign(state.step * self._accumulate + tf.cast(part, tf.int64))
+            context.dropout_rate.assign(settings.dropout_rate)
+            context.draw.assign(context.step * self._accumulate + tf.cast(index, tf.int64))
             batch_size = tf.cast(settings.batch_size, tf.float32)
         self._strategy.run(self._replica_pass, args=(images, targets, batch_size))
         return images
@@ -128,51 +134,52 @@ class Trainer(orbit.AbstractTrainer):
     def _pass(
         self, images: tf.Tensor, targets: tf.Tensor, global_batch_size: tf.Tensor
     ) -> list[tf.Tensor]:
-        """Gradients of the loss's share of these images, scaled where the optimizer wants it."""
-        learner = self._learner
+        """Returns the gradients of these images' share of the loss, scaled for float16."""
+        train_state = self._train_state
         with tf.GradientTape() as tape:
-            logits = learner.model(images, training=True)
-            cross_entropy = learner.objective.cross_entropy(
+            logits = train_state.model(images, training=True)
+            cross_entropy = train_state.objective.cross_entropy(
                 logits, targets, global_batch_size=global_batch_size
             )
-            penalty = learner.objective.penalty(learner.state.step)
-            # All replicas' and parts' gradients are added: each brings its share of the L2 term.
-            shares = self._strategy.num_replicas_in_sync * self._accumulate
-            loss = learner.optimizer.scale_loss(cross_entropy + penalty / shares)
+            penalty = train_state.objective.penalty(train_state.context.step)
+            # The gradients of all replicas and microbatches are added up, so each of them
+            # contributes its share of the L2 term.
+            num_shares = self._strategy.num_replicas_in_sync * self._accumulate
+            loss = train_state.optimizer.scale_loss(cross_entropy + penalty / num_shares)
         images_here = tf.cast(tf.shape(images)[0], tf.float32)
-        learner.metrics.update(
+        train_state.metrics.update(
             loss_sum=cross_entropy * global_batch_size + penalty * images_here,
             logits=logits,
             targets=targets,
         )
-        return tape.gradient(loss, [variable.value for variable in learner.variables])
+        return tape.gradient(loss, [variable.value for variable in train_state.variables])
 
     def _update(self, gradients: list[tf.Tensor]) -> None:
-        learner = self._learner
+        train_state = self._train_state
         if self._strategy.num_replicas_in_sync > 1:
-            context = tf.distribute.get_replica_context()
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            replica = tf.distribute.get_replica_context()
+            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             if self._statistics:
-                own = _values(self._statistics)
-                means = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
-                for moving, mean in zip(self._statistics, means):
-                    moving.assign(mean)
-        norm = tf.linalg.global_norm(gradients) / learner.optimizer.scale_loss(1.0)
-        learner.metrics.update_gradient(norm)
-        learner.optimizer.apply(gradients, learner.variables)
+                statistics = _values(self._statistics)
+                means = replica.all_reduce(tf.distribute.ReduceOp.MEAN, statistics)
+                for statistic, mean in zip(self._statistics, means):
+                    statistic.assign(mean)
+        norm = tf.linalg.global_norm(gradients) / train_state.optimizer.scale_loss(1.0)
+        train_state.metrics.update_gradient(norm)
+        train_state.optimizer.apply(gradients, train_state.variables)
 
 
 def build_trainer(
     config: Config,
-    learner: Learner,
+    train_state: TrainState,
     strategy: tf.distribute.Strategy,
     *,
     settings: SettingsSchedule,
     after_step: Callable[[int], None],
 ) -> Trainer:
-    """Opens the configuration for the inner loop; other arguments as of ``Trainer``."""
+    """Builds the trainer from the config; the other arguments are those of ``Trainer``."""
     return Trainer(
-        learner,
+        train_state,
         strategy,
         settings=settings,
         after_step=after_step,
@@ -187,7 +194,7 @@ def _values(variables: list[tf.Variable]) -> list[tf.Tensor]:
 
 
 def _sum_like(variable: keras.Variable) -> tf.Variable:
-    """A sum of gradients; each replica has its own."""
+    """Returns a variable for the sum of a variable's gradients; each replica has its own."""
     return tf.Variable(
         tf.zeros(variable.shape),
         trainable=False,
@@ -197,10 +204,10 @@ def _sum_like(variable: keras.Variable) -> tf.Variable:
 
 
 def _repeat(count: tf.Tensor | int, body: Callable[[tf.Tensor], object]) -> None:
-    """Calls ``body`` with 0, 1, ... inside the graph, one call after the other."""
+    """Calls ``body`` with 0, 1, ... in a loop inside the graph, one call after the other."""
 
-    def once(index: tf.Tensor) -> tuple[tf.Tensor]:
+    def iteration(index: tf.Tensor) -> tuple[tf.Tensor]:
         body(index)
         return (index + 1,)
 
-    tf.while_loop(lambda index: index < count, once, [tf.constant(0)], parallel_iterations=1)
+    tf.while_loop(lambda index: index < count, iteration, [tf.constant(0)], parallel_iterations=1)

@@ -1,7 +1,7 @@
-"""A device choice in; a ``tf.distribute.Strategy`` and the input of its replicas out.
+"""Builds the ``tf.distribute`` strategy from the config, and distributes the training input.
 
-What the machine lacks is an error. A strategy is built before anything else of TensorFlow runs:
-several workers cannot be joined later.
+A device that the machine lacks is an error. Build the strategy before TensorFlow runs anything
+else: afterwards workers can no longer be joined.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
-from efficientnetv2.data.pipeline import TrainingInput
-from efficientnetv2.data.share import Share
-from efficientnetv2.train.cluster import Cluster, ClusterError, find_cluster, tpu_name
-from hparams.errors import UserError
-from hparams.resolve import Config
+from efficientnetv2.data.shard import Shard
+from efficientnetv2.data.train_input import TrainingInput
+from efficientnetv2.runtime.cluster import Cluster, ClusterError, find_cluster, tpu_name
+from hparams.config import Config
+from hparams.errors import UserError, tensorflow_message
 
-HEARTBEAT_SECONDS = 30  # after which a worker that does not answer is taken for dead
+HEARTBEAT_SECONDS = 30  # a worker that does not answer for this long counts as dead
+_MAX_REASON_LENGTH = 200  # characters of TensorFlow's text in an error message
 
 
 def _gpus() -> list[str]:
@@ -42,7 +42,9 @@ def _gpu(config: Config) -> tf.distribute.Strategy:
     del config
     gpus = _gpus()
     if not gpus:
-        raise UserError("runtime.strategy is gpu, but TensorFlow sees no GPU; give auto")
+        raise UserError(
+            "runtime.strategy=gpu, but TensorFlow sees no GPU; use runtime.strategy=auto"
+        )
     return tf.distribute.MirroredStrategy(gpus)
 
 
@@ -55,14 +57,14 @@ def _auto(config: Config) -> tf.distribute.Strategy:
 def _multi_worker(config: Config) -> tf.distribute.Strategy:
     seconds = config.runtime.worker_timeout_seconds
     cluster = find_cluster("multi_worker")
-    _limit_waiting(seconds=seconds)
-    with _quiet_server():
+    _set_timeouts(seconds=seconds)
+    with _silence_server():
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.DeadlineExceededError:
-            reason = "one is not started, or cannot be reached there"
+            reason = "one of them is not running, or cannot be reached at this address"
         except (tf.errors.OpError, RuntimeError, ValueError) as error:
-            reason = short(error)
+            reason = tensorflow_message(str(error), limit=_MAX_REASON_LENGTH)
     raise ClusterError(
         f"worker {cluster.index} ({cluster.workers[cluster.index]}) cannot join the others "
         f"({_others(cluster)}) within runtime.worker_timeout_seconds={seconds}: {reason}"
@@ -74,8 +76,8 @@ def _others(cluster: Cluster) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_server() -> Iterator[None]:
-    """Keeps off stderr what TensorFlow's server writes there, whatever the level of its log."""
+def _silence_server() -> Iterator[None]:
+    """Suppresses what TensorFlow's server prints to stderr regardless of its log level."""
     sys.stderr.flush()
     stderr = os.dup(2)
     _mute_stderr()
@@ -84,20 +86,20 @@ def _quiet_server() -> Iterator[None]:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-        atexit.register(_mute_stderr)  # it also complains that it cannot be shut down
+        atexit.register(_mute_stderr)  # the server also complains when the process ends
 
 
 def _mute_stderr() -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
+    os.close(devnull)
 
 
-def _limit_waiting(*, seconds: int) -> None:
-    """Tells TensorFlow how long workers wait for each other; by itself it waits for an hour.
+def _set_timeouts(*, seconds: int) -> None:
+    """Limits how long workers wait for each other at the start; TensorFlow's default is an hour.
 
-    TensorFlow has no public switch for it: this is what MultiWorkerMirroredStrategy itself calls,
-    with timeouts.
+    TensorFlow has no public option for this. These are the calls that MultiWorkerMirroredStrategy
+    itself makes, with timeouts added.
     """
     from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
     from tensorflow.python.eager import context
@@ -115,7 +117,7 @@ def _limit_waiting(*, seconds: int) -> None:
             for job in jobs
         ],
     )
-    # Or the chief would wait for ever, in its first exchange with the others.
+    # Without this the chief would wait forever in its first exchange with the others.
     context.context().coordination_service.cluster_register_with_barrier = True
 
 
@@ -133,10 +135,11 @@ def _tpu(config: Config) -> tf.distribute.Strategy:
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
-    # What a missing TPU raises depends on where it is missing: the machine, or any of the libraries
-    # that ask Google's services for its name. They have no class in common.
+    # A missing TPU may be reported by TensorFlow or by any of the libraries that look up its name
+    # in Google's services; their exceptions have no base class in common.
     except Exception as error:
-        raise UserError(f"cannot use the TPU '{name}': {short(error)}") from None
+        reason = tensorflow_message(str(error), limit=_MAX_REASON_LENGTH)
+        raise UserError(f"cannot use the TPU '{name}': {reason}") from None
 
 
 STRATEGIES: dict[str, Callable[[Config], tf.distribute.Strategy]] = {
@@ -150,61 +153,55 @@ STRATEGIES: dict[str, Callable[[Config], tf.distribute.Strategy]] = {
 
 
 def build_strategy(config: Config) -> tf.distribute.Strategy:
-    """Opens the section ``runtime`` for the devices.
+    """Builds the strategy that ``runtime.strategy`` selects.
 
     Raises:
-      UserError: if the devices that were asked for are not there.
+      UserError: if the machine does not have the requested devices.
     """
     return STRATEGIES[config.runtime.strategy](config)
 
 
 def needs_fixed_shapes(strategy: tf.distribute.Strategy) -> bool:
-    """Whether the devices compile the step for each image size (XLA on a TPU)."""
+    """Returns whether the step is compiled for each image size, as XLA does on a TPU."""
     return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
-def share_of(context: tf.distribute.InputContext) -> Share:
-    """Returns what one input pipeline has to give: TensorFlow's terms in ours."""
+def shard_of(context: tf.distribute.InputContext) -> Shard:
+    """Returns the shard of each batch that an input pipeline of TensorFlow has to deliver."""
     pipelines = context.num_input_pipelines
-    return Share(context.input_pipeline_id, pipelines, context.num_replicas_in_sync // pipelines)
+    return Shard(context.input_pipeline_id, pipelines, context.num_replicas_in_sync // pipelines)
 
 
 def distribute_training(
     strategy: tf.distribute.Strategy, training_input: TrainingInput, *, start_step: int
 ) -> Iterable:
-    """Feeds each replica its own rows of every global batch.
+    """Returns batches that give each replica its own rows of every global batch.
 
     Args:
-      strategy: the devices. Where it ``needs_fixed_shapes``, the batches have the size of the first
-        one and serve as long as that is right.
-      training_input: the stream.
-      start_step: as in ``TrainingInput.batches``.
+      strategy: the devices. If it ``needs_fixed_shapes``, all batches must have the shape of the
+        first one; call this function again where the shape changes.
+      training_input: the input of the whole training.
+      start_step: the step that the first batch is for.
     """
 
-    def of_process(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        share = share_of(context)
-        batches = training_input.batches(start_step=start_step, share=share)
+    def build_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        shard = shard_of(context)
+        batches = training_input.batches(start_step=start_step, shard=shard)
         if needs_fixed_shapes(strategy):
             settings = training_input.settings.mean(start_step, start_step + 1)
-            pieces = training_input.parts * share.count * share.replicas
-            rows = int(settings["batch_size"]) // pieces
-            batches = _fixed(batches, rows=rows, size=int(settings["image_size"]))
-        # The stream has no end. Told so, workers need not ask each other at each step.
+            num_pieces = training_input.microbatches * shard.count * shard.replicas
+            rows = int(settings["batch_size"]) // num_pieces
+            batches = _fix_shapes(batches, rows=rows, size=int(settings["image_size"]))
+        # Without this, workers would ask each other at each step whether a data set has ended.
         return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
-    return strategy.distribute_datasets_from_function(of_process)
+    return strategy.distribute_datasets_from_function(build_dataset)
 
 
-def _fixed(batches: tf.data.Dataset, *, rows: int, size: int) -> tf.data.Dataset:
+def _fix_shapes(batches: tf.data.Dataset, *, rows: int, size: int) -> tf.data.Dataset:
     @tf.autograph.experimental.do_not_convert
     def fix(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         shape = [rows, targets.shape[-1]]
         return tf.ensure_shape(images, [rows, size, size, 3]), tf.ensure_shape(targets, shape)
 
     return batches.map(fix)
-
-
-def short(error: Exception) -> str:
-    """Returns the beginning of an error's message, on one line, without TensorFlow's places."""
-    text = re.sub(r"\{\{.*?\}\} ?", "", " ".join(str(error).split()))
-    return text.partition(" Additional GRPC error")[0][:200]

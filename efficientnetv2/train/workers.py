@@ -1,4 +1,4 @@
-"""A strategy and its processes in; what these agree on out, in one line where one is gone."""
+"""Coordinates the workers of a training run: barriers, config agreement and stop signals."""
 
 from __future__ import annotations
 
@@ -6,33 +6,37 @@ import contextlib
 import pathlib
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from efficientnetv2.data.share import Share
-from efficientnetv2.train.cluster import Cluster, ClusterError, find_cluster
-from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.strategy import build_strategy, short
-from hparams.resolve import Config
+from efficientnetv2.data.shard import Shard
+from efficientnetv2.runtime.cluster import Cluster, ClusterError, find_cluster
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.train.strategy import build_strategy
+from hparams.config import Config
+from hparams.errors import tensorflow_message
+from hparams.resolve import flat
 
-_STEPS_BETWEEN_QUESTIONS = 10  # whether a worker was asked to stop: a message each
+_STEPS_BETWEEN_STOP_CHECKS = 10  # each check costs an exchange between the workers
+_MAX_REASON_LENGTH = 200  # characters of TensorFlow's text in an error message
 
 
 class Workers:
-    """The process at hand and the others that train with it; often there is no other.
+    """The processes that train together, seen from this one; often there is only one.
 
     Args:
-      strategy: over the devices of all of them.
-      cluster: their addresses.
+      strategy: covers the devices of all workers.
+      cluster: addresses of all workers.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, cluster: Cluster) -> None:
         self.strategy = strategy
         self.cluster = cluster
-        self._asked_at = 0
-        # A function, or each call would be traced anew.
+        self._last_stop_check = 0  # finished steps
+        # Built once, as each new function would be traced again.
         self._gather = tf.function(lambda rows: strategy.gather(rows, axis=0))
 
     @property
@@ -41,104 +45,110 @@ class Workers:
         return self.cluster.is_chief
 
     @property
-    def alone(self) -> bool:
+    def is_alone(self) -> bool:
         """Whether there is no other process."""
         return len(self.cluster.workers) == 1
 
     @property
-    def share(self) -> Share:
+    def shard(self) -> Shard:
         """The rows of each batch that this process decodes."""
-        return Share(self.cluster.index, len(self.cluster.workers))
+        return Shard(self.cluster.index, len(self.cluster.workers))
 
     @contextlib.contextmanager
     def chief_first(self) -> Iterator[None]:
-        """The chief runs through the context before the others enter it."""
+        """Lets the chief run through the context before the others enter it."""
         if not self.is_chief:
-            self._gathered([0])
+            self._gather_rows([0])
         yield
         if self.is_chief:
-            self._gathered([0])
+            self._gather_rows([0])
 
     def require_same(self, facts: Mapping[str, int]) -> None:
-        """Checks that all processes know the same.
+        """Checks that all processes have the same values.
 
         Args:
-          facts: what it is called -> the number that this process has, int64.
+          facts: name, for the message -> value in this process, int64.
 
         Raises:
-          ClusterError: names the first worker that differs from the chief, and in what.
+          ClusterError: if a worker differs from the chief; the message names the worker and value.
         """
-        if self.alone:
+        if self.is_alone:
             return
-        rows = self._gathered(list(facts.values()))
+        rows = self._gather_rows(list(facts.values()))
         for index, row in enumerate(rows):
-            for name, chiefs, own in zip(facts, rows[0], row):
-                if chiefs != own:
+            for name, expected, value in zip(facts, rows[0], row):
+                if value != expected:
                     worker = self.cluster.workers[index * len(self.cluster.workers) // len(rows)]
                     raise ClusterError(
-                        f"worker {worker} has another {name} than the chief: {own}, not {chiefs}"
+                        f"worker {worker} has another {name} than the chief: {value} instead of "
+                        f"{expected}"
                     )
 
-    def stop_signal(self, own: int | None, *, step: int | None = None) -> int | None:
-        """Returns the signal by which any process was asked to stop; all get the same answer.
+    def stop_signal(self, own_signal: int | None, *, step: int | None = None) -> int | None:
+        """Returns the signal that asked any process to stop, or None; the same in all processes.
 
         Args:
-          own: the signal that this process got.
-          step: finished steps; where there are several processes, they ask each other at every
-            tenth. None: now.
+          own_signal: the signal that this process received; None: no signal.
+          step: number of finished steps; several processes exchange their signals only at every
+            tenth step, and get None at the others. None: exchange them now.
         """
-        if self.alone:
-            return own
+        if self.is_alone:
+            return own_signal
         if step is not None:
-            if step - self._asked_at < _STEPS_BETWEEN_QUESTIONS:
+            if step - self._last_stop_check < _STEPS_BETWEEN_STOP_CHECKS:
                 return None
-            self._asked_at = step
-        return int(self._gathered([own or 0]).max()) or None
+            self._last_stop_check = step
+        return int(self._gather_rows([own_signal or 0]).max()) or None
 
     @contextlib.contextmanager
     def run_directory(self, run: RunDirectory) -> Iterator[RunDirectory]:
-        """Gives the chief the run directory, and others one that is gone afterwards.
+        """Yields the run directory to the chief, and a temporary one to each other process.
 
-        TensorFlow wants every process to take part in a save: their sums are added up in it.
+        Every process must take part when a checkpoint is saved, as saving adds up the sums of all
+        processes; so each needs a place to write to.
         """
         if self.is_chief:
             yield run
             return
         with tempfile.TemporaryDirectory(prefix="efficientnetv2-worker-") as folder:
-            own = RunDirectory(pathlib.Path(folder))
-            if run.metrics_file.exists():  # train.patience counts in the records of earlier starts
-                shutil.copyfile(run.metrics_file, own.metrics_file)
-            yield own
+            own_run = RunDirectory(pathlib.Path(folder))
+            if run.metrics_file.exists():  # train.patience counts the epochs of earlier starts, too
+                shutil.copyfile(run.metrics_file, own_run.metrics_file)
+            yield own_run
 
     @contextlib.contextmanager
-    def one_line(self) -> Iterator[None]:
-        """Makes one line of what TensorFlow raises where another process is gone."""
+    def report_worker_loss(self) -> Iterator[None]:
+        """Turns TensorFlow's error for a lost worker into a ``ClusterError`` of one line."""
         try:
             yield
         except tf.errors.OpError as error:
-            if not self.lost(error):
+            if not self.is_worker_loss(error):
                 raise
             others = [w for i, w in enumerate(self.cluster.workers) if i != self.cluster.index]
+            reason = tensorflow_message(str(error), limit=_MAX_REASON_LENGTH)
             raise ClusterError(
-                f"lost another worker ({', '.join(others)}): {short(error)}; start all of them "
-                "again: they go on from the last checkpoint"
+                f"lost another worker ({', '.join(others)}): {reason}; start all workers again, "
+                "and they resume from the newest checkpoint"
             ) from None
 
-    def lost(self, error: tf.errors.OpError) -> bool:
-        """Whether an error says that another process is gone."""
-        return not self.alone and isinstance(error, _LOST)
+    def is_worker_loss(self, error: tf.errors.OpError) -> bool:
+        """Returns whether an error means that another worker has died or cannot be reached."""
+        return not self.is_alone and isinstance(error, _WORKER_LOSS_ERRORS)
 
-    def _gathered(self, row: Sequence[int]) -> np.ndarray:
-        """The row of every replica, in the order of the workers: int64 ``[replicas, n]``."""
-        if self.alone:
+    def _gather_rows(self, row: Sequence[int]) -> np.ndarray:
+        """Returns the rows of all replicas, in the order of the workers: int64 ``[replicas, n]``.
+
+        It also serves as a barrier: it returns once all workers have called it.
+        """
+        if self.is_alone:
             return np.array([row])
-        own = self.strategy.experimental_distribute_values_from_function(
+        own_rows = self.strategy.experimental_distribute_values_from_function(
             lambda _: tf.constant([row], tf.int64)
         )
-        return self._gather(own).numpy()
+        return self._gather(own_rows).numpy()
 
 
-_LOST = (
+_WORKER_LOSS_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -148,10 +158,29 @@ _LOST = (
 
 
 def build_workers(config: Config) -> Workers:
-    """Opens the section ``runtime``; call it before anything else of TensorFlow runs.
+    """Builds the workers from the config; call it before TensorFlow runs anything else.
 
     Raises:
-      UserError: as ``build_strategy`` and ``find_cluster``.
+      UserError: as in ``build_strategy`` and ``find_cluster``.
     """
     cluster = find_cluster(config.runtime.strategy)
     return Workers(build_strategy(config), cluster)
+
+
+# Settings that may be different on each machine.
+_LOCAL_KEYS = (
+    "runtime.worker_timeout_seconds",
+    "runtime.tpu",
+    "runtime.tpu_zone",
+    "runtime.gcp_project",
+    "runtime.tpu_job_name",
+    "data.data_dir",
+    "data.service",
+    "data.cache_mib",
+)
+
+
+def settings_checksum(config: Config) -> dict[str, int]:
+    """Returns name -> checksum of all settings that must be the same on every worker."""
+    settings = {key: value for key, value in flat(config).items() if key not in _LOCAL_KEYS}
+    return {"config checksum": zlib.crc32(repr(settings).encode())}

@@ -1,4 +1,4 @@
-"""Counts without TensorFlow: those of the official networks, and of what the builder builds."""
+"""Counts parameters and multiply-adds: of the official networks, and of networks as built."""
 
 import json
 
@@ -10,8 +10,8 @@ from hparams.architecture import Architecture, cost, scaled_architecture
 from hparams.models import MODELS
 from hparams.resolve import resolve_model
 
-LITE_PARAMETERS = (4_694_024, 5_470_344, 6_150_168, 8_273_768, 13_118_936)  # README's table
-FUSED = [name for name in MODELS if "fused" in name]  # held by test_ablations.py
+LITE_PARAMETERS = (4_694_024, 5_470_344, 6_150_168, 8_273_768, 13_118_936)  # docs/python.md
+FUSED = [name for name in MODELS if "fused" in name]  # tested in test_fused_b4.py
 OURS = [n for n, row in MODELS.items() if row.family in ("v1", "v2") and n not in FUSED]
 
 
@@ -22,9 +22,9 @@ def official(golden):
 
 @pytest.mark.parametrize("name", OURS)
 def test_counts_are_the_official_ones(name, official):
-    found = cost(scaled_architecture(resolve_model(name)), image_size=official[name]["eval_isize"])
-    assert found.parameters == official[name]["include_top"]["params_total"]
-    assert found.multiply_adds == official[name]["include_top"]["macs_conv_dense"]
+    ours = cost(scaled_architecture(resolve_model(name)), image_size=official[name]["eval_isize"])
+    assert ours.parameters == official[name]["include_top"]["params_total"]
+    assert ours.multiply_adds == official[name]["include_top"]["macs_conv_dense"]
 
 
 def test_lite_keeps_stem_and_head():
@@ -58,8 +58,8 @@ def test_any_network_is_counted_as_it_is_built(size, channels, classes):
         num_classes=classes,
         input_shape=(size, size, channels),
     )
-    found = cost(architecture, image_size=size, num_classes=classes, channels=channels)
-    assert (found.parameters, found.multiply_adds) == (model.count_params(), multiply_adds(model))
+    ours = cost(architecture, image_size=size, num_classes=classes, channels=channels)
+    assert (ours.parameters, ours.multiply_adds) == (model.count_params(), multiply_adds(model))
 
 
 def test_a_resnet_has_no_stages_of_ours():

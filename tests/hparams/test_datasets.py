@@ -1,16 +1,16 @@
-"""The data sets' facts: disjoint splits whose sizes add up, in TensorFlow Datasets' notation."""
+"""The table of data sets: disjoint splits whose sizes add up, classes, and training recipes."""
 
 import itertools
 import re
 
 import pytest
 
-from hparams import base
 from hparams.datasets import DATASETS, find_dataset
+from hparams.keys import KEYS
 from hparams.registry import UnknownNameError
 from hparams.resolve import ConfigError, resolve
 
-# images in each split as TensorFlow Datasets has it, before slicing
+# images in each split of TensorFlow Datasets, before slicing
 WHOLE_SPLITS = {
     "digits": {"train": 1257, "minival": 180, "test": 360},
     "imagenet2012": {"train": 1_281_167, "validation": 50_000},
@@ -22,7 +22,7 @@ WHOLE_SPLITS = {
     "mnist": {"train": 60_000, "test": 10_000},
     "tf_flowers": {"train": 3_670},
 }
-# name -> parts and source of the sets whose files alone tell how many images there are
+# name -> source and splits of the data sets whose number of images only the files tell
 IN_FILES = {
     "folder": ("folder", (None, None, None)),
     "imagenet_tfrecord": ("tfrecord", ("train", "minival", "validation")),
@@ -44,7 +44,7 @@ CLASSES = {
     "mnist": 10,
     "tf_flowers": 5,
 }
-# fine-tuning recipe -> the data that it is for
+# fine-tuning recipe -> the data set that it is for
 FINE_TUNING = {
     "imagenetft": "imagenet2012",
     "cifar10ft": "cifar10",
@@ -54,22 +54,22 @@ FINE_TUNING = {
     "carsft": "cars196",
     "ft": "folder",
 }
-CLASSES.update({name: CLASSES[of] for name, of in FINE_TUNING.items()})
+CLASSES.update({name: CLASSES[base] for name, base in FINE_TUNING.items()})
 SPLITS = ("train", "minival", "eval")
 EACH_SPLIT = [(name, split) for name in WHOLE_SPLITS for split in SPLITS]
 
 
 def images(notation, whole):
-    """Returns the images of ``train``, ``train[25000:]`` or ``train+validation[102:]``.
+    """Reads ``train``, ``train[25000:]`` or ``train+validation[102:]``.
 
-    As {base name: its indices}; a base name stands once in what this file reads.
+    Returns {base name: range of image indices}; each base name may occur once.
     """
-    parts = {}
-    for part in notation.split("+"):
-        name, start, stop = re.fullmatch(r"(\w+)(?:\[(\d*):(\d*)\])?", part).groups()
-        assert name not in parts
-        parts[name] = range(whole[name])[int(start or 0) : int(stop) if stop else None]
-    return parts
+    ranges = {}
+    for term in notation.split("+"):
+        name, start, stop = re.fullmatch(r"(\w+)(?:\[(\d*):(\d*)\])?", term).groups()
+        assert name not in ranges
+        ranges[name] = range(whole[name])[int(start or 0) : int(stop) if stop else None]
+    return ranges
 
 
 def overlap(first, second, whole):
@@ -118,9 +118,9 @@ def test_splits_are_disjoint(name, first, second):
 
 @pytest.mark.parametrize(("name", "split"), EACH_SPLIT)
 def test_split_sizes_are_those_of_the_notation(name, split):
-    part = getattr(DATASETS[name], split)
-    expected = sum(len(indices) for indices in images(part.name, WHOLE_SPLITS[name]).values())
-    assert part.num_images == expected > 0
+    row = getattr(DATASETS[name], split)
+    expected = sum(len(indices) for indices in images(row.name, WHOLE_SPLITS[name]).values())
+    assert row.num_images == expected > 0
 
 
 @pytest.mark.parametrize("name", WHOLE_SPLITS)
@@ -143,11 +143,11 @@ def test_most_images_are_to_train_on_where_the_split_is_ours(name):
 def test_what_only_the_files_tell_is_not_set(name):
     row = DATASETS[name]
     source, names = IN_FILES[name]
-    parts = [getattr(row, split) for split in SPLITS]
+    splits = [getattr(row, split) for split in SPLITS]
     assert row.source == source
-    assert tuple(part and part.name for part in parts) == names
+    assert tuple(split and split.name for split in splits) == names
     assert len(set(names)) == 3 or names == (None, None, None)
-    assert {part and part.num_images for part in parts} == {None}
+    assert {split and split.num_images for split in splits} == {None}
 
 
 @pytest.mark.parametrize("name", WHOLE_SPLITS)
@@ -164,15 +164,15 @@ def test_facts_reach_the_configuration(name):
     assert (config.data.source, config.data.tfds_name) == (row.source, row.tfds_name)
     assert config.model.num_classes == row.num_classes == CLASSES[name]
     for split in SPLITS:
-        part = getattr(row, split)
-        assert config.data[f"{split}_split"] == (None if part is None else part.name)
+        expected = getattr(row, split)
+        assert config.data[f"{split}_split"] == (None if expected is None else expected.name)
 
 
 @pytest.mark.parametrize("name", FINE_TUNING)
 def test_fine_tuning_is_on_the_same_data(name):
-    row, of = DATASETS[name], DATASETS[FINE_TUNING[name]]
-    assert (row.source, row.tfds_name, row.num_classes) == (of.source, of.tfds_name, of.num_classes)
-    assert (row.train, row.minival, row.eval) == (of.train, of.minival, of.eval)
+    row, base = DATASETS[name], DATASETS[FINE_TUNING[name]]
+    for field in ("source", "tfds_name", "num_classes", "train", "minival", "eval"):
+        assert getattr(row, field) == getattr(base, field)
 
 
 @pytest.mark.parametrize("model", ["efficientnetv2-s", "efficientnetv2-b0", "efficientnet-lite4"])
@@ -202,7 +202,7 @@ def test_files_need_a_folder(name):
 def test_recipes_hold_known_keys_and_no_facts(name):
     row = DATASETS[name]
     for recipe in (row.recipe, *row.model_recipes.values()):
-        assert set(recipe) <= set(base.KEYS)
+        assert set(recipe) <= set(KEYS)
         facts = {key for key in recipe if key in {"model.num_classes", "model.model_name"}}
         assert not facts | {key for key in recipe if key.endswith(("_split", "source", "_name"))}
 
@@ -244,18 +244,18 @@ def test_several_labels_are_told_apart_by_a_sigmoid():
 
 
 @pytest.mark.parametrize(
-    ("given", "name", "tfds_name"),
+    ("argument", "name", "tfds_name"),
     [
         ("tfds:food101", "tfds:food101", "food101"),
         ("TFDS:Food101", "tfds:Food101", "Food101"),
         ("tfds:imagenet_resized/32x32", "tfds:imagenet_resized/32x32", "imagenet_resized/32x32"),
     ],
 )
-def test_any_set_of_tensorflow_datasets_has_a_row(given, name, tfds_name):
-    found, row = find_dataset(given)
-    assert (found, row.source, row.tfds_name) == (name, "tfds", tfds_name)
+def test_any_set_of_tensorflow_datasets_has_a_row(argument, name, tfds_name):
+    canonical, row = find_dataset(argument)
+    assert (canonical, row.source, row.tfds_name) == (name, "tfds", tfds_name)
     assert (row.num_classes, row.train, row.minival, row.eval) == (None, None, None, None)
-    config = resolve("efficientnetv2-b0", given)
+    config = resolve("efficientnetv2-b0", argument)
     assert (config.data.ds_name, config.data.tfds_name) == (name, tfds_name)
     assert config.data.train_split is None and config.model.num_classes is None
 
@@ -264,8 +264,8 @@ def test_any_set_of_tensorflow_datasets_has_a_row(given, name, tfds_name):
     ("name", "message"),
     [
         ("cifar01", "unknown data set 'cifar01'; did you mean 'cifar10.*'"),
-        ("food101", "'food101'.*; other sets of TensorFlow Datasets are given as tfds:NAME"),
-        ("tfds:", "'tfds:'.* are given as tfds:NAME"),
+        ("food101", "'food101'.*; for any other set of TensorFlow Datasets give tfds:NAME"),
+        ("tfds:", "'tfds:'.* give tfds:NAME"),
     ],
 )
 def test_an_unknown_name_is_answered_with_what_there_is(name, message):

@@ -1,4 +1,4 @@
-"""docs/hparams.md is what the table of keys prints."""
+"""docs/hparams.md is up to date with the table of keys."""
 
 import pathlib
 import subprocess
@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from hparams.base import KEYS
+from hparams.document import types
+from hparams.keys import KEYS
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -30,15 +31,18 @@ def test_the_print_has_one_row_for_every_key(printed, name):
     "row",
     [
         "| `train.epochs` | int | `350` | passes over the training split (>= 1) |",
-        "| `train.lr_base` | float | `0.016` | peak learning rate for 256 images a step (> 0) |",
-        "| `model.bn_momentum` | float | `0.99` | decay of BatchNorm statistics a step "
+        "| `train.lr_base` | float | `0.016` | peak learning rate for a batch of 256; "
+        "proportional to the batch size (> 0) |",
+        "| `model.bn_momentum` | float | `0.99` | decay of BatchNorm's moving statistics per step "
         "(>= 0, <= 1) |",
-        "| `data.data_dir` | str | not set | folder of the data; not set: ~/tensorflow_datasets, "
-        "for TFDS only |",
-        "| `data.cache_mib` | int | `256` | keep the encoded images of splits up to this size in "
-        "memory, MiB (>= 0) |",
-        "| `data.augname` | str | `'none'` | augmentation of single images "
-        "(`none`, `randaug`, `autoaug`) |",
+        "| `data.data_dir` | str | not set | folder of the data; not set: ~/tensorflow_datasets "
+        "(TFDS only) |",
+        "| `data.cache_mib` | int | `256` | MiB: splits of up to this encoded size are kept in "
+        "memory (>= 0) |",
+        "| `data.on_bad_image` | str | `'error'` | what to do with an image that cannot be read: "
+        "stop (error), or leave it out and count it (skip) (`error`, `skip`) |",
+        "| `data.augname` | str | `'none'` | augmentation of single images: none, randaug or "
+        "autoaug (a row of [AUGMENTATIONS](../hparams/choices.py)) |",
     ],
 )
 def test_rows_tell_type_default_meaning_and_limits(printed, row):
@@ -53,3 +57,24 @@ def test_the_print_has_one_table_a_section(printed):
 
 def test_the_documentation_is_the_print(printed):
     assert (ROOT / "docs" / "hparams.md").read_text(encoding="utf-8") == printed
+
+
+def test_the_types_of_the_sections_are_the_table(tmp_path):
+    written = (ROOT / "hparams" / "config.py").read_text(encoding="utf-8")
+    assert written == types(), "run python -m hparams.document --types"
+    assert "class TrainSection(Section, Protocol)" in written
+    assert "    epochs: int\n" in written and "    varsexp: str | None\n" in written
+
+
+@pytest.mark.slow
+def test_mypy_sees_the_types_of_keys(tmp_path):
+    source = tmp_path / "wrong.py"
+    source.write_text(
+        "from hparams.config import Config\n\n\n"
+        "def f(config: Config) -> str:\n    return config.train.epochs\n\n\n"
+        "def g(config: Config) -> int:\n    return config.train.epoch\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--no-incremental", str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert '"TrainSection" has no attribute "epoch"; maybe "epochs"?' in result.stdout
+    assert 'expected "str"' in result.stdout or '(got "int", expected "str")' in result.stdout

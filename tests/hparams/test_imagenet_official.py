@@ -1,4 +1,4 @@
-"""The recipe ``imagenet_official`` against the configuration that the official code resolves."""
+"""The recipe ``imagenet_official`` gives the same config as the official code."""
 
 import json
 import pathlib
@@ -6,25 +6,25 @@ import pathlib
 import pytest
 
 from hparams import resolve
-from hparams.base import KEYS
+from hparams.keys import KEYS
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "models.json").read_text(encoding="utf-8"))
 
 RENAMED = {"data.ra_num_layers": "data.randaug_layers"}
-# Keys of both configurations that hold names and places, or say the same in other words.
+# Keys of both configs that hold names and paths, or say the same thing in another way.
 OTHER_WORDS = {
     "model.blocks_args",  # compared in test_models.py
-    "model.bn_type",  # not set, which is per replica
+    "model.bn_type",  # not set in the official code, which means per replica
     "data.augname",  # compared below
     "data.ds_name",
     "data.data_dir",
     "data.tfds_name",
-    "train.loss_type",  # not set, which is softmax
+    "train.loss_type",  # not set in the official code, which means softmax
     "eval.batch_size",
     "runtime.strategy",
 }
-# V1 trains in one stage, by AutoAugment: stages are not counted, and these two are not read.
+# V1 trains in one stage with AutoAugment, so that the official code does not read these.
 NOT_READ_FOR_V1 = {"train.stages", "data.ibase", "data.ram"}
 
 
@@ -35,18 +35,18 @@ def official_values(name):
         for section, keys in entry["hparams"].items()
         for key, value in keys.items()
     }
-    # Given as a share of the evaluation's size for some models.
+    # For some models the official code gives these as a share of the evaluation size.
     values.update({"train.isize": entry["train_isize"], "eval.isize": entry["eval_isize"]})
-    left_out = OTHER_WORDS | (set() if "v2" in name else NOT_READ_FOR_V1)
-    return {key: v for key, v in values.items() if key in KEYS and key not in left_out}
+    ignored = OTHER_WORDS | (set() if "v2" in name else NOT_READ_FOR_V1)
+    return {key: v for key, v in values.items() if key in KEYS and key not in ignored}
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_every_key_has_the_official_value(name):
     config = resolve(name, "imagenet_official", "data.data_dir=/d").to_dict()
     expected = official_values(name)
-    found = {key: config[key.split(".")[0]][key.split(".")[1]] for key in expected}
-    assert found == expected
+    ours = {key: config[key.split(".")[0]][key.split(".")[1]] for key in expected}
+    assert ours == expected
     assert len(expected) > 30
 
 

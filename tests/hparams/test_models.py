@@ -1,4 +1,4 @@
-"""The table of networks, held to the official code, to Table 6 and to the names users type."""
+"""The table of networks against the official code, the paper's Table 6 and the released names."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from hparams import ConfigError
-from hparams.blocks import decode_block
+from hparams.block_strings import decode_block
+from hparams.choices import NORMALISATIONS
 from hparams.models import MODELS
-from hparams.preprocess import NORMALISATIONS
 from hparams.resolve import resolve, resolve_model
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -119,8 +119,8 @@ def test_lites_settings_are_lites_alone(name):
     ],
 )
 def test_family_and_preprocessing(names, family, preprocess):
-    found = {(resolve_model(name).family, resolve_model(name).preprocess) for name in names}
-    assert found == {(family, preprocess)}
+    pairs = {(resolve_model(name).family, resolve_model(name).preprocess) for name in names}
+    assert pairs == {(family, preprocess)}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_normalisation_of_black_and_white(preprocess, black, white):
         assert channels == pytest.approx(expected, abs=1e-6)
 
 
-# Paper, Table 6: first and last stage. XL has no row there and takes L's.
+# Paper, Table 6: first and last stage. XL has no row there and uses L's.
 TABLE_6 = {
     "efficientnetv2-s": ((128, 300), (5, 15), 0.0, (0.1, 0.3)),
     "efficientnetv2-m": ((128, 380), (5, 20), 0.2, (0.1, 0.4)),
@@ -244,8 +244,8 @@ def test_resolve_model_knows_no_data_set():
         ("efficientnetv2-s", "epochs=3", "unknown key 'epochs'; did you mean 'train.epochs'?"),
         ("efficientnetv2-s", "num_classes=0", "model.num_classes must be at least 1, got 0"),
         ("efficientnetv2-s", "blocks_args=[]", "model.blocks_args must hold at least one block"),
-        ("efficientnetv2-s", "train.epochs=3", "key 'train.epochs' is not of a model"),
-        ("efficientnetv2-s", "family=resnet", "model.family=resnet is for resnet50 and resnet152"),
+        ("efficientnetv2-s", "train.epochs=3", "'train.epochs' is not a model key"),
+        ("efficientnetv2-s", "family=resnet", "model.family=resnet is only for resnet50"),
         (
             "efficientnetv2-s",
             "model_name=efficientnetv2-m",
@@ -268,7 +268,7 @@ def test_resolve_model_refuses(name, overrides, message):
 )
 def test_tensorflow_is_not_imported(statement, answer):
     code = f"import sys; {statement}; print('tensorflow' in sys.modules)"
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert ran.stdout.split() == [answer, "False"]
+    assert process.stdout.split() == [answer, "False"]

@@ -1,4 +1,4 @@
-"""Overrides as text, YAML and mappings: what they mean, and what is said of each wrong one."""
+"""Overrides as text, YAML and mappings: what they mean, and the errors for wrong ones."""
 
 import re
 
@@ -38,9 +38,9 @@ def refused(message, overrides):
     ],
 )
 def test_text_grammar(text, key, value):
-    found = resolved(text, key)
-    assert found == value
-    assert type(found) is type(value)
+    result = resolved(text, key)
+    assert result == value
+    assert type(result) is type(value)
 
 
 def test_a_list_in_brackets_does_not_end_the_items():

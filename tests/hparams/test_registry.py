@@ -1,4 +1,4 @@
-"""Named tables: lookup, aliases, refusals, and the nearest known name in every error."""
+"""Tables of named rows: lookup, aliases, duplicates, and the nearest known name in every error."""
 
 import re
 
@@ -62,7 +62,7 @@ def test_get_falls_back_to_its_default(fruit):
     ],
 )
 def test_taken_names_are_refused_and_change_nothing(fruit, name, aliases, taken):
-    with pytest.raises(ValueError, match=f"^fruit '{taken}' is registered already$"):
+    with pytest.raises(ValueError, match=f"^fruit '{taken}' is already registered$"):
         fruit.register(name, 3, aliases=aliases)
     assert dict(fruit) == {"apple": 1, "banana": 2}
     assert "fine" not in fruit

@@ -1,11 +1,11 @@
-"""The rows of networks to compare with: as Keras builds them, trained as S is."""
+"""The ResNets for comparison: built as in Keras, trained like EfficientNetV2-S."""
 
 import dataclasses
 
 import pytest
 
 from hparams import ConfigError
-from hparams.base import KEYS
+from hparams.keys import KEYS
 from hparams.models import MODELS
 from hparams.resolve import resolve, resolve_model
 

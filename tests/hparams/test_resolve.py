@@ -1,4 +1,4 @@
-"""Model, data set and overrides into one configuration: precedence, refusals, files."""
+"""Resolving a config: precedence of model, data set and overrides; errors; saving and loading."""
 
 import re
 
@@ -12,7 +12,7 @@ from hparams.models import MODELS
 
 @pytest.fixture
 def unusual():
-    """Few keys, each with a value that is no default; test_base.py has all keys."""
+    """Returns a config with some non-default values; test_keys.py covers all keys."""
     text = "train.epochs=11,train.lr_base=3e-5,data.crop_area=0.3|0.9,model.dropout_base=none"
     return resolve("efficientnetv2-m", "digits", text, "train.optimizer=lamb,data.flip=true")
 
@@ -32,16 +32,16 @@ def exactly(message):
 @pytest.mark.parametrize(
     ("dataset_cfg", "overrides", "key", "value"),
     [
-        ("imagenet2012", (), "train.momentum", 0.9),  # base alone
-        ("imagenet2012", (), "eval.isize", 480),  # base 384 < model
-        ("digits", (), "eval.isize", 32),  # model 480 < data set
-        ("digits", (), "data.mixup_alpha", 0.0),  # model 0.2 < data set
+        ("imagenet2012", (), "train.momentum", 0.9),  # default of the key
+        ("imagenet2012", (), "eval.isize", 480),  # default 384 < model 480
+        ("digits", (), "eval.isize", 32),  # model 480 < data set 32
+        ("digits", (), "data.mixup_alpha", 0.0),  # model 0.2 < data set 0.0
         (
             "digits",
             (),
             "train.epochs",
             DATASETS["digits"].recipe["train.epochs"],
-        ),  # base 350 < data set
+        ),  # default 350 < data set
         ("digits", ("eval.isize=48",), "eval.isize", 48),
         ("digits", ("eval.isize=48", "eval.isize=64"), "eval.isize", 64),
         ("digits", ("eval.isize=48", None, {"eval": {"isize": 40}}), "eval.isize", 40),
@@ -72,8 +72,8 @@ def test_names_are_written_as_registered():
 def test_all_problems_are_in_one_message():
     problems = (
         "unknown model 'efficientnetv2-x'; did you mean 'efficientnetv2-xl'?",
-        "unknown data set 'digit'; did you mean 'digits'?; other sets of TensorFlow Datasets are "
-        "given as tfds:NAME",
+        "unknown data set 'digit'; did you mean 'digits'?; for any other set of TensorFlow "
+        "Datasets give tfds:NAME",
         "unknown key 'train.epoch'; did you mean 'train.epochs'?",
         "'nonsense' is not of the form key=value",
         "train.batch_size must be at least 1, got 0",
@@ -129,7 +129,7 @@ def test_any_set_of_tensorflow_datasets_can_be_named(given, name):
 
 
 def test_tfds_without_a_name_is_unknown():
-    message = "unknown data set 'tfds:'; .*; other sets of TensorFlow Datasets are given as tfds:N"
+    message = "unknown data set 'tfds:'; .*; for any other set of TensorFlow Datasets give tfds"
     with pytest.raises(ConfigError, match=f"^{message}"):
         resolve("efficientnetv2-s", "tfds:")
 
@@ -140,8 +140,8 @@ def test_tfds_without_a_name_is_unknown():
 def test_the_edge_of_the_possible(overrides):
     name, value = overrides.split("=")
     expected = [float(part) for part in value.split("|")]
-    found = flat(resolve("efficientnetv2-s", "digits", overrides))[name]
-    assert found == (expected if len(expected) == 2 else expected[0])
+    result = flat(resolve("efficientnetv2-s", "digits", overrides))[name]
+    assert result == (expected if len(expected) == 2 else expected[0])
 
 
 def test_several_impossible_combinations_are_told_together():
@@ -151,7 +151,7 @@ def test_several_impossible_combinations_are_told_together():
     starts = [problem.split(": unknown")[0] for problem in error.value.problems]
     assert starts == [
         "data.ibase (64) must not exceed train.isize (32)",
-        "data.crop_area must rise from above 0, got [1.0, 0.5]",
+        "data.crop_area must be [smallest, largest] with both above 0, got [1.0, 0.5]",
         "model.blocks_args: block 'x'",
         "model.blocks_args: block 'y'",
     ]

@@ -1,4 +1,4 @@
-"""What is known only with the data: facts filled in, and what training needs of the images."""
+"""Values that only the opened data set knows, and the checks before training."""
 
 import re
 
@@ -27,8 +27,8 @@ def flat(config):
 
 
 def test_facts_fill_what_is_not_set_and_nothing_else(folder):
-    found = with_facts(folder, FACTS)
-    assert flat(found) == {**flat(folder), **FACTS}
+    result = with_facts(folder, FACTS)
+    assert flat(result) == {**flat(folder), **FACTS}
     assert flat(folder)["model.num_classes"] is None
 
 
@@ -36,9 +36,9 @@ def test_facts_fill_what_is_not_set_and_nothing_else(folder):
 def test_facts_leave_what_is_set(given):
     key, value = given.split("=")
     config = resolve("efficientnetv2-s", "folder", f"data.data_dir=/d,{given}")
-    found = flat(with_facts(config, FACTS))
-    assert found.pop(key) == (3 if value == "3" else value)
-    assert found == {k: v for k, v in {**flat(config), **FACTS}.items() if k != key}
+    result = flat(with_facts(config, FACTS))
+    assert result.pop(key) == (3 if value == "3" else value)
+    assert result == {k: v for k, v in {**flat(config), **FACTS}.items() if k != key}
 
 
 def test_facts_leave_a_registered_data_set_as_it_is():
@@ -48,7 +48,7 @@ def test_facts_leave_a_registered_data_set_as_it_is():
 
 def test_no_facts_change_nothing(folder):
     assert with_facts(folder, {}) == folder
-    # Facts that are not found out stay open.
+    # Facts that are still unknown stay unset.
     assert with_facts(folder, dict.fromkeys(FACTS)) == folder
 
 
@@ -67,14 +67,14 @@ def test_facts_are_checked(folder, fact, message):
 
 
 def test_the_result_cannot_be_changed_and_is_saved_with_its_facts(folder, tmp_path):
-    found = with_facts(folder, FACTS)
+    result = with_facts(folder, FACTS)
     with pytest.raises(AttributeError, match="FrozenConfigDict is immutable"):
-        found.model.num_classes = 3
-    save_config(found, tmp_path / "config.yaml")
+        result.model.num_classes = 3
+    save_config(result, tmp_path / "config.yaml")
     loaded = load_config(tmp_path / "config.yaml")
-    assert loaded == found
-    # What one start found holds in the next, whatever the folder has become.
-    assert with_facts(loaded, {**FACTS, "model.num_classes": 6}) == found
+    assert loaded == result
+    # A restart keeps the facts of the first start, even if the folder has changed.
+    assert with_facts(loaded, {**FACTS, "model.num_classes": 6}) == result
 
 
 # ---------------------------------------------------------------------- what training needs
@@ -85,7 +85,7 @@ TOO_LARGE = (
 )
 TPU_SIZES = (
     "a TPU compiles the network for each image size, so sizes cannot change within an epoch: "
-    "give train.size_steps=0 (a size an epoch) with train.size_schedule=random"
+    "give train.size_steps=0 (one size per epoch) with train.size_schedule=random"
 )
 TPU_RANDOM = "runtime.strategy=tpu,train.size_schedule=random"
 
@@ -107,7 +107,7 @@ def refusals(dataset_cfg, overrides):
         ("digits", "data.augname=randaug,data.mixup_alpha=0.2,data.cutmix_alpha=1"),
         ("imagenet2012", None),
         ("imagenet2012", "train.batch_size=1256167"),
-        # Of these, only the files tell the number of images.
+        # The number of images of these is known only once the files are opened.
         ("folder", "data.data_dir=/d,train.batch_size=1000000000"),
         ("imagenet_tfrecord", "data.data_dir=/d,train.batch_size=1000000000"),
         ("tfds:beans", "train.batch_size=1000000000"),

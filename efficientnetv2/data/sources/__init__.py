@@ -1,24 +1,23 @@
-"""Where images come from: a configuration in; references to images, and what they refer to, out.
+"""Opens data sets: from TensorFlow Datasets, a folder of image files, or TFRecord files.
 
-``DataError`` and ``listing`` do without TensorFlow; it is imported when the rest is first touched.
+The modules ``image_files``, ``folder_layout``, ``folder_splits`` and ``tfrecord_files`` need no
+TensorFlow, so a wrong folder is reported at once.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from efficientnetv2.data.sources.errors import DataError
-
 if TYPE_CHECKING:
-    from efficientnetv2.data.sources.base import Source as Source
-    from efficientnetv2.data.sources.opening import build_source as build_source
+    from efficientnetv2.data.sources.build import build_source as build_source
+    from efficientnetv2.data.sources.source import Source as Source
 
-__all__ = ["DataError", "Source", "build_source"]
+__all__ = ["Source", "build_source"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Source", "build_source"):
-        from efficientnetv2.data.sources import opening
+    if name in __all__:  # imports TensorFlow
+        from efficientnetv2.data.sources import build
 
-        return getattr(opening, name)
+        return getattr(build, name)
     raise AttributeError(f"module 'efficientnetv2.data.sources' has no attribute '{name}'")

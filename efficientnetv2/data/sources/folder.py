@@ -1,36 +1,45 @@
-"""A listing of image files in; references (their indices), encoded images and labels out."""
+"""Reads a folder of image files as a data set."""
 
 from __future__ import annotations
 
 import os
+import pathlib
 
 import tensorflow as tf
 
-from efficientnetv2.data.sources.base import Source, permutation
-from efficientnetv2.data.sources.errors import DataError
-from efficientnetv2.data.sources.listing import SPLITS, Listing
+from efficientnetv2.data.sources.folder_splits import SPLITS, FolderSplits, open_folder_splits
+from efficientnetv2.data.sources.source import Source, data_folder, permutation
+from hparams.config import Config
+from hparams.errors import DataError
+
+
+def open_source(config: Config, split_file: pathlib.Path | None) -> FolderSource:
+    """Opens the folder ``data.data_dir``; ``split_file`` keeps its split."""
+    return FolderSource(open_folder_splits(data_folder(config), split_file))
 
 
 class FolderSource(Source):
-    """A folder of image files. A reference is an int64 index; shuffling is perfect, and reads none.
+    """A data set of image files in a folder.
+
+    A reference is an int64 index, so a split is shuffled as a whole without reading any file.
 
     Args:
-      listing: its files.
+      splits: the folder's images by split.
     """
 
-    def __init__(self, listing: Listing) -> None:
-        self.class_names = list(listing.class_names)
-        self._data_dir = listing.data_dir
-        # A worker of a tf.data service may run in another folder.
-        root = listing.data_dir.absolute()
-        images = [image for split in SPLITS for image in listing.images[split]]
+    def __init__(self, splits: FolderSplits) -> None:
+        self.class_names = list(splits.class_names)
+        self._data_dir = splits.data_dir
+        # A worker of a tf.data service may have another working directory.
+        root = splits.data_dir.absolute()
+        images = [image for split in SPLITS for image in splits.images[split]]
         self._paths = tf.constant([os.fsencode(f"{root}/{image.path}") for image in images])
         self._labels = tf.constant([image.label for image in images], tf.int64)
         self._indices: dict[str, range] = {}
         start = 0
         for split in SPLITS:
-            self._indices[split] = range(start, start + len(listing.images[split]))
-            start += len(listing.images[split])
+            self._indices[split] = range(start, start + len(splits.images[split]))
+            start += len(splits.images[split])
 
     @property
     def default_splits(self) -> tuple[str, str, str]:

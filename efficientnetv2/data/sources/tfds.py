@@ -1,4 +1,4 @@
-"""A set of TensorFlow Datasets in; references (its examples), encoded images and labels out."""
+"""Reads a data set of TensorFlow Datasets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from efficientnetv2.data.sources.base import Source, first_broken_record, shuffle
-from efficientnetv2.data.sources.builders import one_line
-from efficientnetv2.data.sources.errors import DataError
+from efficientnetv2.data.sources.source import MIB, Source, first_broken_record, shuffle
+from efficientnetv2.data.sources.tfds_builders import one_line, open_builder
+from hparams.config import Config
+from hparams.errors import DataError
 
 Example = dict[str, tf.Tensor]  # split, index (in it), image (encoded), label
 
@@ -23,11 +24,11 @@ class TfdsSource(Source):
     rest of its file.
 
     Args:
-      builder: of the data set, prepared; its features have an image and a label.
+      builder: of the data set, prepared; its features include an image and a label.
       cache_bytes: splits up to this size are kept in memory.
 
     Raises:
-      DataError: if it is not plain which features are the image and the label.
+      DataError: if it is not clear which features are the image and the label.
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, *, cache_bytes: int = 0) -> None:
@@ -37,13 +38,13 @@ class TfdsSource(Source):
         self.class_names = list(features[self._label].names)
         self._builder = builder
         self._cache_bytes = cache_bytes
-        # (split, skip_broken) -> examples; what a data set holds in memory goes with it.
+        # (split, skip_broken) -> examples. Kept, because what a data set caches is freed with it.
         self._examples: dict[tuple[str, bool], tf.data.Dataset] = {}
 
     @property
     def default_splits(self) -> tuple[str, str, str]:
         """Train, minival and eval; see ``choose_splits``."""
-        # A mocked data set does not know its splits, and has whatever it is asked for.
+        # A data set mocked by tfds.testing knows no splits, and serves any.
         return choose_splits(self._builder.name, list(self._builder.info.splits) or ["train"])
 
     def num_images(self, split: str) -> int:
@@ -96,7 +97,7 @@ class TfdsSource(Source):
             ) from None
 
     def _num_bytes(self, split: str) -> float:
-        """Size of the examples in the files; infinite where it is not known."""
+        """Returns the size of the examples in the files; infinite if it is not known."""
         if not self._builder.info.splits:
             return float("inf")
         return sum(
@@ -126,18 +127,25 @@ class TfdsSource(Source):
         )
 
 
-def choose_splits(name: str, splits: Sequence[str]) -> tuple[str, str, str]:
-    """Chooses what to train on, to select models by, and to evaluate on; no image is in two.
+def open_source(config: Config, split_file: pathlib.Path | None) -> TfdsSource:
+    """Opens the data set of ``data.tfds_name``; its splits do not change, so none are written."""
+    del split_file
+    builder = open_builder(config.data.tfds_name, data_dir=config.data.data_dir)
+    return TfdsSource(builder, cache_bytes=config.data.cache_mib * MIB)
 
-    ``test`` is evaluated on, or else ``validation``, or else a tenth of ``train``; ``validation``
-    selects models unless it is evaluated on, then a tenth of ``train`` does.
+
+def choose_splits(name: str, splits: Sequence[str]) -> tuple[str, str, str]:
+    """Chooses disjoint splits to train on, to select models by and to evaluate on.
+
+    The eval split is ``test``, else ``validation``, else a tenth of ``train``. The minival split is
+    ``validation`` if that is not the eval split, else a tenth of ``train``.
 
     Args:
-      name: of the data set, for the error.
-      splits: the names that it has.
+      name: name of the data set, for the error message.
+      splits: names of the splits that it has.
 
     Returns:
-      train, minival and eval, in the notation of TensorFlow Datasets.
+      The splits train, minival and eval, in the notation of TensorFlow Datasets.
 
     Raises:
       DataError: if there is no split ``train``.
@@ -147,7 +155,7 @@ def choose_splits(name: str, splits: Sequence[str]) -> tuple[str, str, str]:
     """
     if "train" not in splits:
         raise DataError(
-            f"'{name}' has no split 'train' (it has {', '.join(sorted(splits))}); name splits by "
+            f"'{name}' has no split 'train' (it has {', '.join(sorted(splits))}); set "
             "data.train_split, data.minival_split and data.eval_split"
         )
     if "test" in splits and "validation" in splits:
@@ -159,15 +167,15 @@ def choose_splits(name: str, splits: Sequence[str]) -> tuple[str, str, str]:
 
 
 def _feature_of(builder: tfds.core.DatasetBuilder, kind: type, name: str) -> str:
-    """Name of the feature of a kind: the one of that name, else the only one."""
+    """Returns the feature of a kind: the one called ``name``, else the only one."""
     features = builder.info.features
-    found = [key for key in features if isinstance(features[key], kind)]
-    if name in found:
+    candidates = [key for key in features if isinstance(features[key], kind)]
+    if name in candidates:
         return name
-    if len(found) != 1:
+    if len(candidates) != 1:
         listed = ", ".join(f"{key} ({type(features[key]).__name__})" for key in features)
         raise DataError(
-            f"'{builder.name}' has {len(found) or 'no'} features of the kind {kind.__name__}, and "
-            f"none is called '{name}'; it has {listed}"
+            f"'{builder.name}' has {len(candidates) or 'no'} features of the type {kind.__name__}, "
+            f"and none is called '{name}'; it has {listed}"
         )
-    return found[0]
+    return candidates[0]

@@ -1,4 +1,4 @@
-"""What RandAugment, AutoAugment and cutout draw, and that they draw it in every kind of graph."""
+"""The draws of RandAugment, AutoAugment and cutout: distribution, and equality in every graph."""
 
 import collections
 import functools
@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from efficientnetv2.data import augment
-from efficientnetv2.data.ops import Op
+from efficientnetv2.data.default_ops import Op
 
 SIGMAS = 5  # tolerance of all statistics; the draws follow from the seed, so they stay as they are
 

@@ -139,9 +139,9 @@ def test_all_orientations_give_the_same_crops(size, tolerance, photo):
     assert np.abs(first[0] - first[1]).mean() > 25
 
 
-@pytest.mark.parametrize("kept", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("fraction", [0.5, 0.9, 0.99])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_truncated_jpeg_fails_whatever_the_seed(kept, progressive, photo):
+def test_a_truncated_jpeg_fails_whatever_the_seed(fraction, progressive, photo):
     file = io.BytesIO()
     Image.open(io.BytesIO(photo)).save(file, "JPEG", progressive=progressive)
     data = file.getvalue()
@@ -149,7 +149,7 @@ def test_a_truncated_jpeg_fails_whatever_the_seed(kept, progressive, photo):
     assert len(crops(data, range(50), **options)) == 50
     for index in range(50):
         with pytest.raises(tf.errors.InvalidArgumentError):
-            crops(data[: int(kept * len(data))], [index], **options)
+            crops(data[: int(fraction * len(data))], [index], **options)
 
 
 @pytest.mark.parametrize("trailing", [b"\0", b"\0" * 100, b"a phone's own data " * 50])

@@ -14,10 +14,10 @@ ROOT = pathlib.Path(__file__).parents[3]
 SCRIPT = """
 import json, pathlib, sys
 import psutil
-from efficientnetv2.data.pipeline import Leg, build_training_input
+from efficientnetv2.data.train_input import Phase, build_training_input
 from efficientnetv2.data.sources import build_source
-from efficientnetv2.train.sizes import build_settings
-from efficientnetv2.train.stages import build_stages
+from efficientnetv2.train.progressive import build_settings
+from efficientnetv2.train.progressive import build_stages
 from hparams import resolve
 
 config = resolve("efficientnetv2-s", "folder", {
@@ -28,8 +28,8 @@ config = resolve("efficientnetv2-s", "folder", {
 })
 source = build_source(config)
 plan = build_stages(config, num_images=source.num_images("train"))
-legs = [Leg(0, 0, plan[0].steps_per_epoch, 100)]
-stream = build_training_input(config, source, legs=legs, settings=build_settings(config, plan))
+phases = [Phase(0, 0, plan[0].steps_per_epoch, 100)]
+stream = build_training_input(config, source, phases=phases, settings=build_settings(config, plan))
 resident = []
 for step, _ in enumerate(stream.batches().take(int(sys.argv[2]) // 100), start=1):
     if step % 20 == 0:

@@ -48,7 +48,8 @@ def partners_of(weights):
 
 def paste(own, other, centre, half):
     box = {"centre": tf.constant(centre, tf.float32), "half": tf.constant(half, tf.float32)}
-    return [part.numpy() for part in mixing.paste(own, other, **box, share=mixing.own_area)]
+    parts = mixing.paste(own, other, **box, target_weights=mixing.own_area)
+    return [part.numpy() for part in parts]
 
 
 def black_and_white(count, *, size):

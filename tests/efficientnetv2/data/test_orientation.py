@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from efficientnetv2.data import orientation
-from efficientnetv2.data.encoded import decode_image
+from efficientnetv2.data.image_formats import decode_image
 
 ORIENTATIONS = range(1, 9)
 RED, BLUE, GREY = (200, 30, 30), (30, 30, 200), (128, 128, 128)

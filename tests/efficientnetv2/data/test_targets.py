@@ -1,4 +1,4 @@
-"""Labels become vectors; a label that is no class is an error that names it."""
+"""Training targets made of labels, and the error that names a label out of range."""
 
 import numpy as np
 import pytest
@@ -16,19 +16,19 @@ def test_one_label():
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("values", "expected"),
     [((0, 3), [1, 0, 0, 1]), ((1,), [0, 1, 0, 0]), ((2, 2), [0, 0, 1, 0]), ((), [0, 0, 0, 0])],
 )
-def test_several_labels(given, expected):
-    np.testing.assert_array_equal(target_of(labels(*given), num_classes=4), expected)
+def test_several_labels(values, expected):
+    np.testing.assert_array_equal(target_of(labels(*values), num_classes=4), expected)
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("values", "expected"),
     [((0, 3), [0.5, 0, 0, 0.5]), ((1,), [0, 1, 0, 0]), ((), [0, 0, 0, 0])],
 )
-def test_several_labels_may_share_a_weight_of_1(given, expected):
-    shared = target_of(labels(*given), num_classes=4, share=True)
+def test_several_labels_may_share_a_weight_of_1(values, expected):
+    shared = target_of(labels(*values), num_classes=4, share_weight=True)
     np.testing.assert_array_equal(shared, expected)
 
 

@@ -1,4 +1,4 @@
-"""LiteRT files: the same answers, 8 bits throughout, and what an app asks for inside."""
+"""Tests the outputs, operators and metadata of LiteRT files."""
 
 import collections
 import io
@@ -11,22 +11,22 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import schema_py_generated as schema
 
+from efficientnetv2.export.int8.quantizer import QuantisedNetwork
 from efficientnetv2.export.litert import convert, convert_int8, float_operators
-from efficientnetv2.export.quantised import QuantisedNetwork
 
 from .conftest import servable_of
 
 
-def answers(file, images):
+def run(file, images):
     interpreter = Interpreter(model_content=file)
     interpreter.allocate_tensors()
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-    found = []
-    for image in images:
-        interpreter.set_tensor(taken["index"], image[np.newaxis].astype(taken["dtype"]))
+    (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    outputs = []
+    for pixels in images:
+        interpreter.set_tensor(image["index"], pixels[np.newaxis].astype(image["dtype"]))
         interpreter.invoke()
-        found.append(interpreter.get_tensor(given["index"])[0].copy())
-    return np.stack(found), taken, given
+        outputs.append(interpreter.get_tensor(output["index"])[0].copy())
+    return np.stack(outputs), image, output
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,11 @@ def int8(servable, network):
 
 def test_float32_is_the_keras_model(servable, pixels):
     file = convert(servable, "float32")
-    found, taken, _ = answers(file, pixels)
-    np.testing.assert_allclose(found, servable.model.predict(pixels, verbose=0), atol=1e-6)
-    assert taken["shape"].tolist() == [1, 32, 32, 3]
+    outputs, image, _ = run(file, pixels)
+    np.testing.assert_allclose(outputs, servable.model.predict(pixels, verbose=0), atol=1e-6)
+    assert image["shape"].tolist() == [1, 32, 32, 3]
     interpreter = Interpreter(model_content=file)
-    interpreter.resize_tensor_input(taken["index"], [5, 64, 48, 3])
+    interpreter.resize_tensor_input(image["index"], [5, 64, 48, 3])
     interpreter.allocate_tensors()
     assert interpreter.get_output_details()[0]["shape"].tolist() == [5, 10]
 
@@ -53,22 +53,22 @@ def test_float32_is_the_keras_model(servable, pixels):
 @pytest.mark.parametrize("precision", ["float16", "dynamic"])
 def test_smaller_files_come_near(servable, pixels, precision):
     file = convert(servable, precision)
-    found, _, _ = answers(file, pixels)
-    wanted = servable.model.predict(pixels, verbose=0)
-    assert 0 < np.abs(found - wanted).max() < 0.02
+    outputs, _, _ = run(file, pixels)
+    expected = servable.model.predict(pixels, verbose=0)
+    assert 0 < np.abs(outputs - expected).max() < 0.02
     assert len(file) < 0.8 * len(convert(servable, "float32"))
 
 
 def test_the_int8_file_is_the_network_that_was_calibrated(servable, network, int8, pixels):
-    found, taken, given = answers(int8, pixels)
-    assert (taken["dtype"], given["dtype"]) == (np.float32, np.float32)
+    outputs, image, output = run(int8, pixels)
+    assert (image["dtype"], output["dtype"]) == (np.float32, np.float32)
     simulated = network(tf.constant(pixels)).numpy()
     # LiteRT rounds ties and products otherwise than floats do: some last steps differ.
-    assert np.abs(found - simulated).max() < 0.08
-    assert np.abs(found - simulated).mean() < 0.004
-    wanted = servable.model.predict(pixels, verbose=0)
-    assert np.abs(found - wanted).max() < 0.08
-    assert (found.argmax(1) == wanted.argmax(1)).mean() > 0.9
+    assert np.abs(outputs - simulated).max() < 0.08
+    assert np.abs(outputs - simulated).mean() < 0.004
+    expected = servable.model.predict(pixels, verbose=0)
+    assert np.abs(outputs - expected).max() < 0.08
+    assert (outputs.argmax(1) == expected.argmax(1)).mean() > 0.9
 
 
 def test_everything_in_it_is_int8(int8, servable):
@@ -81,28 +81,29 @@ def test_everything_in_it_is_int8(int8, servable):
 
 def test_integer_ends(servable, network, int8, pixels):
     file = convert_int8(servable, network, integer_io=True)
-    found, taken, given = answers(file, pixels)
-    assert (taken["dtype"], given["dtype"]) == (np.uint8, np.uint8)
-    assert taken["quantization"] == (1.0, 0)
-    step, zero = given["quantization"]
+    outputs, image, output = run(file, pixels)
+    assert (image["dtype"], output["dtype"]) == (np.uint8, np.uint8)
+    assert image["quantization"] == (1.0, 0)
+    step, zero = output["quantization"]
     assert (step, zero) == (1 / 256, 0)
-    np.testing.assert_allclose((np.float32(found) - zero) * step, answers(int8, pixels)[0])
+    np.testing.assert_allclose((np.float32(outputs) - zero) * step, run(int8, pixels)[0])
 
 
 def test_logits_and_normalised_images(pixels):
     servable = servable_of(logits=True, preprocessing=False)
     images = (pixels - 127) / 60
     file = convert_int8(servable, QuantisedNetwork(servable.folded, images), integer_io=False)
-    found, _, _ = answers(file, images)
-    wanted = servable.model.predict(images, verbose=0)
-    assert np.square(found - wanted).mean() < 0.02 * wanted.var()
+    outputs, _, _ = run(file, images)
+    expected = servable.model.predict(images, verbose=0)
+    assert np.square(outputs - expected).mean() < 0.02 * expected.var()
 
 
-def test_losses_name_every_layer_with_weights(servable, network):
+def test_noise_names_every_layer_with_weights(servable, network):
     layers = [layer.name for layer in servable.folded.layers if layer.weights]
-    assert [loss.layer for loss in network.losses] == layers
-    assert all(loss.kernel_db > 10 for loss in network.losses), network.losses
-    assert all(10 < loss.output_db < 70 for loss in network.losses), network.losses
+    noise = network.layer_noise
+    assert [row.layer for row in noise] == layers
+    assert all(row.kernel_db > 10 for row in noise), noise
+    assert all(10 < row.output_db < 70 for row in noise), noise
 
 
 def test_labels_and_metadata_travel_along(int8, servable):

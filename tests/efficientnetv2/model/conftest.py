@@ -1,4 +1,4 @@
-"""Weights drawn by name, as the golden data was made (tests/golden/README.md)."""
+"""Draws weights by name, as the golden data does (tests/golden/README.md)."""
 
 import pathlib
 import zlib
@@ -35,5 +35,5 @@ def _raw_variables(file: pathlib.Path) -> dict[str, tuple[int, ...]]:
 
 @pytest.fixture(scope="session")
 def official_variables(golden):
-    """Model name -> {official variable name: shape}, without moving averages."""
+    """Model name -> {official variable name: shape}, without moving averages of the weights."""
     return lambda model_name: _raw_variables(golden / f"variables_{model_name}.txt")

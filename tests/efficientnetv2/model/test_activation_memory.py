@@ -1,4 +1,4 @@
-"""What training keeps of an image, by hand and in the table of docs/recipes.md."""
+"""Tests the activation memory of training, by hand and in the table of docs/recipes.md."""
 
 import pathlib
 
@@ -23,7 +23,8 @@ def test_a_network_by_hand():
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(images, keras.layers.Dense(7)(x))
     feature_map = 2 * 3 * 5
-    # Images; convolution, BatchNorm and activation; pooled, its convolution; the last pooling.
+    # Inputs of the convolution; of BatchNorm, activation and product; of the 1x1 convolution, the
+    # product and the classifier.
     values = 4 * 6 * 3 + 3 * feature_map + 5 + 5 + 5
     assert activation_bytes(model) == 4 * values
     assert activation_bytes(model, bytes_per_value=2) == 2 * values

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of every model equal the official and published counts."""
+"""Tests parameters and multiply-adds of every model against official and published counts."""
 
 import json
 import math
@@ -16,15 +16,15 @@ LITE_TRAINABLE = {  # EfficientNet-Lite release notes; timm counts the same
     "efficientnet-lite3": 8_197_096,
     "efficientnet-lite4": 13_006_568,
 }
-HUGE = (
-    "efficientnet-l2",
-    "efficientnetv2-xl",
-)  # gigabytes of weights: counted, slowly, all the same
+LARGE = (  # slow to build
+    *(f"efficientnet-{name}" for name in ("b6", "b7", "b8", "l2")),
+    *(f"efficientnetv2-{name}" for name in ("m", "l", "xl")),
+)
 RESNETS = {  # keras.applications: parameters; multiply-adds in billions at 224 pixels
     "resnet50": (25_636_712, 3.858),
     "resnet152": (60_419_944, 11.282),
 }
-FUSED = {name for name in list_models() if "fused" in name}  # tests/hparams/test_ablations.py
+FUSED = {name for name in list_models() if "fused" in name}  # tests/hparams/test_fused_b4.py
 GOLDEN_NAMES = [n for n in list_models() if n not in {*LITE_TRAINABLE, *RESNETS, *FUSED}]
 
 
@@ -42,7 +42,7 @@ def test_every_golden_model_is_registered(official):
 
 
 def parametrize_models():
-    marks = dict.fromkeys(HUGE, pytest.mark.slow)
+    marks = dict.fromkeys(LARGE, pytest.mark.slow)
     return [pytest.param(name, marks=marks.get(name, ())) for name in GOLDEN_NAMES]
 
 
@@ -80,19 +80,19 @@ def test_resnet_counts(name, counts):
     assert published.params_m == pytest.approx(counts[0] / 1e6, abs=0.05)
     assert multiply_adds(model) / 1e9 == pytest.approx(counts[1], abs=0.001)
     assert published.flops_b == pytest.approx(counts[1], abs=0.05)
-    # As counted by hand for the stem, 112 x 112 positions of 7 x 7 x 3 x 64.
+    # By hand, the stem has 112 x 112 positions of 7 x 7 x 3 x 64.
     stem = model.get_layer("conv1_conv")
     assert math.prod(stem.output.shape[1:3]) * math.prod(stem.kernel.shape) == 118_013_952
 
 
 def test_b3_of_the_released_v1_weights_needs_the_rounding_limit():
-    # Stages 1: 24 channels in the released weights, 16 in the EfficientNetV2 code.
+    # Stage 1 has 24 channels in the released weights, 16 in the EfficientNetV2 code.
     released = get_model("efficientnet-b3", overrides={"round_down_limit": 0.1})
     assert released.count_params() == 12_320_528
 
 
 @pytest.mark.parametrize("name", ["efficientnetv2-b0", "efficientnet-lite0"])
-def test_multiply_adds_wants_a_fixed_size(name):
+def test_multiply_adds_needs_a_fixed_size(name):
     with pytest.raises(ValueError, match="fixed input size"):
         multiply_adds(get_model(name))
 

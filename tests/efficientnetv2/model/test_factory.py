@@ -1,4 +1,4 @@
-"""What get_model promises beside its numbers: sizes, layouts, gradients, saving, clear refusals."""
+"""Tests get_model beyond its numbers: sizes, layouts, gradients, saving and error messages."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def test_unknown_model_names_the_nearest():
         ({"pooling": "sum"}, "pooling must be None, 'avg' or 'max', got 'sum'"),
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
         ({"input_shape": (32, 32)}, r"input_shape must have 3 entries, got \(32, 32\)"),
-        ({"input_shape": (32, 32, None)}, "must name its channels"),
+        ({"input_shape": (32, 32, None)}, "input_shape must give the number of channels"),
         ({"weights": "nowhere.h5"}, "there are no weights 'nowhere.h5'"),
         ({"overrides": {"dropout": 0.1}}, "unknown key 'dropout'"),
         ({"overrides": "survival_prob=2"}, "model.survival_prob must be at most 1, got 2.0"),
@@ -100,6 +100,7 @@ def test_endpoints_by_name_and_by_features_only(images):
         np.testing.assert_array_equal(by_name(images), features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["efficientnetv2-s", "efficientnetv2-m", "efficientnetv2-b3", "efficientnet-b1"]
 )
@@ -193,6 +194,7 @@ np.save(sys.argv[3], model(np.load(sys.argv[2])))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnetv2-b0", "efficientnet-lite0"])
 def test_saved_model_opens_without_this_package(name, images, tmp_path):
     model = get_model(name, num_classes=5, include_preprocessing=True)

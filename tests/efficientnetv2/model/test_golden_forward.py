@@ -1,4 +1,4 @@
-"""With the official weights' values, every network gives the official code's numbers."""
+"""Tests that networks with the official weights give the official code's outputs."""
 
 import pathlib
 
@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 from efficientnetv2 import get_model
-from efficientnetv2.model.checkpoints.loading import load_weights
-from efficientnetv2.model.checkpoints.official import tf1_names
-from efficientnetv2.model.checkpoints.reading import StoredWeights
-from efficientnetv2.model.pretrained import parts_of
+from efficientnetv2.checkpoints.loader import load_weights
+from efficientnetv2.checkpoints.official_names import tf1_names
+from efficientnetv2.checkpoints.pretrained_model import layer_map_of
+from efficientnetv2.checkpoints.reader import StoredWeights
 from hparams.resolve import resolve_model
 
 TOLERANCE = 1e-4
@@ -18,8 +18,8 @@ MODELS = ["efficientnet-b0", "efficientnetv2-b0", "efficientnetv2-s"]
 
 
 def names_of(model_name):
-    """Our name of a variable -> the official one."""
-    return tf1_names(parts_of(resolve_model(model_name)), model_name=model_name)
+    """Returns our name of a variable -> the official one."""
+    return tf1_names(layer_map_of(resolve_model(model_name)), model_name=model_name)
 
 
 def load(model, official_values, names):

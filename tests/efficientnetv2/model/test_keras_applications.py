@@ -1,4 +1,4 @@
-"""Ours equal ``keras.applications`` with its weights copied layer by layer, by name."""
+"""Tests that our models equal ``keras.applications`` with the same weights, copied by name."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def _without_stochastic_depth(twin, *, v1):
 
 
 def copy_by_name(source, target):
-    """Random values, not the initial ones: those leave every BatchNorm alike."""
+    """Sets random values in both: the initial ones leave every BatchNorm alike."""
     rng = np.random.default_rng(2104)
     for layer in target.layers:
         if not layer.weights:
@@ -88,7 +88,7 @@ def test_inference_and_training_mode(name, twin, seed):
 
 
 def adapt(normalization):
-    """What their ImageNet weights hold for this layer."""
+    """Sets this layer to what Keras's ImageNet weights contain."""
     deviation = np.array([0.229, 0.224, 0.225])
     normalization.set_weights([np.array([0.485, 0.456, 0.406]), deviation**2, np.array(0)])
     normalization.finalize_state()

@@ -1,4 +1,4 @@
-"""Training layers against Keras's own and against NumPy."""
+"""Tests the training layers against Keras's own and against NumPy."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.model.batch_norm import FusedBatchNormalization
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.layers import (
     STOCK_LAYERS,
+    StepContext,
     StepDropout,
-    TrainingState,
     conv_initializer,
     dense_initializer,
     training_layers,
 )
-from efficientnetv2.model.normalization import FusedBatchNormalization
-from hparams.resolve import Config, resolve
+from hparams.config import Config
+from hparams.resolve import resolve
 
 TINY = {
     "model.blocks_args": ["r2_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e2_i8_o8_se0.25"],
@@ -27,12 +28,11 @@ PER_IMAGE = (None, 1, 1, 1)
 BN_SETTINGS = {"momentum": 0.7, "epsilon": 0.02, "axis": 3}
 
 
-def state(*, step: int = 0, dropout_rate: float = 0.5, seed: int = 0) -> TrainingState:
-    made = TrainingState(
-        step=tf.Variable(step, dtype=tf.int64), dropout_rate=dropout_rate, seed=seed
-    )
-    made.draw.assign(step)
-    return made
+def step_context(*, step: int = 0, dropout_rate: float = 0.5, seed: int = 0) -> StepContext:
+    variable = tf.Variable(step, dtype=tf.int64)
+    context = StepContext(step=variable, dropout_rate=dropout_rate, seed=seed)
+    context.draw.assign(step)
+    return context
 
 
 @pytest.fixture
@@ -115,32 +115,32 @@ def test_fused_batchnorm_of_vectors_is_kerass(images: np.ndarray) -> None:
 
 
 def mask(
-    at: TrainingState,
+    context: StepContext,
     name: str = "drop",
     *,
     shape: tuple = (100, 50),
     rate: float = 0.5,
     noise_shape: tuple | None = None,
 ) -> np.ndarray:
-    layer = StepDropout(rate, state=at, noise_shape=noise_shape, name=name)
+    layer = StepDropout(rate, context=context, noise_shape=noise_shape, name=name)
     return layer(tf.ones(shape), training=True).numpy()
 
 
 @pytest.mark.parametrize("noise_shape", [None, PER_IMAGE])
 def test_dropout_leaves_inference_alone(images: np.ndarray, noise_shape: tuple | None) -> None:
-    layer = StepDropout(0.9, state=state(), noise_shape=noise_shape, name="drop")
+    layer = StepDropout(0.9, context=step_context(), noise_shape=noise_shape, name="drop")
     np.testing.assert_array_equal(layer(images, training=False), images)
     np.testing.assert_array_equal(layer(images), images)
 
 
 def test_the_mask_is_a_function_of_seed_name_and_step() -> None:
-    at = state(step=7, seed=3)
-    first = mask(at)
-    at.step.assign(8)
-    mask(at)
-    at.step.assign(7)
-    np.testing.assert_array_equal(mask(at), first)
-    np.testing.assert_array_equal(mask(state(step=7, seed=3, dropout_rate=0.1)), first)
+    context = step_context(step=7, seed=3)
+    first = mask(context)
+    context.step.assign(8)
+    mask(context)
+    context.step.assign(7)
+    np.testing.assert_array_equal(mask(context), first)
+    np.testing.assert_array_equal(mask(step_context(step=7, seed=3, dropout_rate=0.1)), first)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,8 @@ def test_the_mask_is_a_function_of_seed_name_and_step() -> None:
     [(8, 3, "drop"), (7, 4, "drop"), (7, 3, "drop2"), (3, 7, "drop"), (7 + 2**40, 3, "drop")],
 )
 def test_another_step_seed_or_name_has_an_independent_mask(step: int, seed: int, name: str) -> None:
-    first, other = mask(state(step=7, seed=3)), mask(state(step=step, seed=seed), name)
+    first = mask(step_context(step=7, seed=3))
+    other = mask(step_context(step=step, seed=seed), name)
     correlation = np.corrcoef(first.ravel(), other.ravel())[0, 1]
     # Independent masks of 5000 elements correlate by 0.014 (one standard deviation).
     assert abs(correlation) < 0.07
@@ -156,7 +157,7 @@ def test_another_step_seed_or_name_has_an_independent_mask(step: int, seed: int,
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
 def test_dropout_drops_its_rate_and_keeps_the_mean(rate: float) -> None:
-    values = mask(state(), shape=(100_000,), rate=rate)
+    values = mask(step_context(), shape=(100_000,), rate=rate)
     kept = values != 0
     np.testing.assert_allclose(values[kept], 1 / (1 - rate), rtol=1e-6)
     # Five standard deviations of a binomial share and of the mean.
@@ -166,7 +167,7 @@ def test_dropout_drops_its_rate_and_keeps_the_mean(rate: float) -> None:
 
 
 def test_a_noise_shape_of_images_drops_whole_images() -> None:
-    values = mask(state(), shape=(1000, 3, 2, 4), rate=0.25, noise_shape=PER_IMAGE)
+    values = mask(step_context(), shape=(1000, 3, 2, 4), rate=0.25, noise_shape=PER_IMAGE)
     per_image = values[:, 0, 0, 0]
     np.testing.assert_array_equal(
         values, np.broadcast_to(per_image[:, None, None, None], (1000, 3, 2, 4))
@@ -176,7 +177,7 @@ def test_a_noise_shape_of_images_drops_whole_images() -> None:
 
 
 def test_the_gradient_passes_where_the_input_did(images: np.ndarray) -> None:
-    inputs, layer = tf.constant(images), StepDropout(0.5, state=state(), name="drop")
+    inputs, layer = tf.constant(images), StepDropout(0.5, context=step_context(), name="drop")
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         outputs = layer(inputs, training=True)
@@ -184,8 +185,8 @@ def test_the_gradient_passes_where_the_input_did(images: np.ndarray) -> None:
 
 
 def test_rate_and_step_take_effect_without_a_new_trace() -> None:
-    at, traces = state(dropout_rate=0.0), []
-    layer = training_layers(at).head_dropout(0.99, "top_dropout")
+    context, traces = step_context(dropout_rate=0.0), []
+    layer = training_layers(context).head_dropout(0.99, "top_dropout")
 
     @tf.function
     def run(inputs: tf.Tensor) -> tf.Tensor:
@@ -194,8 +195,8 @@ def test_rate_and_step_take_effect_without_a_new_trace() -> None:
 
     ones, masks = tf.ones((1000,)), []
     for rate, step in ((0.0, 0), (0.5, 0), (0.5, 1), (0.8, 1)):
-        at.dropout_rate.assign(rate)
-        at.draw.assign(step)
+        context.dropout_rate.assign(rate)
+        context.draw.assign(step)
         masks.append(run(ones).numpy())
     assert len(traces) == 1
     assert layer.weights == []
@@ -211,7 +212,7 @@ def config() -> Config:
 
 def test_training_layers_make_the_same_weights_under_the_same_names(config: Config) -> None:
     stock = build_model(config, layer_set=STOCK_LAYERS)
-    trained = build_model(config, layer_set=training_layers(state()))
+    trained = build_model(config, layer_set=training_layers(step_context()))
     for kind in ("weights", "trainable_variables"):
         names = [[(w.path, w.shape) for w in getattr(model, kind)] for model in (stock, trained)]
         assert names[0] == names[1]
@@ -222,7 +223,7 @@ def test_training_layers_make_the_same_weights_under_the_same_names(config: Conf
 
 def test_a_network_of_training_layers_infers_like_the_stock_one(config: Config, seed: int) -> None:
     stock = build_model(config)
-    trained = build_model(config, layer_set=training_layers(state()))
+    trained = build_model(config, layer_set=training_layers(step_context()))
     rng = np.random.default_rng(seed)
     weights = [rng.uniform(0.5, 1.5, weight.shape) - 0.4 for weight in stock.weights]
     inputs = rng.normal(size=(2, 16, 16, 3)).astype(np.float32)

@@ -1,17 +1,17 @@
-"""A search whose trainings are told to the engine, not run: what is left is all real."""
+"""Fixtures of a search that is real but for its trainings, whose results are made up."""
 
 import pytest
 
+from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.search import engine as engine_module
-from efficientnetv2.search.messages import Epoch, Found
-from efficientnetv2.train.stopping import StopRequest
+from efficientnetv2.search.messages import EpochReport, TrialResult
 from hparams import resolve
 
 BACKBONE = ["r1_k3_s1_e1_i8_o8_se0.25", "r2_k3_s2_e4_i8_o16_se0.25"]
 
 
-def found_by(accuracy, *, seconds=0.1, epochs=2, pruned=False):
-    return Found(
+def result_of(accuracy, *, seconds=0.1, epochs=2, pruned=False):
+    return TrialResult(
         accuracy=accuracy,
         seconds=seconds,
         spread=0.01,
@@ -24,13 +24,14 @@ def found_by(accuracy, *, seconds=0.1, epochs=2, pruned=False):
     )
 
 
-class Told:
-    """Stands in for the processes of trials: what they find is given.
+class FakeTrials:
+    """Replaces the processes of trials by made-up results.
 
     Attributes:
-      curves: accuracies of the epochs, one list a trial after the other; the last one repeats.
-      ends: number of the run (0: the backbone) -> what it ends with instead.
-      jobs: that were run.
+      curves: accuracies after each epoch, one list for each run; the last list repeats.
+      seconds: step time of each run; the last one repeats.
+      ends: number of the run (0: the backbone) -> the failure or exception that it ends with.
+      jobs: the jobs that were run.
     """
 
     def __init__(self):
@@ -52,27 +53,29 @@ class Told:
         curve = self.curves[min(number, len(self.curves) - 1)]
         seconds = self.seconds[min(number, len(self.seconds) - 1)]
         for epoch, accuracy in enumerate(curve, start=1):
-            pruned = after_epoch(Epoch(epoch, accuracy, seconds, 2000))
+            pruned = after_epoch(EpochReport(epoch, accuracy, seconds, 2000))
             if pruned:
                 break
-        return found_by(accuracy, seconds=seconds, epochs=epoch, pruned=pruned)
+        return result_of(accuracy, seconds=seconds, epochs=epoch, pruned=pruned)
 
 
 @pytest.fixture
-def told(monkeypatch):
-    found = Told()
-    monkeypatch.setattr(engine_module, "run_trial", found.run)
-    return found
+def fake(monkeypatch):
+    trials = FakeTrials()
+    monkeypatch.setattr(engine_module, "run_trial", trials.run)
+    return trials
 
 
 @pytest.fixture
 def search(tmp_path):
-    """Runs a search in a folder of the test; keys of the section search as arguments."""
+    """Runs a search in a folder of the test; arguments are keys of the section ``search``."""
 
     def run(folder="run", stop=None, **keys):
-        given = {"backbone": BACKBONE, "trials": 4, "epochs": 2, "sampler": "random", **keys}
+        settings = {"backbone": BACKBONE, "trials": 4, "epochs": 2, "sampler": "random", **keys}
         config = resolve(
-            "efficientnetv2-s", "digits", {f"search.{key}": value for key, value in given.items()}
+            "efficientnetv2-s",
+            "digits",
+            {f"search.{key}": value for key, value in settings.items()},
         )
         return engine_module.search(config, tmp_path / folder, stop or StopRequest())
 

@@ -1,4 +1,4 @@
-"""Trials of one study between real processes: none runs twice, none is lost, none is too many."""
+"""Tests that real processes which share a study run each trial once, and lose none."""
 
 import json
 import pathlib
@@ -10,13 +10,13 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[3]
 LIMIT = 12
-# Runs trials until there are no more; writes down which, and of each what it was.
+# Runs trials until there are no more; prints the number and the choices of each.
 WORK = """
 import json, pathlib, sys, time
 import optuna
 from efficientnetv2.search.claims import Claims
-from efficientnetv2.search.samplers import build_sampler, quiet_optuna
-quiet_optuna()
+from efficientnetv2.search.samplers import build_sampler, silence_optuna
+silence_optuna()
 folder, seconds, limit = pathlib.Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 choices = {"a": tuple(range(50)), "b": tuple(range(50))}
 study = optuna.create_study(

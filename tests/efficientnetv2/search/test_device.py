@@ -1,4 +1,4 @@
-"""Locks of a device, between real processes: trainings share it, a timing is alone, and gets in."""
+"""Tests device locks between real processes: trainings share a device, a timing has it alone."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ from efficientnetv2.search import device
 from efficientnetv2.search.device import DeviceLock, device_name, devices
 
 ROOT = pathlib.Path(__file__).parents[3]
-# Trains for a number of epochs and times, again and again; says when it did which.
+# Trains and times in turns, four times; prints when it did which.
 WORK = """
 import json, pathlib, sys, time
 from efficientnetv2.search.device import DeviceLock
@@ -29,7 +29,7 @@ for _ in range(4):
     with lock.training():
         for _ in range(3):
             span("train", 0.03)
-            lock.let_in()
+            lock.yield_to_timing()
     with lock.timing():
         span("time", 0.03)
 print(json.dumps(spans), flush=True)
@@ -75,7 +75,7 @@ lock = DeviceLock(pathlib.Path(sys.argv[1]))
 with lock.training():
     print("training", flush=True)
     while sys.stdin.readline():
-        lock.let_in()
+        lock.yield_to_timing()
         print("epoch", flush=True)
 """
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The engine: what becomes of trials that end well, early, badly, twice, or are interrupted."""
+"""Tests how the engine records trials that finish, are pruned, fail, repeat or are interrupted."""
 
 import csv
 import json
@@ -8,10 +8,10 @@ import optuna
 import pytest
 import yaml
 
+from efficientnetv2.runtime.signals import Stopped
 from efficientnetv2.search import claims as claims_module
 from efficientnetv2.search.attributes import ALIVE, OWNER
-from efficientnetv2.search.messages import Failed
-from efficientnetv2.train.stopping import Stopped
+from efficientnetv2.search.messages import TrialFailure
 from hparams import UserError, resolve
 
 
@@ -24,9 +24,9 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
-def test_rewards_by_hand(told, search, tmp_path):
-    told.curves = [[0.1, 0.6], [0.5, 0.8], [0.5, 0.9]]
-    told.seconds = [0.10, 0.05, 0.20]
+def test_rewards_by_hand(fake, search, tmp_path):
+    fake.curves = [[0.1, 0.6], [0.5, 0.8], [0.5, 0.9]]
+    fake.seconds = [0.10, 0.05, 0.20]
     assert search(trials=2) == 0
     first, second = rows_of(tmp_path / "run")
     # 0.8 * (0.05 / 0.1)^-0.07 = 0.8 * 2^0.07, and 0.9 * 2^-0.07; all have 2000 parameters
@@ -38,20 +38,20 @@ def test_rewards_by_hand(told, search, tmp_path):
     assert study.best_trial.number == 1 and study.best_value == float(second["reward"])
 
 
-def test_every_trial_is_a_short_training_at_the_reduced_size(told, search, tmp_path):
+def test_every_trial_is_a_short_training_at_the_reduced_size(fake, search, tmp_path):
     search(trials=2, isize=40, epochs=3)
-    for job in told.jobs:
+    for job in fake.jobs:
         config = job.config
         assert (config.train.epochs, config.train.isize, config.eval.isize) == (3, 40, 40)
         assert (config.train.stages, config.train.size_schedule) == (1, "fixed")
-    folders = [job.folder.relative_to(tmp_path / "run").as_posix() for job in told.jobs]
+    folders = [job.folder.relative_to(tmp_path / "run").as_posix() for job in fake.jobs]
     assert folders == ["backbone", "trials/000", "trials/001"]
-    assert told.jobs[1].config.model.blocks_args != told.jobs[2].config.model.blocks_args
+    assert fake.jobs[1].config.model.blocks_args != fake.jobs[2].config.model.blocks_args
 
 
-def test_the_median_rule_by_hand(told, search, tmp_path):
+def test_the_median_rule_by_hand(fake, search, tmp_path):
     """After two trials with 0.5 and 0.7 in the first epoch: 0.59 is below the median, 0.61 not."""
-    told.curves = [[0.5, 0.5], [0.5, 0.8], [0.7, 0.8], [0.59, 0.9], [0.61, 0.9]]
+    fake.curves = [[0.5, 0.5], [0.5, 0.8], [0.7, 0.8], [0.59, 0.9], [0.61, 0.9]]
     search(prune_trials=2, prune_epochs=0)
     rows = rows_of(tmp_path / "run")
     assert [row["state"] for row in rows] == ["complete", "complete", "pruned", "complete"]
@@ -62,10 +62,10 @@ def test_the_median_rule_by_hand(told, search, tmp_path):
     assert study_of(tmp_path / "run").best_trial.number == 3
 
 
-def test_the_median_rule_is_on_the_reward(told, search, tmp_path):
+def test_the_median_rule_is_on_the_reward(fake, search, tmp_path):
     """A fourth of the time makes up for 0.66 instead of 0.7: 0.66 * 4^0.07 = 0.727."""
-    told.curves = [[0.5, 0.5], [0.7, 0.8], [0.7, 0.8], [0.66, 0.7], [0.66, 0.7]]
-    told.seconds = [0.4, 0.4, 0.4, 0.1, 0.4]
+    fake.curves = [[0.5, 0.5], [0.7, 0.8], [0.7, 0.8], [0.66, 0.7], [0.66, 0.7]]
+    fake.seconds = [0.4, 0.4, 0.4, 0.1, 0.4]
     search(prune_trials=2, prune_epochs=0)
     rows = rows_of(tmp_path / "run")
     assert [row["state"] for row in rows] == ["complete", "complete", "complete", "pruned"]
@@ -76,14 +76,14 @@ def test_the_median_rule_is_on_the_reward(told, search, tmp_path):
 @pytest.mark.parametrize(
     "keys", [{"prune": False}, {"prune_trials": 3}, {"prune_epochs": 2}], ids=str
 )
-def test_pruning_can_be_turned_off_or_wait(told, search, tmp_path, keys):
-    told.curves = [[0.5, 0.5], [0.5, 0.8], [0.7, 0.8], [0.1, 0.2]]
+def test_pruning_can_be_turned_off_or_wait(fake, search, tmp_path, keys):
+    fake.curves = [[0.5, 0.5], [0.5, 0.8], [0.7, 0.8], [0.1, 0.2]]
     search(**{"trials": 3, "prune_trials": 2, "prune_epochs": 0, **keys})
     assert [row["state"] for row in rows_of(tmp_path / "run")] == ["complete"] * 3
 
 
-def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(told, search, tmp_path, capsys):
-    told.ends = {2: Failed("the loss of step 3 is nan: the learning rate is too high")}
+def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(fake, search, tmp_path, capsys):
+    fake.ends = {2: TrialFailure("the loss of step 3 is nan: the learning rate is too high")}
     assert search() == 0
     rows = rows_of(tmp_path / "run")
     assert [row["state"] for row in rows] == ["complete", "fail", "complete", "complete"]
@@ -91,33 +91,31 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(told, search, tmp
     assert "trial 1  failed: the loss of step 3 is nan" in capsys.readouterr().out
 
 
-def test_a_full_disk_ends_the_search_and_the_trial_goes_on_later(told, search, tmp_path):
-    told.ends = {2: Failed("cannot write 'x': No space left on device", is_fatal=True)}
+def test_a_full_disk_ends_the_search_and_the_trial_goes_on_later(fake, search, tmp_path):
+    fake.ends = {2: TrialFailure("cannot write 'x': No space left on device", is_fatal=True)}
     with pytest.raises(UserError, match="No space left on device"):
         search()
     assert [t.state.name for t in study_of(tmp_path / "run").trials] == ["COMPLETE", "RUNNING"]
     assert search() == 0
     assert [row["state"] for row in rows_of(tmp_path / "run")] == ["complete"] * 4
-    assert told.jobs[3].folder.name == "001" and len(told.jobs) == 6
+    assert fake.jobs[3].folder.name == "001" and len(fake.jobs) == 6
 
 
-def test_the_backbone_must_train(told, search):
-    told.ends = {0: Failed("out of memory")}
+def test_the_backbone_must_train(fake, search):
+    fake.ends = {0: TrialFailure("out of memory")}
     with pytest.raises(UserError, match="the backbone cannot be trained: out of memory"):
         search()
     assert search(epochs=3) == 0  # nothing has come of it: all may change
 
 
-def test_nothing_that_came_to_its_end(told, search):
-    told.ends = {number: Failed("no luck") for number in range(1, 3)}
-    with pytest.raises(
-        UserError, match="none of 2 trials came to its end; the last error: no luck"
-    ):
+def test_nothing_that_came_to_its_end(fake, search):
+    fake.ends = {number: TrialFailure("no luck") for number in range(1, 3)}
+    with pytest.raises(UserError, match="none of 2 trials finished; the last error: no luck"):
         search(trials=2)
 
 
-def test_an_interrupted_trial_goes_on_with_the_same_network(told, search, tmp_path, capsys):
-    told.ends = {2: Stopped(signal.SIGTERM)}
+def test_an_interrupted_trial_goes_on_with_the_same_network(fake, search, tmp_path, capsys):
+    fake.ends = {2: Stopped(signal.SIGTERM)}
     with pytest.raises(Stopped):
         search()
     before = study_of(tmp_path / "run").trials[1]
@@ -126,50 +124,50 @@ def test_an_interrupted_trial_goes_on_with_the_same_network(told, search, tmp_pa
     assert "going on with trial 1" in capsys.readouterr().out
     trials = study_of(tmp_path / "run").trials
     assert len(trials) == 4 and trials[1].params == before.params
-    assert told.jobs[2].config == told.jobs[3].config and len(told.jobs) == 6
+    assert fake.jobs[2].config == fake.jobs[3].config and len(fake.jobs) == 6
 
 
-def test_what_a_trial_found_before_a_kill_is_not_measured_again(told, search, tmp_path):
-    told.curves = [[0.5, 0.5], [0.5, 0.8]]
+def test_what_a_trial_found_before_a_kill_is_not_measured_again(fake, search, tmp_path):
+    fake.curves = [[0.5, 0.5], [0.5, 0.8]]
     search(trials=1)
-    told.ends = {2: Stopped(signal.SIGTERM)}
+    fake.ends = {2: Stopped(signal.SIGTERM)}
     with pytest.raises(Stopped):
         search(trials=2)
     result = tmp_path / "run" / "trials" / "001" / "result.json"
-    found = json.loads((tmp_path / "run" / "trials" / "000" / "result.json").read_text())
-    found["network"] = list(told.jobs[2].config.model.blocks_args)
-    result.write_text(json.dumps(found))
+    saved = json.loads((tmp_path / "run" / "trials" / "000" / "result.json").read_text())
+    saved["network"] = list(fake.jobs[2].config.model.blocks_args)
+    result.write_text(json.dumps(saved))
     search(trials=2)
-    assert rows_of(tmp_path / "run")[1]["accuracy"] == "0.8" and len(told.jobs) == 3
+    assert rows_of(tmp_path / "run")[1]["accuracy"] == "0.8" and len(fake.jobs) == 3
 
 
-def test_more_trials_can_be_asked_for(told, search, tmp_path):
+def test_more_trials_can_be_asked_for(fake, search, tmp_path):
     search(trials=2)
     search(trials=2)
-    assert len(told.jobs) == 3
+    assert len(fake.jobs) == 3
     search(trials=3)
-    assert len(told.jobs) == 4 and len(study_of(tmp_path / "run").trials) == 3
+    assert len(fake.jobs) == 4 and len(study_of(tmp_path / "run").trials) == 3
 
 
-def test_the_same_network_again_takes_the_values_of_the_first(told, search, tmp_path):
+def test_the_same_network_again_takes_the_values_of_the_first(fake, search, tmp_path):
     one = {"operations": ["fused"], "kernels": [3], "expansions": [1, 4], "layers": [1.0]}
     search(**one, trials=8)
     rows = rows_of(tmp_path / "run")
     networks = {row["network"] for row in rows}
-    assert len(networks) < 5 and len(told.jobs) == 1 + len(networks)
+    assert len(networks) < 5 and len(fake.jobs) == 1 + len(networks)
     for row in rows:
         first = next(other for other in rows if other["network"] == row["network"])
         assert row["same_as"] == ("" if row is first else first["trial"])
         assert (row["reward"], row["state"]) == (first["reward"], "complete")
 
 
-def test_best_yaml_is_a_configuration(told, search, tmp_path):
-    told.curves = [[0.5, 0.5], [0.5, 0.6], [0.5, 0.9], [0.5, 0.7]]
+def test_best_yaml_is_a_configuration(fake, search, tmp_path):
+    fake.curves = [[0.5, 0.5], [0.5, 0.6], [0.5, 0.9], [0.5, 0.7]]
     search(trials=3)
     best = tmp_path / "run" / "best.yaml"
     assert best.read_text().startswith("# trial 1: ")
     config = resolve("efficientnetv2-s", "digits", str(best))
-    assert config.model.blocks_args == told.jobs[2].config.model.blocks_args
+    assert config.model.blocks_args == fake.jobs[2].config.model.blocks_args
     assert config.train == resolve("efficientnetv2-s", "digits").train
     assert set(yaml.safe_load(best.read_text())) <= {f"model.{key}" for key in config.model}
 
@@ -182,15 +180,15 @@ def test_best_yaml_is_a_configuration(told, search, tmp_path):
         ({"backbone": ["r1_k3_s1_e1_i8_o8"]}, r"search\.backbone \["),
     ],
 )
-def test_a_study_of_another_space_is_refused(told, search, keys, difference):
+def test_a_study_of_another_space_is_refused(fake, search, keys, difference):
     search(trials=1)
     with pytest.raises(UserError, match=f"another configuration.*{difference}.*; give the same"):
         search(**keys)
 
 
 @pytest.mark.parametrize("storage", ["sqlite:///{}/other.db", "journal:{}/journal.log"])
-def test_other_storages(told, search, tmp_path, storage):
-    told.ends = {2: Stopped(signal.SIGINT)}
+def test_other_storages(fake, search, tmp_path, storage):
+    fake.ends = {2: Stopped(signal.SIGINT)}
     url = storage.format(tmp_path)
     with pytest.raises(Stopped):
         search(storage=url)
@@ -211,33 +209,33 @@ def test_other_storages(told, search, tmp_path, storage):
         ("nonsense://x", "Can't load plugin"),
     ],
 )
-def test_a_storage_that_cannot_be_opened(told, search, storage, message):
+def test_a_storage_that_cannot_be_opened(fake, search, storage, message):
     with pytest.raises(UserError, match=message) as caught:
         search(storage=storage)
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
 
 
-def test_two_run_directories_on_one_study(told, search, tmp_path, monkeypatch):
-    """The other one's trial is left alone while it lives, and failed when it is silent."""
+def test_two_run_directories_on_one_study(fake, search, tmp_path, monkeypatch):
+    """A trial of the other directory is left alone while that is alive, and failed when silent."""
     url = f"sqlite:///{tmp_path / 'shared.db'}"
-    told.ends = {1: Stopped(signal.SIGTERM)}
+    fake.ends = {1: Stopped(signal.SIGTERM)}
     with pytest.raises(Stopped):
         search("one", storage=url)
     study = optuna.load_study(study_name="search", storage=url)
     assert study.trials[0].user_attrs[OWNER]
-    monkeypatch.setattr(claims_module, "_SILENT_SECONDS", -1)
+    monkeypatch.setattr(claims_module, "_HEARTBEAT_TIMEOUT_SECONDS", -1)
     assert search("two", storage=url) == 0
     states = [trial.state.name for trial in study.trials]
     assert states == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
-    assert "nothing was heard of it" in study.trials[0].user_attrs["error"]
+    assert "no sign of life from" in study.trials[0].user_attrs["error"]
     assert study.trials[1].user_attrs[ALIVE] > 0
     assert search("one", storage=url) == 0  # nothing is left to do there
     assert len(study.trials) == 4
 
 
-def test_a_trial_of_a_live_run_directory_is_waited_for(told, search, tmp_path, monkeypatch):
+def test_a_trial_of_a_live_run_directory_is_waited_for(fake, search, tmp_path, monkeypatch):
     url = f"sqlite:///{tmp_path / 'shared.db'}"
-    told.ends = {1: Stopped(signal.SIGTERM)}
+    fake.ends = {1: Stopped(signal.SIGTERM)}
     with pytest.raises(Stopped):
         search("one", storage=url, trials=1)
     waited = []
@@ -253,7 +251,7 @@ def test_a_trial_of_a_live_run_directory_is_waited_for(told, search, tmp_path, m
     assert optuna.load_study(study_name="search", storage=url).trials[0].state.name == "RUNNING"
 
 
-def test_a_run_directory_has_one_study(told, search, tmp_path):
+def test_a_run_directory_has_one_study(fake, search, tmp_path):
     search(trials=1)
     with pytest.raises(UserError, match="has the trials of the study 'search' in"):
         search(trials=2, study_name="other")

@@ -1,4 +1,4 @@
-"""Real trainings in real processes: two searches on one study, one of them killed on its way."""
+"""Tests trials and searches with real trainings in real processes, some of them killed."""
 
 import csv
 import itertools
@@ -15,11 +15,11 @@ import optuna
 import pytest
 
 from efficientnetv2 import get_model
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import Stopped, StopRequest
 from efficientnetv2.search.engine import trial_config
-from efficientnetv2.search.messages import Epoch, Failed, Found, Job
+from efficientnetv2.search.messages import EpochReport, TrialFailure, TrialJob, TrialResult
 from efficientnetv2.search.runner import run_trial
-from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.stopping import Stopped, StopRequest
 from hparams import resolve
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -28,9 +28,9 @@ TRIALS = 3
 
 
 def job_of(folder, data_dir, **network):
-    given = {"search.epochs": 3, "search.timed_steps": 2, "data.data_dir": data_dir}
-    config = resolve("efficientnetv2-s", "digits", given)
-    return Job(
+    settings = {"search.epochs": 3, "search.timed_steps": 2, "data.data_dir": data_dir}
+    config = resolve("efficientnetv2-s", "digits", settings)
+    return TrialJob(
         config=trial_config(config, {**NETWORK, **network}),
         folder=folder / "000",
         data_folder=folder,
@@ -42,27 +42,27 @@ def job_of(folder, data_dir, **network):
 
 @pytest.mark.slow
 def test_a_trial_is_stopped_and_goes_on_in_another_process(tmp_path, data_dir, digits):
-    job, stop, seen = job_of(tmp_path, data_dir), StopRequest(), []
+    job, stop, reports = job_of(tmp_path, data_dir), StopRequest(), []
 
     def stop_after_the_first(epoch):
-        seen.append(epoch)
+        reports.append(epoch)
         stop.number = signal.SIGTERM
         return False
 
     with pytest.raises(Stopped):
         run_trial(job, stop=stop, after_epoch=stop_after_the_first)
     before = RunDirectory(job.folder).metrics()
-    assert [line["epoch"] for line in before] == [1] and seen[0].number == 1
-    found = run_trial(job, stop=StopRequest(), after_epoch=lambda e: bool(seen.append(e)))
+    assert [line["epoch"] for line in before] == [1] and reports[0].number == 1
+    result = run_trial(job, stop=StopRequest(), after_epoch=lambda e: bool(reports.append(e)))
     after = RunDirectory(job.folder).metrics()
-    assert isinstance(found, Found) and after[0] == before[0]
+    assert isinstance(result, TrialResult) and after[0] == before[0]
     assert [line["epoch"] for line in after] == [1, 2, 3]
-    told = (found.seconds, found.parameters)  # also before the stop: it is not timed twice
-    assert seen == [Epoch(n, _top1(after[n - 1]), *told) for n in (1, 1, 2, 3)]
-    assert (found.accuracy, found.epochs, found.pruned) == (_top1(after[-1]), 3, False)
-    assert found.timed_from < found.timed_until and found.seconds > 0
+    cost = (result.seconds, result.parameters)  # also before the stop: it is not timed twice
+    assert reports == [EpochReport(n, _top1(after[n - 1]), *cost) for n in (1, 1, 2, 3)]
+    assert (result.accuracy, result.epochs, result.pruned) == (_top1(after[-1]), 3, False)
+    assert result.timed_from < result.timed_until and result.seconds > 0
     assert (
-        found.parameters
+        result.parameters
         == get_model("efficientnetv2-s", overrides=NETWORK, num_classes=10).count_params()
     )
 
@@ -71,7 +71,7 @@ def test_a_trial_is_stopped_and_goes_on_in_another_process(tmp_path, data_dir, d
 def test_a_trial_that_cannot_train_says_why(tmp_path, data_dir, digits):
     wrong = job_of(tmp_path, data_dir, **{"train.varsexp": "nowhere"})
     failed = run_trial(wrong, stop=StopRequest(), after_epoch=lambda _: False)
-    assert isinstance(failed, Failed) and "train.varsexp='nowhere'" in failed.reason
+    assert isinstance(failed, TrialFailure) and "train.varsexp='nowhere'" in failed.reason
 
 
 def _top1(line):
@@ -88,7 +88,7 @@ def test_a_trial_that_is_killed_from_outside_is_one_line(tmp_path, data_dir, dig
 
     threading.Thread(target=kill).start()
     failed = run_trial(job_of(tmp_path, data_dir), stop=StopRequest(), after_epoch=lambda _: False)
-    assert failed.reason.startswith("its process was ended by SIGKILL, as when the memory")
+    assert failed.reason.startswith("its process was killed by SIGKILL, often a sign that memory")
 
 
 def command(folder, data_dir, storage):
@@ -140,8 +140,8 @@ def test_two_processes_share_a_study_and_one_is_killed(tmp_path, data_dir, digit
     with (tmp_path / "run" / "trials.csv").open(newline="") as file:
         assert [row["trial"] for row in csv.DictReader(file)] == [str(n) for n in range(TRIALS)]
     assert (tmp_path / "run" / "search.png").stat().st_size > 10_000
-    kept = [
+    results = [
         json.loads(path.read_text()) for path in sorted(tmp_path.glob("run/trials/*/result.json"))
     ]
-    assert len(kept) == TRIALS
+    assert len(results) == TRIALS
     assert not list(tmp_path.glob("run/trials/*/checkpoints"))

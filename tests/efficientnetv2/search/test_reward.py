@@ -1,4 +1,4 @@
-"""The reward against numbers computed by hand."""
+"""Tests the reward against numbers computed by hand."""
 
 import math
 
@@ -23,8 +23,8 @@ def test_the_backbone_has_its_accuracy():
     ],
 )
 def test_by_hand(accuracy, seconds, parameters, expected):
-    found = PAPER(accuracy, seconds=seconds, parameters=parameters)
-    assert found == pytest.approx(expected, abs=1e-7)
+    value = PAPER(accuracy, seconds=seconds, parameters=parameters)
+    assert value == pytest.approx(expected, abs=1e-7)
 
 
 def test_a_zero_exponent_leaves_its_factor_out():

@@ -1,4 +1,4 @@
-"""Samplers on a reward whose best network is known: no training, real studies in memory."""
+"""Tests the samplers on a made-up reward whose best network is known, without training."""
 
 import numpy as np
 import optuna
@@ -11,8 +11,8 @@ from efficientnetv2.search.samplers import (
     ReinforceSampler,
     build_sampler,
     distributions,
-    quiet_optuna,
     reward_of,
+    silence_optuna,
 )
 
 CHOICES = {
@@ -29,12 +29,12 @@ TRIALS, SEEDS, MARGIN = 100, 30, 0.1
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quiet():
-    quiet_optuna()
+def silent_optuna():
+    silence_optuna()
 
 
 def reward(point, best):
-    """From 0.6 to 1, which only the best network has; neighbours matter together."""
+    """Returns 0.6 to 1; only the best network has 1, and right neighbours count extra."""
     right = [point[name] == best[name] for name in CHOICES]
     pairs = [one and other for one, other in zip(right, right[1:])]
     return 0.6 + 0.3 * float(np.mean(right)) + 0.1 * float(np.mean(pairs))
@@ -46,7 +46,7 @@ def best_point(seed):
 
 
 def run(name, seed, *, trials=TRIALS, study=None):
-    """Points and rewards of a study, which goes on where it is."""
+    """Runs more trials of a study; returns the points and rewards of all its trials."""
     study = study or optuna.create_study(direction="maximize")
     study.sampler, best = build_sampler(name, CHOICES, seed=seed), best_point(seed)
     for _ in range(trials):
@@ -55,6 +55,7 @@ def run(name, seed, *, trials=TRIALS, study=None):
     return [trial.params for trial in study.trials], [trial.value for trial in study.trials]
 
 
+@pytest.mark.slow
 def test_rl_beats_random_at_equal_trials():
     gains = [np.mean(run("rl", seed)[1]) - np.mean(run("random", seed)[1]) for seed in range(SEEDS)]
     assert np.mean(gains) > MARGIN  # 0.134 was measured; a reward of random deviates by 0.045
@@ -83,21 +84,21 @@ def test_a_step_of_the_policy_by_hand():
     sampler = ReinforceSampler(choices, 0, rate=0.5, entropy=0.0, decay=0.9, warm_up=2)
     study = optuna.create_study(direction="maximize")
 
-    def told(value, reward):
+    def finish(value, reward):
         study.add_trial(
             optuna.trial.create_trial(
                 params={"a": value}, distributions=distributions(choices), value=reward
             )
         )
 
-    told(0, 0.4)
-    told(1, 0.6)
+    finish(0, 0.4)
+    finish(1, 0.6)
     np.testing.assert_allclose(sampler.probabilities(study)["a"], [0.5, 0.5])
-    told(1, 0.7)  # advantage (0.7 - 0.5) / 0.1 = 2; logits 0.5 * 2 * ([0, 1] - [0.5, 0.5])
+    finish(1, 0.7)  # advantage (0.7 - 0.5) / 0.1 = 2; logits 0.5 * 2 * ([0, 1] - [0.5, 0.5])
     odds = np.exp([-0.5, 0.5]) / np.exp([-0.5, 0.5]).sum()
     np.testing.assert_allclose(sampler.probabilities(study)["a"], odds)
     # baseline 0.5 + 0.1 * 0.2 = 0.52; variance 0.9 * (0.01 + 0.1 * 0.04) = 0.0126
-    told(0, 0.52 + np.sqrt(0.0126))  # advantage 1
+    finish(0, 0.52 + np.sqrt(0.0126))  # advantage 1
     logits = np.array([-0.5, 0.5]) + 0.5 * (np.array([1, 0]) - odds)
     expected = np.exp(logits) / np.exp(logits).sum()
     np.testing.assert_allclose(sampler.probabilities(study)["a"], expected)

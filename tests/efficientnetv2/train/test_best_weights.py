@@ -1,4 +1,4 @@
-"""Which weights of a run are the best ones, by what ``best/`` says."""
+"""Tests which weights ``best_weights`` reads as the best of a run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pathlib
 
 import pytest
 
-from efficientnetv2.train import checkpoint_files
-from efficientnetv2.train.run_directory import RunDirectory, RunError
-from efficientnetv2.train.saving import BestWeights, best_weights
+from efficientnetv2.runtime import checkpoint_store
+from efficientnetv2.runtime.run_directory import RunDirectory, RunError
+from efficientnetv2.train.checkpoint_manager import BestWeights, best_weights
 
 
 def run_with(folder: pathlib.Path, record: str) -> RunDirectory:
     run = RunDirectory(folder)
-    checkpoint_files.write(run.best, 10, lambda prefix: pathlib.Path(f"{prefix}.index").touch())
+    checkpoint_store.write(run.best, 10, lambda prefix: pathlib.Path(f"{prefix}.index").touch())
     (run.best / "best.json").write_text(record)
     return run
 

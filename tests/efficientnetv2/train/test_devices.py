@@ -1,4 +1,4 @@
-"""Two logical devices in one process: synchronised BatchNorm, masks, the input and the curve."""
+"""Tests training on two logical devices: synchronised BatchNorm, dropout masks and the losses."""
 
 import json
 import pathlib
@@ -8,18 +8,21 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # most tests here train for several seconds
+
 ROOT = pathlib.Path(__file__).parents[3]
 
-# Logical devices must be made before TensorFlow starts; what a device gets is told as JSON.
+# Logical devices must be created before TensorFlow starts, so a separate process does the work and
+# prints its results as JSON.
 SCRIPT = """
 import json, sys
 import numpy as np, tensorflow as tf
-from efficientnetv2.data.pipeline import Leg, build_training_input
-from efficientnetv2.data.settings import SettingsSchedule, StepSettings
+from efficientnetv2.data.train_input import Phase, build_training_input
+from efficientnetv2.data.schedule import SettingsSchedule, StepSettings
 from efficientnetv2.data.sources import build_source
 from efficientnetv2.model import layers
-from efficientnetv2.train.schedules import LearningRate
-from efficientnetv2.train.learner import build_learner
+from efficientnetv2.train.learning_rate import LearningRate
+from efficientnetv2.train.train_state import build_train_state
 from efficientnetv2.train.step import Trainer
 from efficientnetv2.train.strategy import distribute_training
 from hparams import resolve
@@ -43,7 +46,7 @@ for name in ("SyncBatchNormalization", "FusedBatchNormalization"):
     for axis in (3, 1):
         order = (0, 1, 2, 3) if axis == 3 else (0, 3, 1, 2)
         if axis == 1 and name == "FusedBatchNormalization":
-            continue  # a CPU has no kernel for it
+            continue  # TensorFlow has no CPU kernel for it
         with strategy.scope():
             layer = getattr(layers, name)(momentum=0.7, epsilon=1e-3, axis=axis)
             layer.build(tuple(batch.transpose(order).shape))
@@ -74,8 +77,8 @@ for name in ("SyncBatchNormalization", "FusedBatchNormalization"):
             "moving": [of_replicas(v.value) for v in (layer.moving_mean, layer.moving_variance)]}
 
 # ------------------------------------------------ masks
-state = layers.TrainingState(step=tf.Variable(7, dtype=tf.int64), dropout_rate=0.5, seed=3)
-drop = layers.StepDropout(0.5, state=state, name="drop")
+state = layers.StepContext(step=tf.Variable(7, dtype=tf.int64), dropout_rate=0.5, seed=3)
+drop = layers.StepDropout(0.5, context=state, name="drop")
 mask = tf.function(lambda: strategy.run(lambda: drop(tf.ones([400]), training=True)))
 numbers["masks"] = []
 for step in (7, 8, 7):
@@ -90,40 +93,42 @@ overrides = {
     "train.batch_size": 64, "train.optimizer": "momentum"}
 config = resolve("efficientnetv2-s", "digits", overrides)
 settings = StepSettings(16, 0.0, 0.0, 0.0, 0.0, 64)
-schedule = SettingsSchedule(np.array([0]), StepSettings(*(np.array([v]) for v in settings)))
-stream = build_training_input(config, build_source(config), legs=[Leg(0, 0, 19, 64)],
+columns = {name: np.array([value]) for name, value in settings.asdict().items()}
+schedule = SettingsSchedule(np.array([0]), StepSettings(**columns))
+stream = build_training_input(config, build_source(config), phases=[Phase(0, 0, 19, 64)],
                               settings=schedule)
 
 def begin(config):
     keras.utils.set_random_seed(5)
     with strategy.scope():
-        learner = build_learner(config, LearningRate(0.05, "constant", 0, 50))
-    trainer = Trainer(learner, strategy, settings=schedule, after_step=lambda step: None)
+        train_state = build_train_state(config, LearningRate(0.05, "constant", 0, 50))
+    trainer = Trainer(train_state, strategy, settings=schedule, after_step=lambda step: None)
     trainer.set_input(distribute_training(strategy, stream, start_step=0))
-    return learner, trainer
+    return train_state, trainer
 
-learner, trainer = begin(config)
+train_state, trainer = begin(config)
 numbers["losses"] = []
 for _ in range(50):
     trainer.train(tf.constant(1))
-    here = learner.metrics.result()
-    local = learner.metrics.here()  # of all devices of this process: the rounding differs
+    here = train_state.metrics.result()
+    local = train_state.metrics.local_result()  # added up in another order: the rounding differs
     np.testing.assert_allclose(list(local.values()), list(here.values()), rtol=1e-5)
     numbers["losses"].append(here["loss"])
-    learner.metrics.reset()
+    train_state.metrics.reset()
 numbers["traces"] = trainer.num_traces
 
 # ------------------------------------------------ statistics and averages of replicas
 config = resolve("efficientnetv2-s", "digits", {**overrides, "model.bn_type": "per_replica"})
-learner, trainer = begin(config)
+train_state, trainer = begin(config)
 with strategy.scope():
     trainer.train(tf.constant(2))
-    stem = learner.model.get_layer("stem_bn")
+    stem = train_state.model.get_layer("stem_bn")
     numbers["statistics"] = [of_replicas(v.value) for v in (stem.moving_mean, stem.moving_variance)]
     name = "stem_bn/moving_mean"
-    average, value = learner.average.averages[name], np.asarray(stem.moving_mean.value)
+    average, value = train_state.average.averages[name], np.asarray(stem.moving_mean.value)
     before = np.asarray(tf.convert_to_tensor(average))
-    tf.function(lambda: strategy.run(learner.average.move_here, args=(tf.constant(0.75),)))()
+    update, decay = train_state.average.update_in_replica, tf.constant(0.75)
+    tf.function(lambda: strategy.run(update, args=(decay,)))()
     numbers["average"] = [of_replicas(average), (0.75 * before + 0.25 * value).tolist()]
 print(json.dumps(numbers))
 """
@@ -131,13 +136,13 @@ print(json.dumps(numbers))
 
 @pytest.fixture(scope="module")
 def numbers(data_dir, digits):
-    found = {}
+    results = {}
     for count in (1, 2):
         command = [sys.executable, "-c", SCRIPT, str(count), data_dir]
         result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
         assert result.returncode == 0, result.stderr
-        found[count] = json.loads(result.stdout.splitlines()[-1])
-    return found
+        results[count] = json.loads(result.stdout.splitlines()[-1])
+    return results
 
 
 @pytest.mark.parametrize("axis", [3, 1])
@@ -147,7 +152,7 @@ def test_synchronised_batchnorm_is_that_of_the_whole_batch(numbers, axis, what):
     synchronised = numbers[2][f"SyncBatchNormalization {axis}"]
     np.testing.assert_allclose(synchronised[what], whole[what], rtol=1e-4, atol=2e-4)
     half = numbers[2]["FusedBatchNormalization 3"]
-    if what != "beta":  # whose gradient is the sum of what comes in
+    if what != "beta":  # beta's gradient is the sum of the upstream one in either case
         assert np.abs(np.subtract(half[what], whole[what])).max() > 0.01
 
 

@@ -1,4 +1,4 @@
-"""The moving average against NumPy, and against the official code's measured values."""
+"""Compares the moving average with NumPy and with values recorded from the official code."""
 
 import json
 import pathlib
@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from efficientnetv2.train.ema import MovingAverage
-from efficientnetv2.train.learner import Learner, build_learner, named_weights
-from efficientnetv2.train.schedules import LearningRate
+from efficientnetv2.train.learning_rate import LearningRate
+from efficientnetv2.train.train_state import TrainState, build_train_state, named_weights
 from hparams.resolve import resolve
 
 TINY = {
@@ -19,11 +19,11 @@ TINY = {
 
 
 @pytest.fixture
-def learner() -> Learner:
+def train_state() -> TrainState:
     config = resolve("efficientnetv2-b0", "digits", TINY, "train.ema_decay=0.8")
     rate = LearningRate(peak=0.1, name="constant", warmup_steps=0, total_steps=1)
     tf.keras.utils.set_random_seed(0)
-    return build_learner(config, rate)
+    return build_train_state(config, rate)
 
 
 def values(variables: dict) -> dict[str, np.ndarray]:
@@ -66,16 +66,16 @@ def test_the_average_starts_at_the_variables_values() -> None:
 
 
 def test_every_weight_and_batchnorm_statistic_of_a_network_is_averaged(
-    learner: Learner, seed: int
+    train_state: TrainState, seed: int
 ) -> None:
-    before = values(named_weights(learner.model))
+    before = values(named_weights(train_state.model))
     images = np.random.default_rng(seed).normal(2, 3, (4, 16, 16, 3)).astype(np.float32)
-    learner.model(images, training=True)
-    for variable in learner.model.trainable_variables:
+    train_state.model(images, training=True)
+    for variable in train_state.model.trainable_variables:
         variable.assign(variable + 1.0)
-    after = values(named_weights(learner.model))
-    learner.average.update(tf.constant(20))
-    averages = values(learner.average.averages)
+    after = values(named_weights(train_state.model))
+    train_state.average.update(tf.constant(20))
+    averages = values(train_state.average.averages)
     assert {name for name in after if "moving" in name} <= set(averages)
     for name, value in after.items():
         assert not np.array_equal(value, before[name]), name
@@ -83,15 +83,15 @@ def test_every_weight_and_batchnorm_statistic_of_a_network_is_averaged(
         np.testing.assert_allclose(averages[name], expected, atol=1e-5, err_msg=name)
 
 
-def test_swapped_exchanges_a_networks_values_and_puts_them_back(learner: Learner) -> None:
-    for average in learner.average.averages.values():
+def test_swapped_exchanges_a_networks_values_and_puts_them_back(train_state: TrainState) -> None:
+    for average in train_state.average.averages.values():
         average.assign(average + 1.0)
-    raw, averages = values(named_weights(learner.model)), values(learner.average.averages)
-    with learner.average.swapped():
-        np.testing.assert_equal(values(named_weights(learner.model)), averages)
-        np.testing.assert_equal(values(learner.average.averages), raw)
-    np.testing.assert_equal(values(named_weights(learner.model)), raw)
-    np.testing.assert_equal(values(learner.average.averages), averages)
+    raw, averages = values(named_weights(train_state.model)), values(train_state.average.averages)
+    with train_state.average.swapped():
+        np.testing.assert_equal(values(named_weights(train_state.model)), averages)
+        np.testing.assert_equal(values(train_state.average.averages), raw)
+    np.testing.assert_equal(values(named_weights(train_state.model)), raw)
+    np.testing.assert_equal(values(train_state.average.averages), averages)
 
 
 def test_swapped_puts_the_values_back_after_an_exception() -> None:

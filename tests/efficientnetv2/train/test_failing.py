@@ -1,4 +1,4 @@
-"""What ends a training early: a loss that is not finite, no progress, a full disk, a bad epoch."""
+"""Tests early ends of training: a loss that is not finite, no progress, a full disk, an error."""
 
 import os
 import resource
@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2.train.checkpoint_files import find_checkpoint
-from efficientnetv2.train.divergence import DivergedError
-from efficientnetv2.train.durable import WriteError
-from efficientnetv2.train.learner import named_weights
+from efficientnetv2.runtime.atomic_write import WriteError
+from efficientnetv2.runtime.checkpoint_store import find_checkpoint
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import StopRequest
+from efficientnetv2.train.callbacks import TrainingCallback
 from efficientnetv2.train.loop import Training
-from efficientnetv2.train.observer import Observer
-from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.stopping import StopRequest
+from efficientnetv2.train.nan_guard import DivergedError
+from efficientnetv2.train.train_state import named_weights
 from hparams import resolve
 from hparams.errors import UserError
+
+pytestmark = pytest.mark.slow  # most tests here train for several seconds
 
 SETTINGS = {
     "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1"],
@@ -30,14 +32,14 @@ SETTINGS = {
     "train.optimizer": "rmsprop",
     "runtime.save_checkpoint_epochs": 1,
 }
-STEPS = 1257 // 256  # an epoch
+STEPS = 1257 // 256  # per epoch
 
 
-def start(folder, digits, *, observer=None, stop=None, **settings):
+def start(folder, digits, *, callback=None, stop=None, **settings):
     config = resolve("efficientnetv2-s", "digits", {**SETTINGS, **settings})
     run = RunDirectory(folder)
     run.start(config, digits.class_names)
-    return Training(config, digits, run=run, observer=observer, stop=stop)
+    return Training(config, digits, run=run, callback=callback, stop=stop)
 
 
 def records(folder):
@@ -48,18 +50,18 @@ def records(folder):
 
 
 def weights_of(training):
-    return {k: v.numpy() for k, v in named_weights(training.learner.model).items()}
+    return {k: v.numpy() for k, v in named_weights(training.train_state.model).items()}
 
 
 class Poisoned:
-    """A training's input, in which one step's images have a NaN."""
+    """Wraps a training input and puts a NaN into the images of one step."""
 
     def __init__(self, images, step):
         self._images, self._step = images, step
 
     def batches(self, **where):
-        share = where.get("share")
-        batches_a_step = share.replicas if share else 1
+        shard = where.get("shard")
+        batches_a_step = shard.replicas if shard else 1
 
         def poison(number, batch):
             images, targets = batch
@@ -98,12 +100,12 @@ def test_a_learning_rate_that_is_too_high_is_named(digits, tmp_path):
 
 
 def test_a_stop_saves_nothing_after_a_bad_step(digits, tmp_path):
-    class StopAt3(Observer):
+    class StopAt3(TrainingCallback):
         def step(self, step, read_metrics):
             if step == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    training = start(tmp_path, digits, observer=StopAt3())
+    training = start(tmp_path, digits, callback=StopAt3())
     training._input = Poisoned(training._input, 2)
     with pytest.raises(DivergedError, match="the loss of step 2 is nan"):
         training.run()
@@ -112,7 +114,7 @@ def test_a_stop_saves_nothing_after_a_bad_step(digits, tmp_path):
 
 def test_weights_that_are_not_finite_are_not_saved(digits, tmp_path):
     training = start(tmp_path, digits)
-    kernel = training.learner.model.get_layer("predictions").kernel
+    kernel = training.train_state.model.get_layer("predictions").kernel
     kernel.assign(tf.fill(kernel.shape, np.inf))
     with pytest.raises(DivergedError, match=r"^after step 0, 'predictions/kernel' holds"):
         training._save()
@@ -123,15 +125,15 @@ def test_weights_that_are_not_finite_are_not_saved(digits, tmp_path):
 def test_patience_ends_a_training_for_good(stop_after, digits, tmp_path):
     tops = {STEPS: 0.5, 2 * STEPS: 0.4, 3 * STEPS: 0.5, 4 * STEPS: 0.9}
 
-    class Stop(Observer):
+    class Stop(TrainingCallback):
         def step(self, step, read_metrics):
             if step == stop_after:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def train(observer=None):
+    def train(callback=None):
         patience = {"train.patience": 2, "runtime.save_checkpoint_epochs": 4}
-        training = start(tmp_path, digits, observer=observer, **patience)
-        after = training.run(after_epoch=lambda: {"minival_top1": tops[training.learner.step]})
+        training = start(tmp_path, digits, callback=callback, **patience)
+        after = training.run(after_epoch=lambda: {"minival_top1": tops[training.train_state.step]})
         return after, training
 
     after, training = train(Stop())
@@ -142,7 +144,7 @@ def test_patience_ends_a_training_for_good(stop_after, digits, tmp_path):
     values = weights_of(training)
     assert [line["minival_top1"] for line in RunDirectory(tmp_path).metrics()] == [0.5, 0.4, 0.5]
     after, again = train()
-    assert (after, again.learner.step) == (None, 3 * STEPS)
+    assert (after, again.train_state.step) == (None, 3 * STEPS)
     for name, value in weights_of(again).items():
         np.testing.assert_array_equal(value, values[name])
 
@@ -156,13 +158,13 @@ def test_an_epoch_that_was_not_validated_is_validated_by_the_next_start(
         training = start(folder, digits, stop=stop)
 
         def validate():
-            if training.learner.step == fails_at:
+            if training.train_state.step == fails_at:
                 if way == "error":
                     raise UserError("cannot read 'a.jpg'")
                 with stop.at_once():
                     os.kill(os.getpid(), signal.SIGTERM)
                     pytest.fail("went on")
-            return {"minival_top1": training.learner.step / 100}
+            return {"minival_top1": training.train_state.step / 100}
 
         return training.run(after_epoch=validate)
 
@@ -180,7 +182,7 @@ def test_an_epoch_that_was_not_validated_is_validated_by_the_next_start(
 def test_a_full_disk_ends_the_training_and_the_next_start_goes_on(digits, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    class Full(Observer):
+    class Full(TrainingCallback):
         def step(self, step, read_metrics):
             if step == 2 * STEPS:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
@@ -188,7 +190,7 @@ def test_a_full_disk_ends_the_training_and_the_next_start_goes_on(digits, tmp_pa
     start(tmp_path / "whole", digits).run()
     try:
         with pytest.raises(WriteError, match=r"^cannot write '.*metrics\.jsonl': File too large"):
-            start(tmp_path / "full", digits, observer=Full()).run()
+            start(tmp_path / "full", digits, callback=Full()).run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     run = RunDirectory(tmp_path / "full")

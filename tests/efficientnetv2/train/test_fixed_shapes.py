@@ -1,4 +1,4 @@
-"""What a TPU asks for: a trace a size, with fixed shapes; sums that XLA can compile."""
+"""Tests what a TPU needs: one trace per image size, fixed shapes, and sums that XLA can compile."""
 
 import functools
 
@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2.evaluate import _sums
+from efficientnetv2.evaluation.evaluator import _sums
+from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.train import loop, strategy
-from efficientnetv2.train.learner import named_weights
-from efficientnetv2.train.run_directory import RunDirectory
+from efficientnetv2.train.train_state import named_weights
 from hparams import resolve
+
+pytestmark = pytest.mark.slow  # most tests here train for several seconds
 
 SETTINGS = {
     "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
@@ -52,8 +54,8 @@ def test_fixed_shapes_train_the_same_with_a_trace_a_size(settings, digits, tmp_p
     training = start(tmp_path / "fixed", digits, **settings)
     training.run()
     assert training.trainer.num_traces == len(shapes) > 1
-    expected = named_weights(free.learner.model)
-    for name, value in named_weights(training.learner.model).items():
+    expected = named_weights(free.train_state.model)
+    for name, value in named_weights(training.train_state.model).items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 

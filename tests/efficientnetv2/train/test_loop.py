@@ -1,4 +1,4 @@
-"""The whole training: one trace for all stages, and resuming as if nothing had happened."""
+"""Tests whole training runs: one trace for all stages, and resuming to the same bits."""
 
 import os
 import signal
@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2.train.learner import build_learner, named_weights
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.train.callbacks import TrainingCallback
+from efficientnetv2.train.learning_rate import build_learning_rate
 from efficientnetv2.train.loop import Training
-from efficientnetv2.train.observer import Observer
-from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.schedules import build_learning_rate
-from efficientnetv2.train.sizes import staged
-from efficientnetv2.train.stages import build_stages
+from efficientnetv2.train.progressive import build_stages, stage_settings
 from efficientnetv2.train.step import Trainer
+from efficientnetv2.train.train_state import build_train_state, named_weights
 from hparams import resolve
 
 SETTINGS = {
@@ -34,8 +33,8 @@ SETTINGS = {
 STEPS = 4 * (1257 // 256)
 
 
-class Recorder(Observer):
-    """Keeps what it is told; interrupts the process after ``stop_after`` steps."""
+class Recorder(TrainingCallback):
+    """Records the callback's calls, and interrupts the process after ``stop_after`` steps."""
 
     def __init__(self, stop_after=None):
         self.stop_after = stop_after
@@ -52,49 +51,49 @@ class Recorder(Observer):
         self.epochs.append(line)
 
 
-def start(folder, digits, *, observer=None, **settings):
+def start(folder, digits, *, callback=None, **settings):
     config = resolve("efficientnetv2-s", "digits", {**SETTINGS, **settings})
     run = RunDirectory(folder)
     run.start(config, digits.class_names)
-    return Training(config, digits, run=run, observer=observer)
+    return Training(config, digits, run=run, callback=callback)
 
 
 def state(training):
-    learner = training.learner
-    values = {f"weights/{k}": v.numpy() for k, v in named_weights(learner.model).items()}
-    values |= {f"ema/{k}": v.numpy() for k, v in learner.average.averages.items()}
-    values |= {v.path.partition("/")[2]: v.numpy() for v in learner.optimizer.variables}
+    train_state = training.train_state
+    values = {f"weights/{k}": v.numpy() for k, v in named_weights(train_state.model).items()}
+    values |= {f"ema/{k}": v.numpy() for k, v in train_state.average.averages.items()}
+    values |= {v.path.partition("/")[2]: v.numpy() for v in train_state.optimizer.variables}
     return values
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, digits):
-    observer = Recorder()
-    training = start(tmp_path_factory.mktemp("run"), digits, observer=observer)
+    callback = Recorder()
+    training = start(tmp_path_factory.mktemp("run"), digits, callback=callback)
     assert training.run() is None
-    return training, observer
+    return training, callback
 
 
 def test_all_stages_share_one_trace(uninterrupted):
-    training, observer = uninterrupted
-    assert observer.sizes == [16, 24]
+    training, callback = uninterrupted
+    assert callback.sizes == [16, 24]
     assert training.trainer.num_traces == 1
 
 
 def test_records_of_an_epoch(uninterrupted):
-    _, observer = uninterrupted
+    _, callback = uninterrupted
     config = resolve("efficientnetv2-s", "digits", SETTINGS)
     rate = build_learning_rate(config, build_stages(config, num_images=1257))
-    assert [line["epoch"] for line in observer.epochs] == [1, 2, 3, 4]
-    assert [line["step"] for line in observer.epochs] == [4, 8, 12, 16]
-    assert [line["dropout_rate"] for line in observer.epochs] == [0.1, 0.1, 0.2, 0.2]
-    for line in observer.epochs:
+    assert [line["epoch"] for line in callback.epochs] == [1, 2, 3, 4]
+    assert [line["step"] for line in callback.epochs] == [4, 8, 12, 16]
+    assert [line["dropout_rate"] for line in callback.epochs] == [0.1, 0.1, 0.2, 0.2]
+    for line in callback.epochs:
         assert line["learning_rate"] == pytest.approx(float(rate(tf.constant(line["step"] - 1))))
 
 
 def test_the_dropout_rate_follows_the_stage(uninterrupted):
     training, _ = uninterrupted
-    assert training.learner.state.dropout_rate.numpy() == np.float32(0.2)
+    assert training.train_state.context.dropout_rate.numpy() == np.float32(0.2)
 
 
 def test_the_same_seed_gives_the_same_bits(uninterrupted, digits, tmp_path):
@@ -115,6 +114,7 @@ def test_asking_for_the_cpu_trains_there(uninterrupted, digits, tmp_path):
     assert_same(state(training), state(uninterrupted[0]))
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(uninterrupted, digits, tmp_path):
     other = start(tmp_path, digits, **{"train.seed": 1})
     other.run()
@@ -122,37 +122,37 @@ def test_another_seed_gives_other_weights(uninterrupted, digits, tmp_path):
     assert np.abs(state(other)[name] - state(uninterrupted[0])[name]).max() > 1e-3
 
 
-@pytest.mark.parametrize("stop_after", [1, 6, 8, 13])
-def test_a_stopped_and_resumed_training_has_the_same_bits(
-    stop_after, uninterrupted, digits, tmp_path
-):
-    first = start(tmp_path, digits, observer=Recorder(stop_after))
-    assert first.run() == signal.SIGINT
-    assert first.learner.step == stop_after
-    second = start(tmp_path, digits)
-    assert second.learner.step == stop_after
-    assert second.run() is None
-    assert second.learner.step == STEPS
-    assert_same(state(second), state(uninterrupted[0]))
-
-
-@pytest.mark.parametrize("stop_after", [6, 8, 16])
-def test_records_of_a_resumed_training_are_those_of_an_uninterrupted_one(
-    stop_after, uninterrupted, digits, tmp_path
-):
-    start(tmp_path, digits, observer=Recorder(stop_after)).run()
-    start(tmp_path, digits).run()
+def records(lines):
+    """Returns records of metrics.jsonl without what the clock says."""
     clock = ("seconds", "images_per_second")
-    lines = [
-        {k: v for k, v in line.items() if k not in clock}
-        for line in RunDirectory(tmp_path).metrics()
-    ]
-    expected = [
-        {k: v for k, v in line.items() if k not in clock} for line in uninterrupted[1].epochs
-    ]
-    assert lines == expected
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 
 
+@pytest.mark.parametrize(
+    "stop_after", [8, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 6, 13))]
+)
+def test_a_stopped_and_resumed_training_has_the_same_bits_and_records(
+    stop_after, uninterrupted, digits, tmp_path
+):
+    first = start(tmp_path, digits, callback=Recorder(stop_after))
+    assert first.run() == signal.SIGINT
+    assert first.train_state.step == stop_after
+    second = start(tmp_path, digits)
+    assert second.train_state.step == stop_after
+    assert second.run() is None
+    assert second.train_state.step == STEPS
+    assert_same(state(second), state(uninterrupted[0]))
+    assert records(RunDirectory(tmp_path).metrics()) == records(uninterrupted[1].epochs)
+
+
+@pytest.mark.slow
+def test_records_of_a_training_stopped_at_its_end_are_whole(uninterrupted, digits, tmp_path):
+    start(tmp_path, digits, callback=Recorder(STEPS)).run()
+    start(tmp_path, digits).run()
+    assert records(RunDirectory(tmp_path).metrics()) == records(uninterrupted[1].epochs)
+
+
+@pytest.mark.slow
 def test_epochs_after_the_last_save_are_run_and_recorded_again(digits, tmp_path):
     saved_seldom = {"runtime.save_checkpoint_epochs": 3}
     training = start(tmp_path, digits, **saved_seldom)
@@ -160,7 +160,7 @@ def test_epochs_after_the_last_save_are_run_and_recorded_again(digits, tmp_path)
     training.run()
     assert len(RunDirectory(tmp_path).metrics()) == 4
     again = start(tmp_path, digits, **saved_seldom)
-    assert again.learner.step == 0
+    assert again.train_state.step == 0
     again.run()
     assert [line["epoch"] for line in RunDirectory(tmp_path).metrics()] == [1, 2, 3, 4]
 
@@ -169,11 +169,11 @@ def test_epochs_after_the_last_save_are_run_and_recorded_again(digits, tmp_path)
 def test_changing_the_size_of_s_costs_under_4_seconds():
     config = resolve("efficientnetv2-s", "digits", {"train.batch_size": 8})
     plan = build_stages(config, num_images=1257)
-    learner = build_learner(config, build_learning_rate(config, plan))
+    train_state = build_train_state(config, build_learning_rate(config, plan))
     trainer = Trainer(
-        learner,
+        train_state,
         tf.distribute.get_strategy(),
-        settings=staged(plan),
+        settings=stage_settings(plan),
         after_step=lambda step: None,
     )
     seconds = []

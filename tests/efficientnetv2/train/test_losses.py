@@ -1,17 +1,19 @@
-"""Loss terms against NumPy."""
+"""Compares the loss terms with NumPy."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from efficientnetv2.train.losses import (
-    LOSSES,
     l2_term,
+    loss_function,
+    probabilities,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
     summed_sigmoid_cross_entropy,
 )
-from hparams.base import KEYS
+from hparams.choices import LOSSES
+from hparams.keys import KEYS
 
 
 def numpy_softmax(logits: np.ndarray, targets: np.ndarray, *, label_smoothing: float) -> np.ndarray:
@@ -23,7 +25,7 @@ def numpy_softmax(logits: np.ndarray, targets: np.ndarray, *, label_smoothing: f
 
 
 def numpy_sigmoid(logits: np.ndarray, targets: np.ndarray, *, label_smoothing: float) -> np.ndarray:
-    """-log(p) for a label and -log(1 - p) for none, where p = 1 / (1 + exp(-logit))."""
+    """Takes -log(p) of each label and -log(1 - p) of each other class; p is the sigmoid."""
     logits = logits.astype(np.float64)
     targets = targets * (1 - label_smoothing) + label_smoothing / 2
     has, has_not = np.logaddexp(0, -logits), np.logaddexp(0, logits)
@@ -51,7 +53,7 @@ def logits(seed: int) -> np.ndarray:
 
 @pytest.fixture
 def targets(seed: int) -> np.ndarray:
-    """Mixed targets in the first half, one-hot ones in the second."""
+    """Returns mixed targets in the first half, one-hot ones in the second."""
     mixed = np.random.default_rng(seed + 1).dirichlet(np.ones(5), 4)
     return np.concatenate([mixed, np.eye(5)[[0, 4, 2, 2]]]).astype(np.float32)
 
@@ -61,7 +63,7 @@ def test_the_table_has_a_loss_for_each_choice_of_the_configuration() -> None:
         "softmax": softmax_cross_entropy,
         "sigmoid": sigmoid_cross_entropy,
         "sigmoid_sum": summed_sigmoid_cross_entropy,
-    } == LOSSES
+    } == {name: loss_function(name) for name in LOSSES}
     assert tuple(LOSSES) == KEYS["train.loss_type"].choices
 
 
@@ -71,7 +73,7 @@ def test_the_table_has_a_loss_for_each_choice_of_the_configuration() -> None:
 def test_cross_entropy_is_the_mean_of_numpys(
     logits: np.ndarray, targets: np.ndarray, name: str, label_smoothing: float, number: type
 ) -> None:
-    loss = LOSSES[name](
+    loss = loss_function(name)(
         tf.constant(logits),
         tf.constant(targets),
         label_smoothing=label_smoothing,
@@ -97,7 +99,7 @@ def test_replicas_losses_add_up_to_the_mean_over_the_global_batch(
     logits: np.ndarray, targets: np.ndarray, name: str, cut: int
 ) -> None:
     parts = [
-        LOSSES[name](
+        loss_function(name)(
             tf.constant(logits[images]),
             tf.constant(targets[images]),
             label_smoothing=0.1,
@@ -113,7 +115,7 @@ def test_replicas_losses_add_up_to_the_mean_over_the_global_batch(
 @pytest.mark.parametrize(("name", "expected"), [("softmax", 2000.0), ("sigmoid", 1000.0)])
 def test_cross_entropy_of_huge_logits_does_not_overflow(name: str, expected: float) -> None:
     logits = np.array([[1000.0, -1000.0]], np.float32)
-    loss = LOSSES[name](
+    loss = loss_function(name)(
         tf.constant(logits), tf.constant([[0.0, 1.0]]), label_smoothing=0.0, global_batch_size=1
     )
     assert float(loss) == expected
@@ -124,7 +126,7 @@ def test_cross_entropy_of_float16_logits_is_computed_in_float32(
     targets: np.ndarray, name: str
 ) -> None:
     logits = np.linspace(-40, 40, 40).reshape(8, 5).astype(np.float16)
-    loss = LOSSES[name](
+    loss = loss_function(name)(
         tf.constant(logits), tf.constant(targets), label_smoothing=0.1, global_batch_size=8
     )
     expected = NUMPY[name](logits, targets, label_smoothing=0.1).mean()
@@ -186,3 +188,13 @@ def test_l2_term_of_float16_kernels_does_not_overflow() -> None:
 @pytest.mark.parametrize("kernels", [[], [[3.0, 4.0]]])
 def test_l2_term_without_weight_decay_is_zero(kernels: list) -> None:
     assert float(l2_term([tf.constant(k) for k in kernels], weight_decay=0.0)) == 0.0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_probabilities_are_those_that_the_loss_means(name: str, logits: np.ndarray) -> None:
+    values = np.float64(logits)
+    expected = {
+        "softmax": np.exp(values) / np.exp(values).sum(-1, keepdims=True),
+        "sigmoid": 1 / (1 + np.exp(-values)),
+    }[LOSSES[name].activation]
+    np.testing.assert_allclose(probabilities(tf.constant(logits), name), expected, rtol=1e-5)

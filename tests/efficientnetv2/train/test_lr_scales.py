@@ -1,4 +1,4 @@
-"""A learning rate of its own for some variables: the same as a training at that rate."""
+"""Tests learning rate factors: a variable is trained as if with a learning rate of its own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.train.learner import build_learner
-from efficientnetv2.train.optimizers import OPTIMIZERS, build_optimizer, rate_factors
-from efficientnetv2.train.schedules import KerasSchedule, LearningRate
+from efficientnetv2.train.learning_rate import KerasSchedule, LearningRate
+from efficientnetv2.train.optimizers import OPTIMIZERS, build_optimizer, learning_rate_scales
+from efficientnetv2.train.train_state import build_train_state
 from hparams.errors import UserError
 from hparams.resolve import ConfigError, resolve
 
@@ -17,7 +17,7 @@ STEPS = 5
 
 
 def trained(name: str, *, peak: float, factors: tuple[float, ...] = ()) -> list[np.ndarray]:
-    """Two variables after some steps by the same gradients."""
+    """Returns two variables after some steps with the same gradients."""
     rng = np.random.default_rng(3)
     variables = [keras.Variable(rng.normal(size=(3, 2)).astype(np.float32)) for _ in range(2)]
     config = resolve("efficientnetv2-b0", "digits", {"train.optimizer": name, "train.gclip": 0.5})
@@ -39,19 +39,19 @@ def test_a_factor_is_a_learning_rate_of_its_own(name: str) -> None:
 
 
 def variables(*paths: str) -> list[keras.Variable]:
-    with_names = []
+    variables = []
     for path in paths:
         layer, name = path.split("/")
         with keras.name_scope(layer):
-            with_names.append(keras.Variable(0.0, name=name))
-    return with_names
+            variables.append(keras.Variable(0.0, name=name))
+    return variables
 
 
 def test_the_first_expression_that_is_found_counts() -> None:
     names = ("stem_conv/kernel", "block1a_bn/gamma", "block10a_bn/gamma", "predictions/bias")
     scales = ["block1[a-z]|stem:0.1", "gamma$:0.5"]
-    assert rate_factors(variables(*names), scales) == [0.1, 0.1, 0.5, 1.0]
-    assert rate_factors(variables(*names), []) == []
+    assert learning_rate_scales(variables(*names), scales) == [0.1, 0.1, 0.5, 1.0]
+    assert learning_rate_scales(variables(*names), []) == []
 
 
 def test_an_expression_that_is_in_no_name_is_named() -> None:
@@ -65,9 +65,9 @@ def test_an_expression_that_is_in_no_name_is_named() -> None:
         },
     )
     rate = LearningRate(peak=0.1, name="constant", warmup_steps=0, total_steps=1)
-    message = "train.lr_scales: 'stage1' is in no trained variable's name, such as 'stem_conv/ker"
+    message = r"train\.lr_scales: 'stage1' matches no trainable variable \(for example 'stem_conv/"
     with pytest.raises(UserError, match=message):
-        build_learner(config, rate)
+        build_train_state(config, rate)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Counts of right answers and running means against NumPy."""
+"""Compares accuracies, multi-label metrics and running means with NumPy and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -49,11 +49,11 @@ def test_any_in_top_k_agrees_with_sorting(seed: int, k: int, dtype: str) -> None
     targets[:4] = 0.0  # without any label
     best = np.argsort(-logits, axis=-1)[:, :k]
     expected = np.take_along_axis(targets, best, -1).any(-1)
-    made = any_in_top_k(tf.constant(logits), tf.constant(targets), k=k).numpy()
-    np.testing.assert_array_equal(made, expected)
-    assert made.dtype == bool
-    assert not made[:4].any()
-    assert 0 < made.sum() <= 60
+    result = any_in_top_k(tf.constant(logits), tf.constant(targets), k=k).numpy()
+    np.testing.assert_array_equal(result, expected)
+    assert result.dtype == bool
+    assert not result[:4].any()
+    assert 0 < result.sum() <= 60
 
 
 def test_with_one_label_both_counts_agree(seed: int) -> None:

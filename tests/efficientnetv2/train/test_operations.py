@@ -1,4 +1,4 @@
-"""The graph of a training step: what a loss of speed would change in it, counted, not timed."""
+"""Guards the speed of a training step by counting the operations in its graph, not by timing."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from efficientnetv2.model.kernels import (
     Bfloat16Convolution,
     Convolution,
     NarrowConvolution,
-    _narrowed,
+    _narrow,
     silu,
     silu_and_mean,
 )
 from efficientnetv2.model.layers import STOCK_LAYERS
-from efficientnetv2.train.learner import Learner, build_learner
-from efficientnetv2.train.schedules import build_learning_rate
-from efficientnetv2.train.sizes import staged
-from efficientnetv2.train.stages import build_stages
+from efficientnetv2.train.learning_rate import build_learning_rate
+from efficientnetv2.train.progressive import build_stages, stage_settings
 from efficientnetv2.train.step import Trainer, build_trainer
+from efficientnetv2.train.train_state import TrainState, build_train_state
 from hparams import resolve
 
 SETTINGS = {
@@ -52,49 +51,49 @@ def batches(size: int) -> tf.data.Dataset:
     return data.repeat()
 
 
-def made() -> tuple[Learner, Trainer]:
+def build() -> tuple[TrainState, Trainer]:
     keras.utils.set_random_seed(3)
     plan = build_stages(CONFIG, num_images=80)
-    learner = build_learner(CONFIG, build_learning_rate(CONFIG, plan))
-    strategy, settings = tf.distribute.get_strategy(), staged(plan)
-    return learner, build_trainer(
-        CONFIG, learner, strategy, settings=settings, after_step=lambda _: None
+    train_state = build_train_state(CONFIG, build_learning_rate(CONFIG, plan))
+    strategy, settings = tf.distribute.get_strategy(), stage_settings(plan)
+    return train_state, build_trainer(
+        CONFIG, train_state, strategy, settings=settings, after_step=lambda _: None
     )
 
 
 @pytest.fixture(scope="module")
-def learner_and_trainer() -> tuple[Learner, Trainer]:
-    """Trained for a step at each of two sizes."""
-    learner, trainer = made()
+def state_and_trainer() -> tuple[TrainState, Trainer]:
+    """Returns a train state and trainer after one step at each of two image sizes."""
+    train_state, trainer = build()
     for size in (16, 24):
         trainer.set_input(batches(size))
         trainer.train(tf.constant(1))
-    return learner, trainer
+    return train_state, trainer
 
 
 @pytest.fixture(scope="module")
-def operations(learner_and_trainer) -> collections.Counter:
-    """Number of operations of each type in the traced step, called functions included."""
-    trainer = learner_and_trainer[1]
+def operations(state_and_trainer) -> collections.Counter:
+    """Counts the operations of each type in the traced step, called functions included."""
+    trainer = state_and_trainer[1]
     graph = trainer._loop.get_concrete_function(trainer._batches, tf.constant(1)).graph
     graph_def = graph.as_graph_def()
     nodes = [*graph_def.node, *(n for f in graph_def.library.function for n in f.node_def)]
     return collections.Counter(node.op for node in nodes)
 
 
-def test_all_sizes_are_one_trace(learner_and_trainer) -> None:
-    assert learner_and_trainer[1].num_traces == 1
+def test_all_sizes_are_one_trace(state_and_trainer) -> None:
+    assert state_and_trainer[1].num_traces == 1
 
 
-def test_batch_normalization_is_the_fused_kernel_both_ways(learner_and_trainer, operations) -> None:
-    layers = learner_and_trainer[0].model.layers
+def test_batch_normalization_is_the_fused_kernel_both_ways(state_and_trainer, operations) -> None:
+    layers = state_and_trainer[0].model.layers
     count = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
     assert count == 6
     assert operations["FusedBatchNormV3"] == operations["FusedBatchNormGradV3"] == count
 
 
-def test_convolutions_of_one_pixel_are_products(learner_and_trainer, operations) -> None:
-    layers = learner_and_trainer[0].model.layers
+def test_convolutions_of_one_pixel_are_products(state_and_trainer, operations) -> None:
+    layers = state_and_trainer[0].model.layers
     kernels = [layer.kernel_size for layer in layers if type(layer) is Convolution]
     spatial = sum(size != (1, 1) for size in kernels)
     assert (spatial, len(kernels)) == (2, 7)
@@ -106,34 +105,36 @@ def test_convolutions_of_one_pixel_are_products(learner_and_trainer, operations)
 
 def test_no_layout_is_changed_and_no_gradient_is_spread_over_the_pixels(operations) -> None:
     assert operations["Transpose"] == 0
-    # Of the losses of a batch, and of the pool before the classifier.
+    # One for the losses of the batch, one for the pool before the classifier.
     assert operations["Tile"] + operations["BroadcastTo"] == 2
     assert operations["Conv2D"] > 0  # or there would be nothing to transpose
 
 
 def test_the_activation_keeps_no_gate_and_its_gradient_is_compiled(operations) -> None:
-    # One sigmoid is squeeze-and-excitation's, the others lie in the compiled gradient's functions.
+    # One sigmoid belongs to squeeze-and-excitation; the others are inside compiled functions.
     assert operations["PartitionedCall"] + operations["StatefulPartitionedCall"] >= 5
     assert operations["SigmoidGrad"] == 1
 
 
-def test_an_update_is_one_kernel_a_variable(learner_and_trainer, operations) -> None:
-    learner = learner_and_trainer[0]
-    assert operations["ResourceApplyRMSProp"] == len(learner.variables)
-    assert operations["ResourceApplyGradientDescent"] == len(learner.average.averages)
-    assert operations["L2Loss"] <= 2 * len(learner.objective.decayed) + 2 * len(learner.variables)
+def test_an_update_is_one_kernel_a_variable(state_and_trainer, operations) -> None:
+    train_state = state_and_trainer[0]
+    assert operations["ResourceApplyRMSProp"] == len(train_state.variables)
+    assert operations["ResourceApplyGradientDescent"] == len(train_state.average.averages)
+    assert operations["L2Loss"] <= 2 * len(train_state.objective.decayed) + 2 * len(
+        train_state.variables
+    )
 
 
 def test_fifty_steps_equal_those_of_plain_layers() -> None:
-    """Stock Keras layers and plain TensorFlow formulas: the losses agree to 1e-4."""
-    learner, trainer = made()
+    """Compares with stock Keras layers and plain TensorFlow formulas: losses agree to 1e-4."""
+    train_state, trainer = build()
     plain = build_model(CONFIG.model, layer_set=STOCK_LAYERS)
-    plain.set_weights([w.numpy() for w in learner.model.weights])
+    plain.set_weights([w.numpy() for w in train_state.model.weights])
     variables = [weight.value for weight in plain.trainable_variables]
     squares = [tf.Variable(tf.ones_like(v)) for v in variables]
     momenta = [tf.Variable(tf.zeros_like(v)) for v in variables]
     decayed = [w.value for w in plain.trainable_variables if "kernel" in w.name]
-    rate = float(learner.optimizer.learning_rate)
+    rate = float(train_state.optimizer.learning_rate)
 
     @tf.function(reduce_retracing=True)
     def step(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
@@ -154,7 +155,7 @@ def test_fifty_steps_equal_those_of_plain_layers() -> None:
 
     trainer.set_input(batches(16))
     for images, targets in batches(16).take(50):
-        learner.metrics.reset()
+        train_state.metrics.reset()
         loss = trainer.train(tf.constant(1))["loss"]
         np.testing.assert_allclose(loss, step(images, targets), atol=1e-4)
 
@@ -162,15 +163,15 @@ def test_fifty_steps_equal_those_of_plain_layers() -> None:
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
 def test_the_activation_and_its_gradient_are_silu(dtype: tf.DType, seed: int) -> None:
     x = tf.cast(np.random.default_rng(seed).normal(0, 4, size=(2, 3, 5, 7)), dtype)
-    found, gradients = [], []
+    outputs, gradients = [], []
     for function in (silu, lambda x: x * tf.sigmoid(x)):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = function(x)
-        found.append(tf.cast(y, tf.float32))
+        outputs.append(tf.cast(y, tf.float32))
         gradients.append(tf.cast(tape.gradient(y, x), tf.float32))
     tolerance = 1e-6 if dtype == tf.float32 else 0.05
-    np.testing.assert_allclose(found[0], found[1], atol=tolerance, rtol=tolerance)
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=tolerance, rtol=tolerance)
     np.testing.assert_allclose(gradients[0], gradients[1], atol=tolerance, rtol=tolerance)
 
 
@@ -184,15 +185,15 @@ def test_the_activation_with_its_mean_has_the_gradient_of_both(dtype: tf.DType, 
         y = x * tf.sigmoid(x)
         return y, tf.reduce_mean(y, [1, 2], keepdims=True)
 
-    found = []
+    results = []
     for function in (silu_and_mean, apart):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y, mean = (tf.cast(part, tf.float32) for part in function(x))
             total = tf.reduce_sum(y * tf.sin(mean * weights))
-        found.append([y, mean, tf.cast(tape.gradient(total, x), tf.float32)])
+        results.append([y, mean, tf.cast(tape.gradient(total, x), tf.float32)])
     tolerance = {tf.float32: 1e-6, tf.float16: 0.01, tf.bfloat16: 0.05}[dtype]
-    for ours, theirs in zip(*found):
+    for ours, theirs in zip(*results):
         np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=tolerance)
 
 
@@ -203,12 +204,12 @@ def test_whole_numbers_round_to_bfloat16_as_a_cast_does(seed: int) -> None:
     values = np.concatenate([bits, ties]).view(np.float32)
     values = np.concatenate([values[~np.isnan(values)], [np.inf, -np.inf, 0.0, -0.0, 3.4e38]])
     values = tf.constant(values, tf.float32)
-    compiled = tf.function(lambda x: _narrowed(x, tf.bfloat16), jit_compile=True)
-    wanted = tf.bitcast(tf.cast(values, tf.bfloat16), tf.uint16)
-    np.testing.assert_array_equal(tf.bitcast(compiled(values), tf.uint16), wanted)
+    compiled = tf.function(lambda x: _narrow(x, tf.bfloat16), jit_compile=True)
+    expected = tf.bitcast(tf.cast(values, tf.bfloat16), tf.uint16)
+    np.testing.assert_array_equal(tf.bitcast(compiled(values), tf.uint16), expected)
     with np.errstate(invalid="ignore"):
-        no_numbers = tf.constant(np.array([np.inf, -np.inf], np.float32) * np.float32(0))
-    assert np.isnan(tf.cast(compiled(no_numbers), tf.float32)).all()
+        nans = tf.constant(np.array([np.inf, -np.inf], np.float32) * np.float32(0))
+    assert np.isnan(tf.cast(compiled(nans), tf.float32)).all()
 
 
 @pytest.mark.parametrize("options", [{}, {"use_bias": False}, {"strides": 2}, {"groups": 2}])

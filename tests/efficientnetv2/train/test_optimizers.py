@@ -1,4 +1,4 @@
-"""Updates against the official optimizers' measured ones, and against NumPy."""
+"""Compares updates with NumPy and with updates recorded from the official optimizers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.train.learning_rate import KerasSchedule, LearningRate
 from efficientnetv2.train.optimizers import OPTIMIZERS, RMSPropTF1, build_optimizer
-from efficientnetv2.train.schedules import KerasSchedule, LearningRate
-from hparams.base import KEYS
+from hparams.keys import KEYS
 from hparams.resolve import resolve
 
 CONSTANT = LearningRate(peak=0.1, name="constant", warmup_steps=0, total_steps=1)
@@ -73,7 +73,7 @@ def test_rmsprop_of_tensorflow_1_with_the_recorded_arguments(golden: pathlib.Pat
 def numpy_rmsprop(
     gradients: np.ndarray, *, first_square: float, lr: float, rho: float, mu: float, epsilon: float
 ) -> np.ndarray:
-    """The weights after each step, from 0, in float64."""
+    """Returns the weights after each step, starting from 0, in float64."""
     weight, square, momentum = 0.0, first_square, 0.0
     values = []
     for gradient in np.asarray(gradients, np.float64):
@@ -135,7 +135,7 @@ def test_the_choices_of_the_configuration_are_the_optimizers() -> None:
 
 
 def two_updates(overrides: str) -> tuple[np.ndarray, np.ndarray]:
-    """What SGD of rate 0.1 subtracts for gradients of norms 5 and 12, by the rate."""
+    """Returns the gradients that SGD applies after clipping; their norms before are 5 and 12."""
     optimizer = build("sgd", overrides=overrides)
     variables = [keras.Variable(np.zeros(2, np.float32)) for _ in range(2)]
     optimizer.build(variables)

@@ -1,8 +1,12 @@
-"""Two replicas, whole trainings: stopped and resumed to the same bits, and a bad step is named."""
+"""Tests whole training runs on two replicas: resuming to the same bits, and naming a bad step."""
 
 import pathlib
 import subprocess
 import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow  # most tests here train for several seconds
 
 ROOT = pathlib.Path(__file__).parents[3]
 TRAIN = """
@@ -13,8 +17,8 @@ tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConf
 sys.path.insert(0, "tests/efficientnetv2/train")
 import test_failing as tests
 from efficientnetv2.data.sources import build_source
-from efficientnetv2.train.divergence import DivergedError
-from efficientnetv2.train.observer import Observer
+from efficientnetv2.train.nan_guard import DivergedError
+from efficientnetv2.train.callbacks import TrainingCallback
 from efficientnetv2.train.strategy import STRATEGIES
 from hparams import resolve
 
@@ -22,13 +26,13 @@ folder, data_dir = map(pathlib.Path, sys.argv[1:])
 STRATEGIES["auto"] = lambda _: tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 digits = build_source(resolve("efficientnetv2-s", "digits", {"data.data_dir": str(data_dir)}))
 
-class Stop(Observer):
+class Stop(TrainingCallback):
     def step(self, step, read_metrics):
         if step == tests.STEPS + 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
 def weights(training):
-    variables = training.learner.model.weights
+    variables = training.train_state.model.weights
     return [tf.convert_to_tensor(variable.value).numpy() for variable in variables]
 
 def start(name, **options):
@@ -37,9 +41,9 @@ def start(name, **options):
 whole = start("whole")
 assert whole.strategy.num_replicas_in_sync == 2
 assert whole.run() is None
-assert start("cut", observer=Stop()).run() == signal.SIGTERM
+assert start("cut", callback=Stop()).run() == signal.SIGTERM
 resumed = start("cut")
-assert resumed.learner.step == tests.STEPS + 1
+assert resumed.train_state.step == tests.STEPS + 1
 assert resumed.run() is None
 assert tests.records(folder / "cut") == tests.records(folder / "whole")
 for value, expected in zip(weights(resumed), weights(whole)):

@@ -1,4 +1,4 @@
-"""A training that is killed where it hurts goes on to the same bits."""
+"""Tests that a training run killed at the worst moments resumes to the same bits."""
 
 import json
 import os
@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2 import modes
-from efficientnetv2.train.run_directory import RunDirectory
-from efficientnetv2.train.stopping import StopRequest
+from efficientnetv2.commands import train as command
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import StopRequest
 from hparams import resolve
+
+pytestmark = pytest.mark.slow  # most tests here train for several seconds
 
 SETTINGS = {
     "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
@@ -40,9 +42,9 @@ def train(folder, data_dir, **settings):
         "efficientnetv2-s", "digits", {**SETTINGS, "data.data_dir": data_dir, **settings}
     )
     stop = StopRequest()
-    options = {"validate": True, "archive_best": True, "eval_name": None, "stop": stop}
+    options = {"validate": True, "keep_best": True, "eval_name": None, "stop": stop}
     with stop.listening():
-        return modes.train(config, RunDirectory(folder), **options)
+        return command.train(config, RunDirectory(folder), **options)
 
 
 def tensors(prefix):
@@ -52,7 +54,7 @@ def tensors(prefix):
 
 
 def outcome(folder):
-    """All that a finished training leaves but the clock, curves and TensorBoard's events."""
+    """Reads everything that training leaves, except times, curves and TensorBoard's events."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     best = json.loads((folder / "best" / "best.json").read_text())
     checkpoints = folder / "checkpoints"
@@ -76,15 +78,16 @@ def whole(tmp_path_factory, digits, data_dir):
     return expected
 
 
-# In the order of an epoch's end: what is touched, how often before, when it is killed.
+# In the order in which an epoch ends: the path at whose access training is killed, and how many
+# accesses to it come before.
 KILLS = [
     ("best/ckpt-4.tmp/ckpt-4.index", 0),  # the best weights are half written
-    ("best/best.json.tmp", 0),  # they are there, and best.json does not name them
+    ("best/best.json.tmp", 0),  # they are written, but best.json does not name them
     ("metrics.jsonl", 0),  # validated, not recorded
     ("checkpoints/ckpt-4.tmp", 0),  # recorded, not saved
-    ("checkpoints/ckpt-8.tmp/ckpt-8.sha256", 4),  # moved to its place, but for the checksums
-    ("checkpoints/ckpt-4.", 1),  # the one that is too many is half removed
-    ("checkpoints/checkpoint.tmp", 4),  # trained to the end, not noted
+    ("checkpoints/ckpt-8.tmp/ckpt-8.sha256", 4),  # moved to its place, except for the checksums
+    ("checkpoints/ckpt-4.", 1),  # the oldest checkpoint is half removed
+    ("checkpoints/checkpoint.tmp", 4),  # trained to the end, TensorFlow's list is old
     ("eval.json", 0),  # not evaluated
 ]
 
@@ -117,20 +120,20 @@ def test_a_signal_inside_an_evaluation_stops_it_at_once(whole, data_dir, tmp_pat
     main = threading.get_ident()
 
     def stop_in_evaluation():
-        while "measure" not in names_on_stack(main):
+        while "evaluate_split" not in names_on_stack(main):
             time.sleep(0.01)
         time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop_in_evaluation, daemon=True).start()
-    # Long, if it were not stopped: 1257 images, one at a time, twice.
+    # It would take long if it were not stopped: 1257 images, one at a time, three times.
     slow = {"data.minival_split": "train+train+train", "eval.batch_size": 1}
-    began = time.monotonic()
+    start = time.monotonic()
     assert train(tmp_path, data_dir, **slow) == 128 + signal.SIGTERM
     run = RunDirectory(tmp_path)
     assert [path.name for path in run.checkpoints.glob("*.index")] == ["ckpt-4.index"]
     assert run.metrics() == []
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - start < 30
 
 
 def names_on_stack(thread):

@@ -1,4 +1,4 @@
-"""Learning rates of stages with batches of their own, against exact fractions of epochs."""
+"""Compares learning rates of stages with different batch sizes with exact fractions of epochs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,32 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2.train.schedules import (
+from efficientnetv2.train.learning_rate import (
     KerasSchedule,
     LearningRate,
     StagedRate,
     build_learning_rate,
 )
-from efficientnetv2.train.stages import Stage, build_stages
+from efficientnetv2.train.progressive import Stage, build_stages
 from hparams.resolve import resolve
 
-# Batches of 5, 2, 1 and 1 times the last, and what is left over of 1,000 images falls away.
+# Batches of 5, 2, 1 and 1 times the last one; an incomplete batch of the 1,000 images is dropped.
 BATCHES, EPOCHS, STEPS = (160, 64, 32, 32), (0, 2, 7, 9, 13), (6, 15, 31, 31)
 FIRST = (0, 12, 87, 149, 273)
 PLAN = [
-    Stage(n, EPOCHS[n], EPOCHS[n + 1], FIRST[n], STEPS[n], BATCHES[n], 32, 0.1, 0.0, 0.0, 0.0)
+    Stage(
+        index=n,
+        first_epoch=EPOCHS[n],
+        end_epoch=EPOCHS[n + 1],
+        first_step=FIRST[n],
+        steps_per_epoch=STEPS[n],
+        batch_size=BATCHES[n],
+        image_size=32,
+        dropout_rate=0.1,
+        magnitude=0.0,
+        mixup_alpha=0.0,
+        cutmix_alpha=0.0,
+    )
     for n in range(4)
 ]
 
@@ -44,7 +56,7 @@ def each_step(rate: StagedRate, steps: int) -> np.ndarray:
 
 
 def epochs_of(plan: list[Stage]) -> list[Fraction]:
-    """Epochs done before each step."""
+    """Returns the number of epochs finished before each step, as fractions."""
     return [
         stage.first_epoch + Fraction(step, stage.steps_per_epoch)
         for stage in plan
@@ -58,7 +70,7 @@ def factors_of(plan: list[Stage]) -> np.ndarray:
 
 
 def per_image(rate: LearningRate, epochs: Fraction) -> float:
-    """The rate for the last stage's batch, of a training of 13 epochs with 4 decays an epoch."""
+    """Returns the rate for the last stage's batch: 13 epochs, with 4 decays per epoch."""
     step = 31 * epochs
     if step < rate.warmup_steps:
         return rate.peak * step / rate.warmup_steps
@@ -101,7 +113,7 @@ def test_the_rate_of_one_image_does_not_jump_where_a_stage_begins(name: str) -> 
         assert moves[change] <= 1.05 * max(moves[change - 1], moves[change + 1]) + 1e-7
 
 
-# In these numbers of steps, a fraction of an epoch times the steps is often not whole again.
+# With these numbers of steps per epoch, fractions of an epoch often round to a wrong step.
 @pytest.mark.parametrize("steps_per_epoch", [15, 25, 49, 245])
 @pytest.mark.parametrize("name", ["exponential", "cosine"])
 def test_with_equal_batches_it_is_the_rate_of_one_stage(name: str, steps_per_epoch: int) -> None:
@@ -130,15 +142,15 @@ def test_with_equal_batches_it_is_the_rate_of_one_stage(name: str, steps_per_epo
 )
 def test_further_epochs_make_up_for_the_least_number_of_steps(min_steps: int, epochs: int) -> None:
     config = resolve("efficientnetv2-s", "digits", {"train.min_steps": min_steps})
-    made = build_stages(config, num_images=1257)
-    assert made[-1].end_epoch == epochs
-    assert made[-1].end_step == 19 * epochs >= min_steps
-    assert build_learning_rate(config, made).total_steps == 19 * epochs
+    plan = build_stages(config, num_images=1257)
+    assert plan[-1].end_epoch == epochs
+    assert plan[-1].end_step == 19 * epochs >= min_steps
+    assert build_learning_rate(config, plan).total_steps == 19 * epochs
 
 
 def test_the_steps_of_all_stages_are_counted() -> None:
-    given = {"train.epochs": 6, "train.stages": 3, "train.scale_batch_with_size": True}
-    config = resolve("efficientnetv2-s", "digits", {**given, "data.ibase": 12})
+    settings = {"train.epochs": 6, "train.stages": 3, "train.scale_batch_with_size": True}
+    config = resolve("efficientnetv2-s", "digits", {**settings, "data.ibase": 12})
     plan = build_stages(config, num_images=1257)
     rate = build_learning_rate(config, plan)
     assert isinstance(rate, StagedRate) and rate.total_steps == plan[-1].end_step

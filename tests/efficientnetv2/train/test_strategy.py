@@ -1,4 +1,4 @@
-"""Devices: what is not there is refused; two replicas train as one device with the whole batch."""
+"""Tests that missing devices are refused, and that two replicas train like one device."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ def of(name, **runtime):
 def test_gpu_without_a_gpu_is_refused():
     if tf.config.list_logical_devices("GPU"):
         pytest.skip("this machine has a GPU")
-    with pytest.raises(UserError, match="TensorFlow sees no GPU; give auto"):
+    with pytest.raises(UserError, match=r"TensorFlow sees no GPU; use runtime\.strategy=auto"):
         of("gpu")
 
 
@@ -39,17 +39,19 @@ def test_one_device(name):
     assert of(name).num_replicas_in_sync == 1
 
 
-# BatchNorm frozen or synchronised: by the statistics of half a batch it is another network.
+# BatchNorm must be frozen or synchronised: normalised by the statistics of half a batch, the
+# network is another one.
 TRAIN = """
 import json, sys
 import numpy as np, tensorflow as tf
 from tensorflow import keras
-from efficientnetv2.train.schedules import LearningRate
-from efficientnetv2.train.sizes import staged
-from efficientnetv2.train.stages import Ends, plan_stages
-from efficientnetv2.train.learner import build_learner, named_weights
+from efficientnetv2.train.learning_rate import LearningRate
+from efficientnetv2.train.progressive import stage_settings
+from efficientnetv2.train.progressive import plan_stages
+from efficientnetv2.train.train_state import build_train_state, named_weights
 from efficientnetv2.train.step import Trainer
 from hparams import resolve
+from hparams.factors import first_to_last
 
 devices, optimizer, bn = json.loads(sys.argv[1])
 cpus = tf.config.list_physical_devices("CPU")
@@ -61,10 +63,11 @@ config = resolve("efficientnetv2-s", "digits", {
     "train.optimizer": optimizer, "train.weight_decay": 1e-3, **bn})
 keras.utils.set_random_seed(5)
 with strategy.scope():
-    learner = build_learner(config, LearningRate(0.01, "constant", 0, 10))
-ends = Ends(image_size=(16, 16), dropout_rate=(0.0, 0.0))
+    train_state = build_train_state(config, LearningRate(0.01, "constant", 0, 10))
+ends = first_to_last(image_size=(16, 16), dropout_rate=(0.0, 0.0))
 plan = plan_stages(ends, epochs=1, stages=1, num_images=80, batch_size=8)
-trainer = Trainer(learner, strategy, settings=staged(plan), after_step=lambda step: None)
+trainer = Trainer(
+    train_state, strategy, settings=stage_settings(plan), after_step=lambda step: None)
 rng = np.random.default_rng(0)
 images = rng.normal(size=(8, 16, 16, 3)).astype(np.float32)
 batches = tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype=np.float32)[:8]))
@@ -74,9 +77,9 @@ losses = []
 for _ in range(5):
     losses.append(trainer.train(tf.constant(1))["loss"])
 values = {k: tf.convert_to_tensor(v).numpy().ravel()[:5].tolist()
-          for k, v in {**named_weights(learner.model), **{"ema/" + k: v for k, v in
-                       learner.average.averages.items()}}.items()}
-print(json.dumps([losses, learner.step, values]))
+          for k, v in {**named_weights(train_state.model), **{"ema/" + k: v for k, v in
+                       train_state.average.averages.items()}}.items()}
+print(json.dumps([losses, train_state.step, values]))
 """
 
 
@@ -87,6 +90,7 @@ def train(devices, optimizer, bn):
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "bn"),
     [("rmsprop", {"model.bn_mode": "frozen"}), ("momentum", {"model.bn_type": "sync"})],

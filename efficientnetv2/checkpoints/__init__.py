@@ -1,0 +1,1 @@
+"""Reads, converts and writes pretrained weights of TensorFlow, Keras and PyTorch."""

@@ -1,0 +1,149 @@
+"""Builds models by name, optionally with pretrained weights: the public ``get_model``."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+from tensorflow import keras
+
+from efficientnetv2.checkpoints.download import fetch
+from efficientnetv2.checkpoints.layer_map import WeightLayer, layer_map
+from efficientnetv2.checkpoints.loader import WeightsReport, load_weights
+from efficientnetv2.checkpoints.reader import read_weights
+from efficientnetv2.model.blocks import DEPTHWISE_NAMES
+from efficientnetv2.model.factory import build_model
+from hparams.architecture import scaled_architecture
+from hparams.config import ModelSection
+from hparams.errors import WeightsError
+from hparams.resolve import resolve_model
+from hparams.weights import NAMES, find_release, require_weights
+
+_IMAGENET_CLASSES = 1000
+
+
+def get_model(
+    model_name: str,
+    *,
+    weights: str | pathlib.Path | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+    input_shape: tuple[int | None, ...] = (None, None, 3),
+    pooling: str | None = None,
+    include_preprocessing: bool = False,
+    classifier_activation: str | None = None,
+    features_only: bool = False,
+    overrides: Mapping[str, Any] | str | None = None,
+) -> keras.Model:
+    """Builds a model of the registry; argument names follow ``keras.applications``.
+
+    >>> model = get_model("efficientnetv2-b0", num_classes=10)
+    >>> model.output_shape
+    (None, 10)
+
+    Args:
+      model_name: one of ``list_models()``.
+      weights: None for random initial values; ``imagenet``, ``imagenet21k``, ``imagenet21k-ft1k``
+        or ``jft`` for released ones (downloaded once); or the path of a TensorFlow checkpoint, a
+        run directory, or a ``.weights.h5``, ``.h5``, ``.keras``, ``.pth`` or ``.safetensors`` file
+        (``checkpoints.reader.read_weights``).
+      include_top: whether the model has a classifier.
+      num_classes: outputs of the classifier; None: the number in ``overrides``, or else 1000. If
+        the weights have another number of classes, a number given here makes a new classifier.
+      input_shape: of one image; height and width may be None (any size). In the order of
+        ``data_format``; the default also works for channels_first. If the weights are for RGB and
+        the number of channels is not 3, the stem is summed or repeated over the colours.
+      pooling: without a classifier: ``avg``, ``max``, or None for the 4-D output of the head.
+      include_preprocessing: take pixels of 0..255 and normalise them inside the model, as
+        ``keras.applications`` does; otherwise the input must be normalised.
+      classifier_activation: None for logits, or the name of an activation such as ``softmax``.
+      features_only: return ``{"reduction_1": ..., ..., "reduction_5": ...}``, the outputs at each
+        size (1/2, 1/4, ... of the image); every other model has layers of these names.
+      overrides: config keys of the section ``model``, for example
+        ``{"survival_prob": 1.0}`` or ``"dropout_rate=0.5,bn_momentum=0.9"``.
+
+    Returns:
+      A functional model of stock Keras layers only.
+
+    Raises:
+      ConfigError: on an unknown name or key, or an impossible value.
+      WeightsError: if the weights cannot be downloaded or read, or do not fit the model. No weight
+        silently keeps its initial value.
+      ValueError: on other wrong arguments.
+    """
+    config = resolve_model(model_name, overrides)
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
+    new_classifier = num_classes is not None
+    if num_classes is None:
+        num_classes = config.num_classes or _IMAGENET_CLASSES
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    model = build_model(
+        config,
+        num_classes=num_classes,
+        include_top=include_top,
+        input_shape=input_shape,
+        pooling=pooling,
+        include_preprocessing=include_preprocessing,
+        classifier_activation=classifier_activation,
+        features_only=features_only,
+    )
+    if weights is not None:
+        report = load_pretrained(model, config, weights, new_classifier=new_classifier)
+        if report.new or report.adapted:
+            logging.warning("%s", report)
+    return model
+
+
+def layer_map_of(config: ModelSection) -> tuple[WeightLayer, ...]:
+    """Returns the layers with weights of a ``model`` section's network, classifier included.
+
+    Raises:
+      WeightsError: for a ResNet, whose body comes from Keras and is not mapped.
+    """
+    if config.family == "resnet":
+        raise WeightsError(f"pretrained weights are not supported for {config.model_name}")
+    stages = scaled_architecture(config).stages
+    return tuple(layer_map(stages, depthwise_name=DEPTHWISE_NAMES[config.family]))
+
+
+def weights_path(weights: str | pathlib.Path, *, model_name: str) -> pathlib.Path:
+    """Returns the path of weights; those of a release are downloaded once.
+
+    Args:
+      weights: a name of ``hparams.weights.NAMES``, or a path.
+      model_name: of the model.
+
+    Raises:
+      UserError: if the path does not exist, or the release cannot be downloaded.
+    """
+    require_weights(weights, model_name=model_name)
+    if str(weights) in NAMES:
+        return fetch(find_release(model_name, str(weights)))
+    return pathlib.Path(weights)
+
+
+def load_pretrained(
+    model: keras.Model,
+    config: ModelSection,
+    weights: str | pathlib.Path,
+    *,
+    new_classifier: bool = False,
+) -> WeightsReport:
+    """Loads pretrained weights into a model.
+
+    Args:
+      model: built from ``config``.
+      config: the section ``model``.
+      weights: as in ``weights_path``.
+      new_classifier: as in ``checkpoints.loader.load_weights``.
+
+    Raises:
+      WeightsError: as in ``weights_path``, ``read_weights`` and ``load_weights``.
+    """
+    path = weights_path(weights, model_name=config.model_name)
+    stored = read_weights(path, layer_map_of(config), model_name=config.model_name)
+    return load_weights(model, stored, new_classifier=new_classifier)

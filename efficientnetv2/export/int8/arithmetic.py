@@ -1,0 +1,120 @@
+"""Simulates how LiteRT computes a layer in 8 bits, rounding wherever it rounds.
+
+Tensors stay float32; a ``Quantise`` function rounds them to 256 levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from efficientnetv2.model.fold_batchnorm import is_depthwise
+
+_SIGMOID = (0.0, 255 / 256)  # LiteRT's fixed range for outputs in 0..1
+_SAME_RANGE = (
+    keras.layers.Reshape,
+    keras.layers.Flatten,
+    keras.layers.ZeroPadding2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.GlobalMaxPooling2D,
+)
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+WEIGHTED = (*CONVOLUTIONS, keras.layers.Dense)
+_FUSED = ("relu", "relu6")  # LiteRT fuses these with the convolution
+
+# Ranges of features and logits, relative to the calibrated ones. Features tell classes apart: for
+# images of classes that calibration did not see, some features are larger, and cutting these off
+# would lose just what tells the class.
+_FEATURES_MARGIN = 1.5
+_LOGITS_MARGIN = 1.2
+
+# Called as ``quantise(key, tensor, **how_its_range_is_chosen)``; returns the tensor, rounded.
+Quantise = Callable[..., tf.Tensor]
+
+
+def linear(
+    layer: keras.layers.Layer, images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+) -> tf.Tensor:
+    """Runs a layer with other weights and no activation; ``[B, H, W, C]`` or ``[B, C]``."""
+    if is_depthwise(layer):
+        strides = (1, *layer.strides, 1)
+        return tf.nn.depthwise_conv2d(images, kernel, strides, layer.padding.upper()) + bias
+    if isinstance(layer, keras.layers.Conv2D):
+        return tf.nn.conv2d(images, kernel, layer.strides, layer.padding.upper()) + bias
+    return tf.matmul(images, kernel) + bias
+
+
+def run_float(layer: keras.layers.Layer, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Runs a layer in float32, as Keras does at inference."""
+    if isinstance(layer, keras.layers.InputLayer):
+        return inputs[0]
+    return layer(inputs if len(inputs) > 1 else inputs[0], training=False)
+
+
+def run_layer(
+    layer: keras.layers.Layer,
+    inputs: Sequence[tf.Tensor],
+    kernel: tf.Tensor | None,
+    bias: tf.Tensor | None,
+    quantise: Quantise,
+) -> tf.Tensor:
+    """Runs a layer, with ``quantise`` applied wherever LiteRT rounds to 8 bits."""
+    name = layer.name
+    if isinstance(layer, keras.layers.InputLayer):
+        return quantise(name, inputs[0], margin=1)
+    if isinstance(layer, keras.layers.Rescaling):
+        scaled = quantise(f"{name}/scaled", inputs[0] * layer.scale, margin=1)
+        return quantise(name, scaled + layer.offset, margin=1)
+    if isinstance(layer, WEIGHTED):
+        outputs = linear(layer, inputs[0], kernel, bias)
+        activation = _name_of(layer.activation)
+        next_activation = activation if activation != "linear" else _sole_activation_after(layer)
+        if next_activation in _FUSED:
+            if activation == "linear":  # the next layer is the fused activation, and rounds
+                return outputs
+            return quantise(name, layer.activation(outputs))
+        margin = _LOGITS_MARGIN if isinstance(layer, keras.layers.Dense) else None
+        through = _silu if next_activation == "silu" else None
+        outputs = quantise(name, outputs, through=through, margin=margin)
+        return _activate(f"{name}/after", layer.activation, outputs, quantise)
+    if isinstance(layer, keras.layers.Activation):
+        return _activate(name, layer.activation, inputs[0], quantise)
+    outputs = run_float(layer, inputs)
+    if isinstance(layer, _SAME_RANGE):
+        return outputs
+    return quantise(name, outputs, margin=_FEATURES_MARGIN if _feeds_dense(layer) else None)
+
+
+def _activate(key: str, activation: Callable, tensor: tf.Tensor, quantise: Quantise) -> tf.Tensor:
+    kind = _name_of(activation)
+    if kind == "linear":
+        return tensor
+    if kind == "silu":
+        # LiteRT has no SiLU kernel and computes a sigmoid and a product.
+        gate = quantise(f"{key}/gate", tf.sigmoid(tensor), known_range=_SIGMOID)
+        return quantise(key, tensor * gate)
+    known_range = _SIGMOID if kind in ("sigmoid", "softmax") else None
+    return quantise(key, activation(tensor), known_range=known_range)
+
+
+def _name_of(activation: Callable) -> str:
+    return str(keras.activations.serialize(activation))
+
+
+def _sole_activation_after(layer: keras.layers.Layer) -> str | None:
+    after = [node.operation for node in layer._outbound_nodes]
+    if len(after) == 1 and isinstance(after[0], keras.layers.Activation):
+        return _name_of(after[0].activation)
+    return None
+
+
+def _feeds_dense(layer: keras.layers.Layer) -> bool:
+    after = [node.operation for node in layer._outbound_nodes]
+    return any(isinstance(operation, keras.layers.Dense) for operation in after)
+
+
+def _silu(values: np.ndarray) -> np.ndarray:
+    return values / (1 + np.exp(-np.clip(values, -60, 60)))

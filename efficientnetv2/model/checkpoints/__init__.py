@@ -1,1 +1,0 @@
-"""One reader a checkpoint format: foreign names and values in, ours out."""

@@ -1,1 +1,0 @@
-"""Recorded numbers in; pictures and tables for people out."""

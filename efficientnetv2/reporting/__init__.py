@@ -1,0 +1,1 @@
+"""Reports results to people: progress, tables, pictures and result files."""

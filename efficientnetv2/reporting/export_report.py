@@ -1,0 +1,72 @@
+"""Reports an export: a table of the files, ``export.json``, and the noise of quantised layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from efficientnetv2.export.exporter import ExportOptions, ExportResult
+from efficientnetv2.reporting.tables import table, write_csv
+from efficientnetv2.runtime.atomic_write import replace_text
+from hparams.errors import UserError
+
+_SHOWN = 8  # layers in the table of quantisation noise
+
+
+def report_export(result: ExportResult, options: ExportOptions) -> None:
+    """Prints the files' sizes, times and differences, and writes ``export.json``.
+
+    Raises:
+      UserError: if a file differs from the Keras model by more than its format's limit; all files
+        and reports are written before.
+      WriteError: if a report cannot be written.
+    """
+    for name, operators in result.in_float.items():
+        if operators:
+            print(f"{name}: not in int8: {', '.join(operators)}", flush=True)
+    content = {
+        **result.servable.metadata(),
+        "images": result.images,
+        "keras_accuracy": result.keras_accuracy,
+        "files": {name: dataclasses.asdict(check) for name, check in result.checks.items()},
+    }
+    replace_text(options.folder / "export.json", json.dumps(content, indent=2) + "\n")
+    _show(result)
+    written = ["labels.txt", "export.json"]
+    if options.debug_int8 and result.layer_noise:
+        _report_layers(result, options)
+        written.append("int8_layers.csv")
+    print(f"\nwritten to {options.folder}: {', '.join([*result.checks, *written])}", flush=True)
+    faults = [f"'{name}' {check.fault}" for name, check in result.checks.items() if check.fault]
+    if faults:
+        raise UserError(f"too far from the Keras model: {'; '.join(faults)}")
+
+
+def _show(result: ExportResult) -> None:
+    header = ["file", "MB", "ms an image", "largest difference", "same first class", "ties aside"]
+    rows = [
+        [
+            name,
+            f"{check.megabytes:.2f}",
+            f"{check.milliseconds:.1f}",
+            f"{check.max_difference:.1e}",
+            f"{check.agreement:.1%}",
+            f"{check.agreement + check.ties:.1%}",
+        ]
+        for name, check in result.checks.items()
+    ]
+    if result.keras_accuracy is not None:
+        header.append("top-1")
+        checks = result.checks.values()
+        rows = [[*row, f"{check.accuracy:.4f}"] for row, check in zip(rows, checks)]
+    print(f"\n{table(header, rows)}")
+    if result.keras_accuracy is not None:
+        print(f"top-1 of the Keras model: {result.keras_accuracy:.4f}")
+
+
+def _report_layers(result: ExportResult, options: ExportOptions) -> None:
+    layers = result.layer_noise
+    write_csv([dataclasses.asdict(layer) for layer in layers], options.folder / "int8_layers.csv")
+    worst = sorted(layers, key=lambda layer: layer.output_db)[:_SHOWN]
+    rows = [[x.layer, f"{x.kernel_db:.1f}", f"{x.output_db:.1f}"] for x in worst]
+    print(f"\n8 bits lose most at\n{table(['layer', 'weights dB', 'outputs dB'], rows)}")

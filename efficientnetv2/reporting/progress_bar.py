@@ -1,0 +1,129 @@
+"""Shows the progress of a training: a bar on stderr, and one line per epoch on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tqdm
+
+from efficientnetv2.train.callbacks import TrainingCallback
+from efficientnetv2.train.progressive import Stage
+
+_MAX_NAMES = 5  # shown, of images that were left out
+_READ_SECONDS = 0.5  # between two readings of the metrics, each of which waits for the device
+
+
+class BadImageReporter(TrainingCallback):
+    """Reports only images that were left out; for workers other than the chief."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stdout  # kept, because sys.stdout is replaced to silence Orbit
+
+    def bad_images(self, names: list[str]) -> None:
+        """Prints the number of images that were left out, and the first names."""
+        first = ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
+        images = f"{len(names)} image{'s' if len(names) > 1 else ''}"
+        print(f"left out {images} that cannot be read: {first}", file=self._stream, flush=True)
+
+
+class ProgressBar(BadImageReporter):
+    """Shows stage, epoch, images/s, loss, accuracy and the time left; the bar needs a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epochs = 0
+        self._plan: list[Stage] = []
+        self._stage: Stage | None = None
+        self._bar: tqdm.tqdm | None = None
+        self._start: tuple[int, float] | None = None
+        self._last_read = 0.0
+
+    def begin(self, *, step: int, plan: list[Stage]) -> None:
+        """Shows the bar, at the step where the training begins or resumes."""
+        self._plan, self._epochs = plan, plan[-1].end_epoch
+        self._bar = tqdm.tqdm(
+            initial=step,
+            total=plan[-1].end_step,
+            unit="step",
+            bar_format="{percentage:3.0f}%|{bar:20}| {desc}",
+            disable=not sys.stderr.isatty(),
+            leave=False,
+        )
+        if step == 0:
+            self._bar.set_description_str("building the training step, once for all stages")
+
+    def stage(self, stage: Stage) -> None:
+        """Restarts the measurement of speed."""
+        self._stage, self._start = stage, None
+
+    def step(self, step: int, read_metrics: Callable[[], dict[str, float]]) -> None:
+        """Moves the bar, and updates its text about twice a second."""
+        assert self._bar is not None
+        now = time.monotonic()
+        self._bar.update(step - self._bar.n)
+        if self._start is None:  # do not time the first step of a stage, which includes building
+            self._start = (step, now)
+        elif not self._bar.disable and now - self._last_read > _READ_SECONDS:
+            self._last_read = now
+            self._bar.set_description_str(self._describe(step, now, metrics=read_metrics()))
+
+    def _describe(self, step: int, now: float, *, metrics: dict[str, float]) -> str:
+        assert self._start is not None and self._stage is not None
+        stage = self._stage
+        seconds = (now - self._start[1]) / (step - self._start[0])
+        epoch = stage.first_epoch + (step - 1 - stage.first_step) // stage.steps_per_epoch + 1
+        return (
+            f"stage {stage.index + 1}/{len(self._plan)}  {stage.image_size} px  "
+            f"epoch {epoch}/{self._epochs}  {stage.batch_size / seconds:.0f} images/s  "
+            f"loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.3f}  "
+            f"ETA {duration(self._seconds_left(step, seconds_per_step=seconds))}"
+        )
+
+    def _seconds_left(self, step: int, *, seconds_per_step: float) -> float:
+        """Estimates the time of later stages from the number and area of their images."""
+        assert self._stage is not None
+        left = 0.0
+        for stage in self._plan[self._stage.index :]:
+            pixels = stage.batch_size * stage.image_size**2
+            pixels_here = self._stage.batch_size * self._stage.image_size**2
+            steps = stage.end_step - max(stage.first_step, step)
+            left += steps * seconds_per_step * pixels / pixels_here
+        return left
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """Prints the line of an epoch."""
+        assert self._bar is not None
+        self._bar.clear()
+        print(epoch_line(line, epochs=self._epochs, stages=len(self._plan)), file=self._stream)
+        self._stream.flush()
+
+    def end(self) -> None:
+        """Removes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def epoch_line(line: dict[str, Any], *, epochs: int, stages: int) -> str:
+    """Formats a record of metrics.jsonl as one line for a terminal."""
+    text = (
+        f"epoch {line['epoch']:>{len(str(epochs))}}/{epochs}  stage {line['stage']}/{stages}  "
+        f"{line['image_size']:.0f} px  loss {line['loss']:.4f}  accuracy {line['accuracy']:.4f}  "
+        f"lr {line['learning_rate']:.2e}  {line['images_per_second']:.0f} images/s  "
+        f"{duration(line['seconds'])}"
+    )
+    for name, label in (("minival_top1", "minival"), ("minival_ema_top1", "EMA")):
+        if name in line:
+            text += f"  {label} {line[name]:.4f}"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """Formats seconds for people: ``9 s``, ``3 min 05 s``, ``2 h 03 min``."""
+    whole = round(seconds)
+    minutes, hours = whole // 60, whole // 3600
+    if hours:
+        return f"{hours} h {minutes % 60:02d} min"
+    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"

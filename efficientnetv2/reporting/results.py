@@ -1,0 +1,112 @@
+"""Prints how a training starts and ends, and reports evaluation metrics as table and JSON."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+from efficientnetv2.evaluation.evaluator import Metrics
+from efficientnetv2.evaluation.training_session import TrainingSession
+from efficientnetv2.reporting.tables import table
+from efficientnetv2.runtime.atomic_write import append_line, replace_text
+from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.config import Config
+
+
+def result_file(run: RunDirectory, eval_name: str | None) -> pathlib.Path:
+    """Returns the file that the metrics of an evaluation are written to."""
+    return run.path / (f"eval_{eval_name}.json" if eval_name else "eval.json")
+
+
+def data_name(config: Config) -> str:
+    """Returns the data's name for people: the data set's, or the path of a folder of images."""
+    return str(config.data.data_dir if config.data.source == "folder" else config.data.ds_name)
+
+
+def run_title(config: Config) -> str:
+    """Returns the title of a run's pictures, for example ``efficientnetv2-s on digits``."""
+    return f"{config.model.model_name} on {data_name(config)}"
+
+
+def show_training_start(session: TrainingSession, run: RunDirectory) -> None:
+    """Prints the network, the data and the plan of a training, and the run directory."""
+    config, training = session.config, session.training
+    last = training.plan[-1]
+    sizes = " -> ".join(f"{stage.image_size}" for stage in training.plan)
+    if config.train.size_schedule == "random":
+        sizes = f"{config.data.ibase} to {last.image_size}, at random"
+    images = session.source.num_images(config.data.train_split)
+    parameters = session.train_state.model.count_params()
+    print(
+        f"{config.model.model_name} ({parameters:,} parameters) on {data_name(config)}: "
+        f"{images:,} images of {session.source.num_classes} classes, {last.end_epoch} epochs of "
+        f"{last.steps_per_epoch} steps, batch {config.train.batch_size}, image size {sizes} px\n"
+        f"writing to {run.path}",
+        flush=True,
+    )
+    if session.train_state.step:
+        print(f"going on after step {session.train_state.step} of {last.end_step}", flush=True)
+    if session.pretrained:
+        print(f"starting from {session.pretrained}", flush=True)
+
+
+def show_training_end(session: TrainingSession, *, stopped: bool) -> None:
+    """Prints why a training ended before its last step, if it did."""
+    step, end_step = session.train_state.step, session.training.plan[-1].end_step
+    done = f"after step {step} of {end_step}"
+    if stopped:
+        print(f"stopped {done}; saved in {session.run.path}; the same command goes on from there")
+    elif step < end_step:
+        patience = session.config.train.patience
+        print(f"ended {done}: no better minival top-1 in {patience} epochs")
+
+
+def report_result(
+    config: Config, run: RunDirectory, metrics: Metrics, *, eval_name: str | None
+) -> None:
+    """Prints the metrics of an evaluation as a table and writes them as JSON.
+
+    Raises:
+      WriteError: if they cannot be written.
+    """
+    split = config.data.eval_split
+    result = {"data_set": config.data.ds_name, "split": split, **metrics}
+    replace_text(result_file(run, eval_name), json.dumps(result, indent=2) + "\n")
+    weights = {"raw": "raw", "ema": "EMA"}
+    columns = {"top-1": "top1", "top-5": "top5", "loss": "loss"}
+    if config.data.multi_label:
+        columns |= {"PR AUC": "pr_auc", "P@1": "precision_at_1", "P@5": "precision_at_5"}
+        columns |= {"R@1": "recall_at_1", "R@5": "recall_at_5"}
+    elif "ece" in metrics["raw"]:
+        columns["ECE"] = "ece"
+    rows = [
+        [weights[name], *(f"{values[key]:.4f}" for key in columns.values())]
+        for name, values in metrics.items()
+    ]
+    print(f"\n{data_name(config)}, split {split}, {metrics['raw']['images']:,} images")
+    print(table(["weights", *columns], rows))
+
+
+def append_result(
+    config: Config,
+    run: RunDirectory,
+    metrics: Metrics,
+    *,
+    eval_name: str | None,
+    checkpoint: str,
+) -> None:
+    """Prints the top-1 of one of several checkpoints, and adds its metrics to ``eval.jsonl``.
+
+    Raises:
+      WriteError: if it cannot be written.
+    """
+    step = int(checkpoint.rpartition("-")[2])
+    record = {
+        "step": step,
+        "data_set": config.data.ds_name,
+        "split": config.data.eval_split,
+        **metrics,
+    }
+    append_line(result_file(run, eval_name).with_suffix(".jsonl"), json.dumps(record))
+    top1 = "  ".join(f"{name} {values['top1']:.4f}" for name, values in metrics.items())
+    print(f"step {step}  {data_name(config)}, split {config.data.eval_split}  {top1}", flush=True)

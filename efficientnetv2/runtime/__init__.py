@@ -1,0 +1,1 @@
+"""Deals with the operating system: files, run directory, locks, signals and cluster."""

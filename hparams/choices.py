@@ -1,0 +1,115 @@
+"""Lists the named choices of a setting: losses, optimizers, augmentations, normalisations.
+
+A row holds what config checks, exports and reports need to know without TensorFlow, and the name of
+the function or class that does the work. To add a choice, add a row here and its code in the module
+that the row's class names; docs/developing.md has the steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """One choice of ``train.loss_type``.
+
+    Attributes:
+      function: name of the function in ``efficientnetv2.train.losses``.
+      activation: the Keras activation that turns logits into probabilities, in evaluation,
+        prediction and exported files. With ``softmax``, the labels of an image share a weight of 1.
+    """
+
+    function: str
+    activation: str
+
+    @property
+    def shares_target(self) -> bool:
+        """Whether the targets of an image sum to 1."""
+        return self.activation == "softmax"
+
+
+LOSSES: Mapping[str, Loss] = {
+    # Cross entropy over one class, or over several that share the probability.
+    "softmax": Loss("softmax_cross_entropy", "softmax"),
+    # Binary cross entropy for any number of classes: the mean over them, or the sum.
+    "sigmoid": Loss("sigmoid_cross_entropy", "sigmoid"),
+    "sigmoid_sum": Loss("summed_sigmoid_cross_entropy", "sigmoid"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """One choice of ``train.optimizer``.
+
+    Attributes:
+      cls: name of a class in ``efficientnetv2.train.optimizers`` or else in ``keras.optimizers``.
+      arguments: argument of the class -> its value, or the config key that holds it.
+    """
+
+    cls: str
+    arguments: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
+
+
+_RMSPROP: Mapping[str, str | float] = {
+    "rho": "train.rmsprop_decay",
+    "momentum": "train.momentum",
+    "epsilon": 1e-3,  # as in the code of the EfficientNet papers
+}
+# Weight decay is the L2 term of the loss, whatever the optimizer; AdamW adds Keras's default 0.004.
+OPTIMIZERS: Mapping[str, Optimizer] = {
+    "rmsprop": Optimizer("RMSPropTF1", _RMSPROP),
+    "rmsprop_keras": Optimizer("RMSprop", _RMSPROP),
+    "sgd": Optimizer("SGD"),
+    "momentum": Optimizer("SGD", {"momentum": "train.momentum"}),
+    "adam": Optimizer("Adam"),
+    "adamw": Optimizer("AdamW"),
+    "lamb": Optimizer("Lamb"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """One choice of ``data.augname``: how each training image is augmented after crop and flip.
+
+    Attributes:
+      function: name of the function in ``efficientnetv2.data.augment``; "": no augmentation.
+      arguments: its arguments besides the image and the seed: ``magnitude`` (of the stage),
+        ``num_layers`` and ``ops``.
+      title: its name in plots and reports.
+    """
+
+    function: str = ""
+    arguments: tuple[str, ...] = ()
+    title: str = ""
+
+
+AUGMENTATIONS: Mapping[str, Augmentation] = {
+    "none": Augmentation(),
+    "randaug": Augmentation("rand_augment", ("magnitude", "num_layers", "ops"), "RandAugment"),
+    "autoaug": Augmentation("auto_augment", ("ops",), "AutoAugment"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """One choice of ``model.preprocess``: pixels of 0..255 become ``(pixel - mean) / deviation``.
+
+    Attributes:
+      mean: mean of red, green and blue.
+      deviation: standard deviation of red, green and blue, or another divisor.
+    """
+
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
+
+_IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+_IMAGENET_DEVIATION = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+# EfficientNetV2-B0 to B3 were trained with V1's preprocessing, so they use its row.
+NORMALISATIONS: Mapping[str, Normalisation] = {
+    "v1": Normalisation(_IMAGENET_MEAN, _IMAGENET_DEVIATION),
+    "v2": Normalisation((128.0,) * 3, (128.0,) * 3),
+    "lite": Normalisation((127.0,) * 3, (128.0,) * 3),
+}

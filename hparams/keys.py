@@ -1,0 +1,446 @@
+"""Defines every config key: its default, type, range and meaning.
+
+Defaults stand here and nowhere else. ``docs/hparams.md`` is printed from this table (``python -m
+hparams.document``). The quantities that progressive learning changes from stage to stage are the
+fields of ``Factors``.
+"""
+
+from __future__ import annotations
+
+from ml_collections import config_dict
+
+from hparams.choices import AUGMENTATIONS, LOSSES, NORMALISATIONS, OPTIMIZERS
+from hparams.factors import Key, factor_keys
+
+# Architecture search, paper section 3.3: the search space, the reward and its exponents, up to
+# 1,000 networks, and about 10 epochs each at a reduced image size.
+_SEARCH_KEYS: dict[str, Key] = {
+    "search.backbone": Key(
+        ["efficientnet-b4"],
+        list,
+        "a registered model or block strings, which set the channels and strides of each stage",
+    ),
+    "search.feature_size": Key(
+        None,
+        int,
+        "channels of the head; not set: those of the backbone model, or model.feature_size for "
+        "block strings",
+        low=1,
+    ),
+    "search.operations": Key(
+        ["mbconv", "fused"],
+        list,
+        "operations to choose from for each stage: mbconv has squeeze-and-excitation (ratio 0.25), "
+        "fused (Fused-MBConv) has none",
+        choices=("mbconv", "fused"),
+    ),
+    "search.kernels": Key(
+        [3, 5], list, "kernel sizes to choose from for each stage, odd", low=1, item=int
+    ),
+    "search.expansions": Key(
+        [1, 4, 6], list, "expansion ratios to choose from for each stage", low=1, item=int
+    ),
+    "search.layers": Key(
+        [0.5, 1.0, 1.5, 2.0],
+        list,
+        "numbers of layers to choose from for each stage, as multiples of the backbone's; "
+        "rounded, halves up, to at least one layer",
+        above=0.0,
+        item=float,
+    ),
+    "search.trials": Key(
+        1000, int, "number of networks to try, over all processes together", low=1
+    ),
+    "search.epochs": Key(10, int, "epochs per trial, in place of train.epochs", low=1),
+    "search.isize": Key(
+        160, int, "pixels: image size of a trial, in place of train.isize and eval.isize", low=1
+    ),
+    "search.w": Key(-0.07, float, "exponent of the step time in the reward", high=0),
+    "search.v": Key(-0.05, float, "exponent of the number of parameters in the reward", high=0),
+    "search.sampler": Key(
+        "rl",
+        str,
+        "how networks are chosen: rl is a policy trained by REINFORCE, tpe is Optuna's",
+        choices=("rl", "random", "tpe"),
+    ),
+    "search.seed": Key(0, int, "seed of the sampler", low=0),
+    "search.prune": Key(
+        True,
+        bool,
+        "stop a trial early if its reward after an epoch is below the median of earlier trials",
+    ),
+    "search.prune_trials": Key(
+        5, int, "trials that must finish before one may be stopped early", low=1
+    ),
+    "search.prune_epochs": Key(
+        3, int, "epochs that every trial runs before it may be stopped early", low=0
+    ),
+    "search.timed_steps": Key(20, int, "training steps to time; their median counts", low=1),
+    "search.max_spread": Key(
+        0.1,
+        float,
+        "repeat the timing, up to three rounds in all, while the middle half of the step times "
+        "spreads over more than this share of their median",
+        above=0,
+    ),
+    "search.storage": Key(
+        None,
+        str,
+        "where the study is stored: an SQLAlchemy URL (postgresql://, mysql://, sqlite:///) or "
+        "journal:FILE; not set: search.db in the run directory",
+    ),
+    "search.study_name": Key("search", str, "name of the study in its storage"),
+    "search.keep_weights": Key(False, bool, "keep the checkpoints of finished trials"),
+}
+
+KEYS: dict[str, Key] = {
+    # ------------------------------------------------------------------ model
+    "model.model_name": Key("", str, "registered name of the model"),
+    "model.family": Key(
+        "v2",
+        str,
+        "architecture family, which decides the layers and their names",
+        choices=("v1", "v2", "lite", "resnet"),
+    ),
+    "model.preprocess": Key(
+        "v2",
+        str,
+        "how images are cropped for evaluation, resized and normalised",
+        choices=tuple(NORMALISATIONS),
+    ),
+    "model.blocks_args": Key([], list, "one block string per stage, before scaling"),
+    "model.width_coefficient": Key(1.0, float, "factor on all channel counts", above=0),
+    "model.depth_coefficient": Key(1.0, float, "factor on the repeats of each stage", above=0),
+    "model.depth_divisor": Key(8, int, "scaled channel counts are multiples of this", low=1),
+    "model.min_depth": Key(8, int, "smallest scaled channel count", low=1),
+    "model.round_down_limit": Key(
+        1.0, float, "rounding may lower a channel count by at most this share", low=0, high=1
+    ),
+    "model.fix_head_stem": Key(
+        False,
+        bool,
+        "do not scale the stem, the head and the repeats of the first and last stage (Lite)",
+    ),
+    "model.feature_size": Key(1280, int, "channels of the head before scaling", low=1),
+    "model.act_fn": Key(
+        "silu", str, "activation function", choices=("silu", "relu", "relu6", "gelu")
+    ),
+    "model.bn_momentum": Key(
+        0.99, float, "decay of BatchNorm's moving statistics per step", low=0, high=1
+    ),
+    "model.bn_epsilon": Key(1e-3, float, "BatchNorm epsilon, added to the variance", above=0),
+    "model.bn_type": Key(
+        "per_replica",
+        str,
+        "BatchNorm in training uses the batch statistics of each device (per_replica) or of all "
+        "devices together (sync)",
+        choices=("per_replica", "sync"),
+    ),
+    "model.bn_mode": Key(
+        "train",
+        str,
+        "frozen: BatchNorm uses its moving statistics in training, too, and never updates them",
+        choices=("train", "frozen"),
+    ),
+    "model.survival_prob": Key(
+        0.8,
+        float,
+        "stochastic depth: survival probability of the last block, falling linearly from 1",
+        above=0,
+        high=1,
+    ),
+    **factor_keys("model"),
+    "model.num_classes": Key(
+        None, int, "number of classes; not set: as many as the data set has", low=1
+    ),
+    "model.data_format": Key(
+        "channels_last",
+        str,
+        "memory layout of images and features; channels_first needs a GPU",
+        choices=("channels_last", "channels_first"),
+    ),
+    # ------------------------------------------------------------------ train
+    "train.epochs": Key(350, int, "passes over the training split", low=1),
+    "train.batch_size": Key(4096, int, "images per step, over all devices together", low=1),
+    "train.min_steps": Key(
+        0, int, "train for at least this many steps: epochs are added until there are enough", low=0
+    ),
+    "train.accumulate": Key(
+        1,
+        int,
+        "microbatches that a batch is split into, run one after the other to save memory",
+        low=1,
+    ),
+    "train.stages": Key(
+        4, int, "stages of progressive learning; 1: no progressive learning", low=1
+    ),
+    **factor_keys("train"),
+    "train.size_schedule": Key(
+        "progressive",
+        str,
+        "image size in training: grows stage by stage (progressive), is drawn at random (random), "
+        "or is always train.isize (fixed)",
+        choices=("progressive", "random", "fixed"),
+    ),
+    "train.size_steps": Key(
+        1, int, "random image sizes: steps between draws; 0: one size per epoch", low=0
+    ),
+    "train.stage_rule": Key(
+        "paper",
+        str,
+        "image size of the first stage: data.ibase (paper), or one increment above it (official)",
+        choices=("paper", "official"),
+    ),
+    "train.adaptive_regularisation": Key(
+        True,
+        bool,
+        "regularise small images less; false: as strongly as in the last stage from the start",
+    ),
+    "train.scale_batch_with_size": Key(
+        False,
+        bool,
+        "larger batches for smaller images, so that all stages have equally many pixels per step",
+    ),
+    "train.loss_type": Key(
+        "softmax",
+        str,
+        "loss: softmax for one class, or several that share the probability; sigmoid for any "
+        "number of classes (mean over them); sigmoid_sum for their sum",
+        choices=tuple(LOSSES),
+        table="LOSSES",
+    ),
+    "train.optimizer": Key(
+        "rmsprop",
+        str,
+        "optimizer; rmsprop behaves like TensorFlow 1's, rmsprop_keras like Keras's",
+        choices=tuple(OPTIMIZERS),
+        table="OPTIMIZERS",
+    ),
+    "train.momentum": Key(
+        0.9, float, "momentum of the optimizers rmsprop and momentum", low=0, high=1
+    ),
+    "train.rmsprop_decay": Key(
+        0.9, float, "rmsprop: decay of the average of squared gradients", low=0, high=1
+    ),
+    "train.lr_base": Key(
+        0.016,
+        float,
+        "peak learning rate for a batch of 256; proportional to the batch size",
+        above=0,
+    ),
+    "train.lr_scales": Key(
+        [],
+        list,
+        "learning rate factors for some variables, as expression:factor, for example "
+        "[stem:0.1,block1:0.3]; the first regular expression found in layer/variable counts",
+    ),
+    "train.lr_sched": Key(
+        "exponential",
+        str,
+        "how the learning rate falls after the warm-up",
+        choices=("exponential", "cosine", "linear", "constant"),
+    ),
+    "train.lr_decay_factor": Key(
+        0.97, float, "exponential schedule: factor of each decay", above=0, high=1
+    ),
+    "train.lr_decay_epoch": Key(2.4, float, "exponential schedule: epochs between decays", above=0),
+    "train.lr_warmup_epoch": Key(5.0, float, "epochs of linear warm-up from 0", low=0),
+    "train.lr_min": Key(0.0, float, "the learning rate never falls below this", low=0),
+    "train.lr_decay_in_warmup": Key(
+        False,
+        bool,
+        "count decay steps from step 0, like the official code, not from the end of the warm-up",
+    ),
+    "train.ema_decay": Key(
+        0.9999,
+        float,
+        "decay of the moving average (EMA) of weights and BatchNorm statistics; 0: no EMA",
+        low=0,
+        high=1,
+    ),
+    "train.weight_decay": Key(
+        1e-5, float, "factor of the loss's L2 term, over train.weight_decay_vars", low=0
+    ),
+    "train.weight_decay_inc": Key(
+        0.0,
+        float,
+        "weight decay grows by this share of itself from the first to the last step",
+        low=0,
+    ),
+    "train.weight_decay_vars": Key(
+        "kernel$", str, "regular expression for layer/variable: the variables with weight decay"
+    ),
+    "train.varsexp": Key(
+        None, str, "regular expression for layer/variable: the variables to train; not set: all"
+    ),
+    "train.ft_init_ckpt": Key(
+        None,
+        str,
+        "weights to start from: imagenet, imagenet21k, imagenet21k-ft1k, jft, or a path; random: "
+        "train from scratch",
+    ),
+    "train.gclip": Key(
+        0.0, float, "clip all gradients together to this norm; 0: no clipping", low=0
+    ),
+    "train.gclip_per_variable": Key(
+        False, bool, "apply train.gclip to each variable's gradient, not to all together"
+    ),
+    "train.precision": Key(
+        "float32",
+        str,
+        "precision of the network's arithmetic; weights stay float32; float16 uses dynamic loss "
+        "scaling; on a CPU, bfloat16 is for convolutions, except depthwise ones, and the "
+        "activations after them",
+        choices=("float32", "bfloat16", "float16"),
+    ),
+    "train.label_smoothing": Key(
+        0.1, float, "share of the label that is spread evenly over all classes", low=0, high=0.99
+    ),
+    "train.profile": Key(
+        [0, 0],
+        list,
+        "first and last step, counted from 1, of a TensorBoard profile; [0,0]: no profile",
+        low=0,
+        item=int,
+        length=2,
+    ),
+    "train.patience": Key(
+        0,
+        int,
+        "traineval: stop after this many epochs without a better minival top-1; 0: never",
+        low=0,
+    ),
+    "train.seed": Key(0, int, "seed of the initial weights, shuffling, crops and dropout", low=0),
+    # ------------------------------------------------------------------ eval
+    "eval.batch_size": Key(64, int, "images per step in evaluation and inference", low=1),
+    "eval.isize": Key(384, int, "pixels: image size of evaluation and inference", low=1),
+    # ------------------------------------------------------------------ data
+    "data.ds_name": Key("", str, "registered name of the data set"),
+    "data.source": Key(
+        "tfds",
+        str,
+        "where the images come from: TensorFlow Datasets, a folder, or ImageNet's TFRecord files",
+        choices=("tfds", "folder", "tfrecord"),
+    ),
+    "data.tfds_name": Key("", str, "name of the data set in TensorFlow Datasets"),
+    "data.data_dir": Key(
+        None, str, "folder of the data; not set: ~/tensorflow_datasets (TFDS only)"
+    ),
+    "data.multi_label": Key(False, bool, "images may have any number of labels (ImageNet-21k)"),
+    "data.train_split": Key(
+        None, str, "split to train on; not set: chosen from the available splits"
+    ),
+    "data.minival_split": Key(
+        None, str, "split for model selection; not set: chosen from the available splits"
+    ),
+    "data.eval_split": Key(
+        None, str, "split of the final evaluation; not set: chosen from the available splits"
+    ),
+    "data.on_bad_image": Key(
+        "error",
+        str,
+        "what to do with an image that cannot be read: stop (error), or leave it out and count it "
+        "(skip)",
+        choices=("error", "skip"),
+    ),
+    "data.cache_mib": Key(
+        256, int, "MiB: splits of up to this encoded size are kept in memory", low=0
+    ),
+    "data.service": Key(None, str, "tf.data service that prepares the images, as grpc://host:port"),
+    "data.service_streams": Key(
+        4, int, "streams that the workers of data.service share; at least as many as workers", low=1
+    ),
+    "data.crop_area": Key(
+        [0.08, 1.0],
+        list,
+        "smallest and largest share of the image that a training crop covers",
+        low=0.0,
+        high=1.0,
+        item=float,
+        length=2,
+    ),
+    "data.crop_aspect": Key(
+        [0.75, 1.3333],
+        list,
+        "smallest and largest aspect ratio (width / height) of training crops",
+        above=0.0,
+        item=float,
+        length=2,
+    ),
+    "data.flip": Key(True, bool, "mirror half of the training images left to right"),
+    "data.eval_crop": Key(
+        True, bool, "evaluate on the centre crop of the model's family; false: on the whole image"
+    ),
+    "data.augname": Key(
+        "none",
+        str,
+        "augmentation of single images: none, randaug or autoaug",
+        choices=tuple(AUGMENTATIONS),
+        table="AUGMENTATIONS",
+    ),
+    "data.augment_ops": Key(
+        "default",
+        str,
+        "augmentation strength relative to the image size (default), or as in the official "
+        "code, quirks included (official)",
+        choices=("default", "official"),
+    ),
+    "data.randaug_layers": Key(2, int, "RandAugment operations per image", low=0),
+    "data.cutout": Key(
+        0.0,
+        float,
+        "Cutout: side of the erased square, as a share of the image's side; 0: no Cutout",
+        low=0,
+        high=1,
+    ),
+    **factor_keys("data"),
+    "data.shuffle_buffer": Key(16384, int, "encoded images held in memory for shuffling", low=1),
+    **_SEARCH_KEYS,
+    # ------------------------------------------------------------------ runtime
+    "runtime.strategy": Key(
+        "auto",
+        str,
+        "devices: auto takes the workers of TF_CONFIG if set, else all GPUs, else the CPU; none "
+        "takes a single device",
+        choices=("auto", "none", "cpu", "gpu", "multi_worker", "tpu"),
+    ),
+    "runtime.xla": Key(False, bool, "compile the training step, once for each image size"),
+    "runtime.steps_per_loop": Key(
+        1, int, "steps between checks for stop requests and reads of the metrics", low=1
+    ),
+    "runtime.worker_timeout_seconds": Key(
+        300, int, "seconds that the workers of TF_CONFIG wait for each other at the start", low=1
+    ),
+    "runtime.tpu": Key(
+        None, str, "name or grpc:// address of the TPU; not set: TPU_NAME, or this machine's"
+    ),
+    "runtime.tpu_zone": Key(None, str, "zone of the TPU; not set: this machine's"),
+    "runtime.gcp_project": Key(None, str, "project of the TPU; not set: this machine's"),
+    "runtime.tpu_job_name": Key("worker", str, "job name of the TPU's workers"),
+    "runtime.keep_checkpoint_max": Key(5, int, "number of checkpoints to keep", low=1),
+    "runtime.save_checkpoint_epochs": Key(1, int, "epochs between checkpoints", low=1),
+}
+
+
+# Not set until the data set is opened, which tells them.
+DATA_SET_KEYS = (
+    "model.num_classes",
+    "data.train_split",
+    "data.minival_split",
+    "data.eval_split",
+)
+
+
+def default_config() -> config_dict.ConfigDict:
+    """Returns a new config of all defaults, with sections as nested ``ConfigDict``s.
+
+    Fields are typed; a key that is not set by default holds a typed placeholder for None.
+    """
+    config = config_dict.ConfigDict()
+    for name, key in KEYS.items():
+        section, field = name.split(".")
+        if section not in config:
+            config[section] = config_dict.ConfigDict()
+        default = config_dict.placeholder(key.kind) if key.default is None else key.default
+        config[section][field] = list(default) if key.kind is list else default
+    return config

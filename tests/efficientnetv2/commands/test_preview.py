@@ -1,0 +1,60 @@
+"""Tests that the preview shows the training images with the settings of each stage."""
+
+import numpy as np
+import pytest
+
+from efficientnetv2.reporting.preview_pictures import preview_rows
+from efficientnetv2.train.progressive import build_stages
+from hparams import resolve
+
+SETTINGS = {
+    "train.epochs": 9,
+    "train.stages": 3,
+    "train.isize": 48,
+    "data.ibase": 16,
+    "data.augname": "randaug",
+    "data.ram": 12.0,
+    "data.ram_base": 4.0,
+    "data.mixup_alpha": 0.5,
+}
+
+
+def rows_of(digits, **settings):
+    config = resolve("efficientnetv2-s", "digits", {**SETTINGS, **settings})
+    plan = build_stages(config, num_images=1257)
+    return preview_rows(config, digits, plan, columns=6)
+
+
+def test_a_row_a_stage(digits):
+    rows = rows_of(digits)
+    assert [row.images.shape for row in rows] == [(6, s, s, 3) for s in (16, 32, 48)]
+    assert [row.title for row in rows] == [
+        "stage 1 of 3, epochs 1 to 3",
+        "stage 2 of 3, epochs 4 to 6",
+        "stage 3 of 3, epochs 7 to 9",
+    ]
+    assert rows[0].strengths == ["16 px", "RandAugment 4", "dropout 0.1"]
+    assert rows[2].strengths == ["48 px", "RandAugment 12", "mixup 0.5", "dropout 0.2"]
+
+
+@pytest.mark.parametrize("preprocess", ["v1", "v2", "lite"])
+def test_pixels_are_those_before_normalisation(digits, preprocess):
+    settings = {
+        "model.preprocess": preprocess,
+        "train.stages": 1,
+        "train.isize": 8,
+        "data.ibase": 8,
+        "data.augname": "none",
+        "data.mixup_alpha": 0.0,
+    }
+    (row,) = rows_of(digits, **settings)
+    levels = np.rint(np.arange(17) * 255 / 16)
+    assert set(np.unique(row.images)) <= set(levels.astype(np.uint8))
+    assert row.images.std() > 50
+
+
+def test_sizes_drawn_at_random_are_shown_from_small_to_large(digits):
+    rows = rows_of(digits, **{"train.size_schedule": "random"})
+    assert [row.images.shape[1] for row in rows] == [16, 27, 37, 48]
+    assert {row.title for row in rows} == {"size drawn at random"}
+    assert rows[-1].strengths[1] == "RandAugment 12"

@@ -1,0 +1,69 @@
+"""Fixture that simulates a kill of the process at a chosen access to the file system."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: ``except Exception`` does not catch it."""
+
+
+class Killer:
+    """Kills, or calls a function, at the n-th access to a path, as reported by audit events."""
+
+    def __init__(self) -> None:
+        self._remaining: int | None = None
+        self._where = ""
+        self._act: Callable[[], None] = self.kill
+        sys.addaudithook(self._audit)
+
+    @staticmethod
+    def kill() -> None:
+        raise Killed
+
+    def _audit(self, event: str, arguments: tuple) -> None:
+        if self._remaining is None or event not in _EVENTS or self._where not in str(arguments[0]):
+            return
+        self._remaining -= 1
+        if self._remaining < 0:
+            self._remaining = None
+            self._act()
+
+    def survives(
+        self,
+        work: Callable[[], object],
+        *,
+        touch: int = 0,
+        where: str = "",
+        act: Callable[[], None] | None = None,
+    ) -> bool:
+        """Runs ``work`` and returns whether it ran to its end without being killed.
+
+        Args:
+          work: the function to run.
+          touch: number of the access, from 0, at which it is killed.
+          where: text in the path; only accesses to such paths are counted.
+          act: called instead of killing.
+        """
+        self._remaining, self._where, self._act = touch, where, act or self.kill
+        try:
+            work()
+        except Killed:
+            return False
+        finally:
+            self._remaining = None
+        return True
+
+
+_KILLER = Killer()  # one for all tests: an audit hook cannot be removed
+
+
+@pytest.fixture
+def killer() -> Killer:
+    return _KILLER

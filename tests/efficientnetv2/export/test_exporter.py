@@ -1,0 +1,187 @@
+"""Tests exports of a run and of weights from the command line, with each format's own runtime."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+from efficientnetv2.cli import main
+from efficientnetv2.data.decode import decode_evaluation
+from efficientnetv2.export.formats import FORMATS
+from efficientnetv2.export.images import Images
+from efficientnetv2.export.verify import verify
+from hparams import resolve
+
+pytestmark = pytest.mark.slow  # most tests here train for several seconds
+
+NAME = "efficientnetv2-b0"
+BLOCKS = "[r1_k3_s2_e1_i8_o8_c1,r1_k3_s1_e4_i8_o8_se0.25]"
+SETTINGS = f"model.blocks_args={BLOCKS},model.feature_size=16,train.isize=16,train.stages=1"
+FILES = {
+    "keras": f"{NAME}.keras",
+    "saved_model": f"{NAME}_saved_model",
+    "tflite": f"{NAME}.tflite",
+    "tflite_fp16": f"{NAME}_fp16.tflite",
+    "tflite_dynamic": f"{NAME}_dynamic.tflite",
+    "tflite_int8": f"{NAME}_int8.tflite",
+    "onnx": f"{NAME}.onnx",
+}
+
+
+def command(*arguments):
+    return main(["main_tf2.py", f"--model_name={NAME}", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data_dir):
+    """The run directory of a training of one epoch on the digits."""
+    path = tmp_path_factory.mktemp("run")
+    settings = f"{SETTINGS},eval.isize=16,train.epochs=1,data.data_dir={data_dir}"
+    assert command("--mode=train", f"--model_dir={path}", f"--hparam_str={settings}") == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    formats = ",".join(FILES)
+    code = command(
+        "--mode=export",
+        f"--model_dir={run}",
+        f"--format={formats}",
+        "--debug_int8",
+        "--export_to_tpu",
+    )
+    assert code in (0, 2)  # 2: the 8-bit files are too far from the Keras model
+    return run / "export"
+
+
+def test_every_format_is_written_and_checked(exported):
+    written = {path.name for path in exported.iterdir()}
+    assert written == {*FILES.values(), "labels.txt", "export.json", "int8_layers.csv"}
+    result = json.loads((exported / "export.json").read_text())
+    assert list(result["files"]) == list(FILES.values())
+    assert result["images"] == 360
+    assert result["output"] == "probabilities"
+    for name, check in result["files"].items():
+        in_8_bits = "int8" in name or "dynamic" in name  # of a network that has hardly learnt
+        assert in_8_bits or check["fault"] is None
+        assert check["agreement"] > (0.8 if in_8_bits else 0.99)
+        assert abs(check["accuracy"] - result["keras_accuracy"]) < (0.04 if in_8_bits else 0.01)
+        assert check["milliseconds"] > 0
+        assert check["megabytes"] > 0.01
+    with (exported / "int8_layers.csv").open() as file:
+        layers = [row["layer"] for row in csv.DictReader(file)]
+    assert layers[0] == "stem_conv"
+    assert layers[-1] == "predictions"
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.float32(np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)))
+
+
+@pytest.mark.parametrize("format_name", ["saved_model", "tflite", "onnx"])
+def test_float_files_say_what_keras_says(exported, format_name, pixels):
+    expected = keras.models.load_model(exported / FILES["keras"])(pixels).numpy()
+    run_file = FORMATS[format_name].open(exported / FILES[format_name])
+    outputs = np.concatenate([run_file(image[np.newaxis]) for image in pixels])
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, atol=1e-5)
+
+
+def test_signatures_of_the_saved_model(exported, pixels):
+    expected = keras.models.load_model(exported / FILES["keras"])(pixels).numpy()
+    loaded = tf.saved_model.load(str(exported / FILES["saved_model"]))
+    signatures = loaded.signatures
+    encoded = [tf.io.encode_png(tf.cast(image, tf.uint8)) for image in pixels]
+    by_bytes = signatures["serving_bytes"](image_bytes=tf.stack(encoded))["probabilities"]
+    assert by_bytes.shape == (3, 10)
+    np.testing.assert_allclose(by_bytes.numpy().sum(axis=1), 1, atol=1e-5)
+    compiled = signatures["serving_xla"](image=tf.constant(pixels))["probabilities"]
+    np.testing.assert_allclose(compiled, expected, atol=1e-5)
+    features = signatures["features"](image=tf.zeros([2, 40, 24, 3]))["features"]
+    assert features.shape == (2, 16)
+    assets = exported / FILES["saved_model"] / "assets"
+    assert (assets / "labels.txt").read_text().split() == list("0123456789")
+    assert json.loads((assets / "metadata.json").read_text())["image_size"] == 16
+
+
+def test_bytes_are_seen_as_in_evaluation(exported):
+    """A picture that is not square is cropped and resized by the SavedModel."""
+    crop = resolve(NAME, "digits").data.eval_crop
+    picture = np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    encoded = tf.io.encode_png(picture)
+    loaded = tf.saved_model.load(str(exported / FILES["saved_model"]))
+    outputs = loaded.signatures["serving_bytes"](image_bytes=encoded[tf.newaxis])["probabilities"]
+    image = decode_evaluation(encoded, image_size=16, preprocess="v1", crop=crop)
+    expected = keras.models.load_model(exported / FILES["keras"])(image[tf.newaxis])
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+def test_the_converters_command_line_takes_the_saved_model(exported):
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(exported / FILES["saved_model"]))
+    assert len(converter.convert()) > 0.9 * (exported / FILES["tflite"]).stat().st_size - 5000
+
+
+def test_onnx_says_what_its_numbers_mean(exported):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(exported / FILES["onnx"]))
+    assert [entry.name for entry in session.get_outputs()] == ["probabilities"]
+    assert session.get_inputs()[0].shape == ["batch", "height", "width", 3]
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["labels"].split("\n") == list("0123456789")
+    assert json.loads(metadata["input_range"]) == [0, 255]
+
+
+def test_a_file_that_disagrees_is_named(exported, pixels):
+    path = exported / FILES["tflite"]
+    expected = np.concatenate([FORMATS["tflite"].open(path)(image[np.newaxis]) for image in pixels])
+    images = Images(pixels, expected.argmax(axis=1))
+    assert verify("tflite", path, images, pixels, expected).fault is None
+    assert "differs by" in verify("tflite", path, images, pixels, expected + 0.02).fault
+    other = np.roll(expected, 1, axis=1)
+    assert (
+        "another class for 3 of 3 images"
+        in verify("tflite_fp16", path, images, pixels, other).fault
+    )
+    tie = expected.copy()
+    rival = (expected.argmax(axis=1) + 1) % expected.shape[1]
+    tie[np.arange(len(tie)), rival] = expected.max(axis=1) + 0.005
+    check = verify("tflite_fp16", path, images, pixels, tie)
+    assert (check.fault, check.agreement, check.ties) == (None, 0.0, 1.0)
+    wrong = Images(pixels, other.argmax(axis=1))
+    assert verify("tflite_int8", path, wrong, pixels, other).fault == (
+        "gets 3 of 3 images fewer right (at most 1 is allowed)"
+    )
+
+
+def test_weights_and_a_folder_of_images(tmp_path, run, capfd):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(2)
+    for number in range(5):
+        coarse = rng.integers(0, 256, (5, 5, 3)).astype(np.uint8)
+        picture = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
+        (folder / f"{number}.png").write_bytes(tf.io.encode_png(picture).numpy())
+    arguments = (
+        "--mode=export",
+        f"--weights={run}",
+        f"--image_path={folder}",
+        f"--output_dir={tmp_path / 'out'}",
+        f"--hparam_str={SETTINGS},model.num_classes=10,eval.isize=16",
+        "--format=tflite_int8",
+    )
+    assert command(*arguments, "--logits", "--nopreprocessing", "--integer_io") == 0
+    printed = capfd.readouterr()
+    assert "checked on 2 images" in printed.out
+    assert printed.err == ""
+    result = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (result["output"], result["input_range"]) == ("logits", "normalised")
+    assert result["keras_accuracy"] is None
+    (folder / "4.png").write_bytes(b"no image")
+    assert command(*arguments) == 2
+    assert "4.png' is not an image" in capfd.readouterr().err

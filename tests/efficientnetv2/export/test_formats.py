@@ -1,0 +1,43 @@
+"""The table of export formats, as the command line reads it."""
+
+import pytest
+
+from efficientnetv2.export.formats import FORMATS
+from efficientnetv2.flags import define_flags, parse
+from hparams.errors import UserError
+
+
+def export(*flags: str):
+    return parse(define_flags({}), ["main_tf2.py", "--mode=export", *flags])
+
+
+def test_files_of_two_formats_never_have_one_name():
+    suffixes = [row.suffix for row in FORMATS.values()]
+    assert len(set(suffixes)) == len(suffixes)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_command_line_takes_each_format_with_its_options(name):
+    row = FORMATS[name]
+    values = export(f"--format={name}", *(f"--{option}" for option in row.options))
+    assert values.format == [name]
+    assert all(values[option].value for option in row.options)
+
+
+@pytest.mark.parametrize(
+    ("option", "needs"),
+    [
+        ("integer_io", "tflite_int8"),
+        ("debug_int8", "tflite_int8"),
+        ("export_to_tpu", "saved_model"),
+    ],
+)
+def test_an_option_of_another_format_is_refused(option, needs):
+    others = ",".join(name for name in FORMATS if option not in FORMATS[name].options)
+    with pytest.raises(UserError, match=rf"^--{option} needs --format={needs}$"):
+        export(f"--format={others}", f"--{option}")
+
+
+def test_only_int8_is_calibrated():
+    assert [name for name, row in FORMATS.items() if row.is_int8] == ["tflite_int8"]
+    assert FORMATS["onnx"].requires == ("onnx", "onnxruntime", "tf2onnx")

@@ -1,0 +1,222 @@
+"""Tests the run directory: what it refuses, and that everything written is read back."""
+
+import pathlib
+
+import pytest
+
+from efficientnetv2.runtime.run_directory import RunDirectory, RunError
+from hparams.config import Config
+from hparams.resolve import resolve, with_facts
+
+LINES = [{"step": step, "loss": 1 / step, "minival_top1": 0.5} for step in (19, 38, 57)]
+
+
+# Set here, so that the expected messages do not change with the recipe.
+BEFORE = {"train.epochs": 20, "data.crop_area": [0.7, 1.0]}
+
+
+@pytest.fixture
+def config() -> Config:
+    return resolve("efficientnetv2-b0", "digits", BEFORE)
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path, config: Config) -> RunDirectory:
+    directory = RunDirectory(tmp_path / "run")
+    directory.start(config, ["zero", "one"])
+    return directory
+
+
+@pytest.fixture
+def begun(run: RunDirectory) -> RunDirectory:
+    """Returns a run directory that holds a checkpoint."""
+    (run.checkpoints / "ckpt-19.index").touch()
+    return run
+
+
+def test_a_file_is_no_run_directory(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "model.h5"
+    path.write_text("")
+    with pytest.raises(RunError, match=r"'.*model\.h5' is a file; --model_dir must be"):
+        RunDirectory(path)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: pathlib.Path, config: Config) -> None:
+    (tmp_path / "file").write_text("")
+    run = RunDirectory(tmp_path / "file" / "run")
+    with pytest.raises(RunError, match=r"cannot write to '.*file/run': Not a directory"):
+        run.start(config, [])
+
+
+def test_create_makes_the_directory_and_nothing_in_it(tmp_path: pathlib.Path) -> None:
+    run = RunDirectory(tmp_path / "runs" / "run")
+    for _ in range(2):
+        run.create()
+        assert run.path.is_dir()
+        assert list(run.path.iterdir()) == []
+
+
+def test_create_names_a_directory_that_cannot_be_made(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = RunDirectory(tmp_path / "file" / "run")
+    with pytest.raises(RunError, match=r"cannot write to '.*file/run': Not a directory"):
+        run.create()
+
+
+def test_an_unused_directory_is_not_created(tmp_path: pathlib.Path, config: Config) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.require_same(config)
+    assert run.metrics() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_the_configuration_of_an_empty_directory(tmp_path: pathlib.Path, made: bool) -> None:
+    if made:
+        (tmp_path / "run").mkdir()
+    with pytest.raises(RunError, match=r"'.*run' holds no training run \(no config\.yaml\); train"):
+        RunDirectory(tmp_path / "run").config()
+
+
+def test_the_configuration_is_read_back_with_overrides(run: RunDirectory, config: Config) -> None:
+    assert run.config() == config
+    changed = run.config("eval.batch_size=7", {"eval.isize": 48})
+    assert (changed.eval.batch_size, changed.eval.isize) == (7, 48)
+    assert changed.train == config.train
+
+
+@pytest.mark.parametrize(
+    "names", [[], ["0", "1"], ["tench, Tinca tinca", "Übermut", " 空 ", "a'b\"c"]]
+)
+def test_class_names_are_read_back_in_order(
+    tmp_path: pathlib.Path, config: Config, names: list[str]
+) -> None:
+    run = RunDirectory(tmp_path)
+    run.start(config, names)
+    assert run.class_names() == names
+
+
+def test_the_same_configuration_may_continue(begun: RunDirectory, config: Config) -> None:
+    begun.require_same(config)
+    begun.start(config, ["zero", "one"])
+    begun.require_same(config)
+
+
+def test_another_may_begin_where_a_start_ended_with_an_error(run: RunDirectory) -> None:
+    run.require_same(resolve("efficientnetv2-s", "cifar10", {"train.seed": 1}))
+
+
+@pytest.mark.parametrize(
+    "left", ["checkpoints/ckpt-19.sha256", "checkpoints/ckpt-19.tmp/x", "best/b", "metrics.jsonl"]
+)
+def test_whatever_a_training_left_is_not_mixed_with_another(run: RunDirectory, left: str) -> None:
+    file = run.path / left
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    with pytest.raises(RunError, match="another config "):
+        run.require_same(resolve("efficientnetv2-b0", "digits", BEFORE, {"train.seed": 1}))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"runtime.strategy": "cpu", "runtime.keep_checkpoint_max": 1},
+        {"eval.batch_size": 3, "eval.isize": 8},
+        {"data.data_dir": "/elsewhere"},
+        {"data.service": "grpc://elsewhere:5000", "data.service_streams": 2, "data.cache_mib": 0},
+    ],
+)
+def test_devices_evaluation_and_the_way_to_the_data_may_change(
+    begun: RunDirectory, overrides: dict
+) -> None:
+    begun.require_same(resolve("efficientnetv2-b0", "digits", BEFORE, overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "differences"),
+    [
+        ({"train.epochs": 3}, r"\(train\.epochs 20 -> 3\)"),
+        ({"model.dropout_base": None}, r"\(model\.dropout_base 0\.1 -> None\)"),
+        ({"data.crop_area": [0.5, 1.0]}, r"\(data\.crop_area \[0\.7, 1\.0\] -> \[0\.5, 1\.0\]\)"),
+        ({"data.train_split": "train[:9]"}, r"\(data\.train_split train -> train\[:9\]\)"),
+        ({"data.on_bad_image": "skip"}, r"\(data\.on_bad_image error -> skip\)"),
+        (
+            {"train.seed": 1, "eval.isize": 8, "model.act_fn": "relu"},
+            r"\(model\.act_fn silu -> relu, train\.seed 0 -> 1\)",
+        ),
+    ],
+)
+def test_other_changes_are_refused_by_name(
+    begun: RunDirectory, overrides: dict, differences: str
+) -> None:
+    changed = resolve("efficientnetv2-b0", "digits", BEFORE, overrides)
+    with pytest.raises(RunError, match=f"another config {differences}; use the same"):
+        begun.require_same(changed)
+
+
+def test_what_is_not_set_may_be_found_in_the_data_again(tmp_path: pathlib.Path) -> None:
+    requested = resolve("efficientnetv2-b0", "folder", {"data.data_dir": "/images"})
+    run = RunDirectory(tmp_path)
+    opened = with_facts(requested, {"model.num_classes": 3, "data.train_split": "train"})
+    run.start(opened, ["a", "b", "c"])
+    run.append_metrics({"step": 1})
+    run.require_same(requested)
+    run.require_same(opened)
+    other = with_facts(requested, {"model.num_classes": 4, "data.train_split": "all"})
+    differences = r"\(data\.train_split train -> all, model\.num_classes 3 -> 4\)"
+    with pytest.raises(RunError, match=differences):
+        run.require_same(other)
+
+
+def test_metrics_are_read_back_in_order(run: RunDirectory) -> None:
+    assert run.metrics() == []
+    for number, line in enumerate(LINES, start=1):
+        run.append_metrics(line)
+        assert run.metrics() == LINES[:number]
+
+
+def test_each_record_is_one_line_of_json(run: RunDirectory) -> None:
+    run.append_metrics({"step": 1, "note": "two\nlines"})
+    assert run.metrics_file.read_text() == '{"step": 1, "note": "two\\nlines"}\n'
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, 0), (18, 0), (19, 1), (40, 2), (57, 3), (99, 3)])
+def test_records_after_a_step_are_forgotten(run: RunDirectory, step: int, kept: int) -> None:
+    for line in LINES:
+        run.append_metrics(line)
+    run.forget_metrics_after(step)
+    assert run.metrics() == LINES[:kept]
+    run.append_metrics({"step": 100})
+    assert run.metrics() == [*LINES[:kept], {"step": 100}]
+
+
+def test_a_directory_without_records_has_none_to_forget(run: RunDirectory) -> None:
+    run.forget_metrics_after(10)
+    assert run.metrics() == []
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_the_places_in_a_run_directory(tmp_path: pathlib.Path, kind: type) -> None:
+    run = RunDirectory(kind(tmp_path))
+    places = (
+        run.config_file,
+        run.labels_file,
+        run.metrics_file,
+        run.checkpoints,
+        run.best,
+        run.tensorboard,
+        run.curves_file,
+        run.split_file,
+        run.bad_images_file,
+    )
+    assert [place.relative_to(tmp_path).as_posix() for place in places] == [
+        "config.yaml",
+        "labels.txt",
+        "metrics.jsonl",
+        "checkpoints",
+        "best",
+        "tensorboard",
+        "curves.png",
+        "split.csv",
+        "bad_images.txt",
+    ]

@@ -1,0 +1,34 @@
+"""Tests the best accuracy in the records, and the number of epochs since it was reached."""
+
+import pytest
+
+from efficientnetv2.train.early_stop import best_top1, epochs_without_better
+
+
+def lines(*values):
+    """Returns records; a value is a raw top-1, (raw, averaged) ones, or None: not validated."""
+    records = []
+    for step, value in enumerate(values, start=1):
+        names = ("minival_top1", "minival_ema_top1")
+        pairs = () if value is None else (value,) if isinstance(value, float) else value
+        records.append({"step": step, "loss": 1.0, **dict(zip(names, pairs))})
+    return records
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "since"),
+    [
+        ([], 0.0, 0),
+        ([None, None], 0.0, 0),
+        ([0.5], 0.5, 0),
+        ([0.5, 0.5], 0.5, 1),
+        ([0.5, 0.4, 0.6], 0.6, 0),
+        ([0.5, 0.6, 0.4, 0.6, 0.1], 0.6, 3),
+        ([(0.5, 0.1), (0.4, 0.6), (0.59, 0.2)], 0.6, 1),
+        ([0.5, None, 0.4, None], 0.5, 1),
+        ([0.0, 0.0], 0.0, 2),
+    ],
+)
+def test_the_best_and_the_epochs_since(values, best, since):
+    assert best_top1(lines(*values)) == best
+    assert epochs_without_better(lines(*values)) == since
