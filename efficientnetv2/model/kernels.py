@@ -130,6 +130,29 @@ class SiluAndMean(keras.layers.Layer):
         return input_shape, (input_shape[0], 1, 1, input_shape[3])
 
 
+def _product(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    """Multiplies two matrices of one dtype; a bfloat16 product is rounded once, at its end."""
+    if left.dtype != tf.bfloat16 or _rounds_products_once():
+        return tf.matmul(left, right)
+    product = tf.matmul(tf.cast(left, tf.float32), tf.cast(right, tf.float32))
+    return tf.cast(product, tf.bfloat16)
+
+
+@functools.cache
+def _rounds_products_once() -> bool:
+    """Whether bfloat16 matrix products are added up in float32, as oneDNN does.
+
+    On processors without AVX-512, TensorFlow takes a kernel of its own that rounds in between.
+    """
+    with tf.init_scope():
+        # Integers of 8 bits: exact in bfloat16, and so are their products and sums in float32.
+        left = tf.random.stateless_uniform([16, 64], [0, 1], -255, 256, tf.int32)
+        right = tf.random.stateless_uniform([64, 16], [0, 2], -255, 256, tf.int32)
+        exact = tf.matmul(tf.cast(left, tf.float32), tf.cast(right, tf.float32))
+        product = tf.matmul(tf.cast(left, tf.bfloat16), tf.cast(right, tf.bfloat16))
+        return bool(tf.reduce_all(product == tf.cast(exact, tf.bfloat16)))
+
+
 class Convolution(keras.layers.Conv2D):
     """Conv2D that computes a 1x1 kernel without strides, channels last, as one matrix product."""
 
@@ -140,7 +163,7 @@ class Convolution(keras.layers.Conv2D):
         is_single = self.kernel_size == (1, 1) and self.strides == (1, 1) and self.groups == 1
         if is_product := is_single and is_last:
             pixels = tf.reshape(images, [-1, images.shape[-1]])
-            outputs = tf.matmul(pixels, tf.reshape(kernel, [-1, self.filters]))
+            outputs = _product(pixels, tf.reshape(kernel, [-1, self.filters]))
         else:
             outputs = self.convolution_op(images, kernel)
         if self.use_bias:  # right after the product: TensorFlow fuses both
