@@ -14,6 +14,7 @@ from hparams.block_strings import (
     FUSED_MBCONV,
     BlockSpec,
     decode_block,
+    encode_block,
     round_filters,
     scale_blocks,
     squeezed_filters,
@@ -37,6 +38,18 @@ class Architecture:
     stem_filters: int
     stages: tuple[BlockSpec, ...]
     head_filters: int
+
+    def overrides(self) -> dict[str, Any]:
+        """Returns it as config key -> value, with further scaling turned off."""
+        return {
+            "model.blocks_args": [encode_block(stage) for stage in self.stages],
+            "model.feature_size": self.head_filters,
+            "model.width_coefficient": 1.0,
+            "model.depth_coefficient": 1.0,
+            "model.depth_divisor": 1,  # the channels are rounded already
+            "model.min_depth": 1,
+            "model.fix_head_stem": False,
+        }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,16 +81,6 @@ class Scaled:
     architecture: Architecture
     image_size: int
 
-    def overrides(self) -> dict[str, object]:
-        """Returns the network as config key -> value, for ``resolve`` or ``get_model``."""
-        return {
-            "model.blocks_args": [encode_block(stage) for stage in self.architecture.stages],
-            "model.feature_size": self.architecture.head_filters,
-            "model.width_coefficient": 1.0,
-            "model.depth_coefficient": 1.0,
-            "model.fix_head_stem": False,
-        }
-
 
 def scale(
     model_name: str, phi: float, *, rule: Rule, last_stage: tuple[int, int] | None = None
@@ -189,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         _report(arguments.model_name, arguments.phi, rule, scaled)
         if arguments.out:
-            values = {**scaled.overrides(), "eval.isize": scaled.image_size}
+            values = {**scaled.architecture.overrides(), "eval.isize": scaled.image_size}
             arguments.out.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
             print(f"written to {arguments.out}")
     except (UserError, OSError) as error:

@@ -41,7 +41,6 @@ from efficientnetv2.search.space import (
     Space,
     architecture_text,
     build_space,
-    network_overrides,
 )
 from efficientnetv2.search.storage import require_startable, save_search_config
 from efficientnetv2.search.study import (
@@ -139,7 +138,7 @@ class Engine:
         with self._claims.exclusive():
             backbone = read_backbone(self._study, device=self._device)
             if backbone is None:
-                network = network_overrides(self._space.backbone)
+                network = self._space.backbone.overrides()
                 job = self._build_job(self._folder / "backbone", network)
                 end = _load_result(job) or run_trial(
                     job, stop=self._stop, after_epoch=lambda _: False

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hparams.architecture import Architecture, cost, scaled_architecture
-from hparams.block_strings import FUSED_MBCONV, MBCONV, BlockSpec, decode_block, encode_block
+from hparams.block_strings import FUSED_MBCONV, MBCONV, BlockSpec, decode_block
 from hparams.config import Config
 from hparams.resolve import resolve_model
 
@@ -58,7 +58,7 @@ class Space:
 
     def overrides(self, point: Point) -> dict[str, Any]:
         """Returns the network of a point as config overrides."""
-        return network_overrides(self.architecture(point))
+        return self.architecture(point).overrides()
 
     def text(self, point: Point) -> str:
         """Returns a point, a word for each stage: F3e4r2 is fused, kernel 3, expand 4, repeat 2."""
@@ -72,19 +72,6 @@ def architecture_text(architecture: Architecture) -> str:
         f"{stage.kernel_size}e{stage.expand_ratio}r{stage.num_repeat}"
         for stage in architecture.stages
     )
-
-
-def network_overrides(architecture: Architecture) -> dict[str, Any]:
-    """Returns the config overrides that build a network; they turn further scaling off."""
-    return {
-        "model.blocks_args": [encode_block(stage) for stage in architecture.stages],
-        "model.feature_size": architecture.head_filters,
-        "model.width_coefficient": 1.0,
-        "model.depth_coefficient": 1.0,
-        "model.depth_divisor": 1,  # the channels of the backbone are rounded already
-        "model.min_depth": 1,
-        "model.fix_head_stem": False,
-    }
 
 
 def parameters(architecture: Architecture, *, num_classes: int) -> int:

@@ -7,7 +7,6 @@ import pytest
 from efficientnetv2.search.space import (
     architecture_text,
     build_space,
-    network_overrides,
     parameters,
 )
 from hparams import resolve
@@ -72,7 +71,7 @@ def test_the_default_is_around_b4():
 def test_the_backbone_itself_is_unchanged_by_the_way_through_a_configuration(name):
     config = resolve("efficientnetv2-s", "imagenet2012", {"search.backbone": [name]})
     space = build_space(config)
-    again = with_overrides(config, network_overrides(space.backbone))
+    again = with_overrides(config, space.backbone.overrides())
     assert scaled_architecture(again.model) == space.backbone
     assert space.backbone == scaled_architecture(resolve_model(name))
 
