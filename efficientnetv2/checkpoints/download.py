@@ -10,6 +10,7 @@ import tarfile
 import urllib.error
 import urllib.request
 
+from efficientnetv2.runtime.atomic_write import draft_of
 from hparams.errors import WeightsError
 from hparams.weights import UNVERIFIED, Release
 
@@ -99,36 +100,31 @@ def _verify(archive: pathlib.Path, sha256: str) -> None:
 
 def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
     """Unpacks all files or none; refuses links and paths that lead out of the folder."""
-    draft = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
     try:
-        with tarfile.open(archive) as tar:
-            members = [member for member in tar.getmembers() if not member.isdir()]
-            for member in members:
-                path = pathlib.PurePosixPath(member.name)
-                if not member.isfile() or path.is_absolute() or ".." in path.parts:
-                    raise WeightsError(
-                        f"refusing to unpack '{archive}': '{member.name}' is not a file inside it"
-                    )
-            if sum(member.size for member in members) > _LARGEST_ARCHIVE:
-                raise WeightsError(f"refusing to unpack '{archive}': too large for a checkpoint")
-            for member in members:
-                target = draft / member.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source = tar.extractfile(member)
-                if source is not None:
-                    with target.open("wb") as file:
-                        shutil.copyfileobj(source, file, _CHUNK_BYTES)
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        if isinstance(error, WeightsError):
-            raise
+        with draft_of(folder) as draft, tarfile.open(archive) as tar:
+            _unpack_into(draft, tar, archive)
+    except (tarfile.TarError, EOFError) as error:
         raise WeightsError(
             f"'{archive}' is not a complete archive ({error}); delete it to download it again"
         ) from None
-    finally:
-        if not draft.is_dir() or not any(draft.glob("**/*.index")):
-            shutil.rmtree(draft, ignore_errors=True)
-    if not draft.is_dir():
+
+
+def _unpack_into(folder: pathlib.Path, tar: tarfile.TarFile, archive: pathlib.Path) -> None:
+    members = [member for member in tar.getmembers() if not member.isdir()]
+    for member in members:
+        path = pathlib.PurePosixPath(member.name)
+        if not member.isfile() or path.is_absolute() or ".." in path.parts:
+            raise WeightsError(
+                f"refusing to unpack '{archive}': '{member.name}' is not a file inside it"
+            )
+    if sum(member.size for member in members) > _LARGEST_ARCHIVE:
+        raise WeightsError(f"refusing to unpack '{archive}': too large for a checkpoint")
+    if not any(member.name.endswith(".index") for member in members):
         raise WeightsError(f"'{archive}' contains no TensorFlow checkpoint; delete it")
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.replace(folder)
+    for member in members:
+        target = folder / member.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = tar.extractfile(member)
+        if source is not None:
+            with target.open("wb") as file:
+                shutil.copyfileobj(source, file, _CHUNK_BYTES)

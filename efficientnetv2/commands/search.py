@@ -10,6 +10,7 @@ from efficientnetv2.commands.config_from_flags import (
     require_devices_from_flags,
     run_from_flags,
 )
+from efficientnetv2.runtime.atomic_write import resumable
 from efficientnetv2.runtime.cluster import find_cluster
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
@@ -33,5 +34,5 @@ def run(values: FlagValues) -> int:
     import_tensorflow()
     from efficientnetv2.search.engine import search
 
-    with StopRequest().listening() as stop:
+    with resumable(), StopRequest().listening() as stop:
         return search(config, folder, stop)

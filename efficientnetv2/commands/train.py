@@ -10,6 +10,7 @@ from efficientnetv2.commands.config_from_flags import (
     require_devices_from_flags,
     run_from_flags,
 )
+from efficientnetv2.runtime.atomic_write import resumable
 from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import find_cluster
 from efficientnetv2.runtime.lock import training_lock
@@ -37,7 +38,7 @@ def run(values: FlagValues) -> int:
     run_directory = run_from_flags(values)
     is_chief = find_cluster(config.runtime.strategy).is_chief
     lock = training_lock(run_directory.lock_file) if is_chief else contextlib.nullcontext()
-    with lock, StopRequest().listening() as stop:
+    with resumable(), lock, StopRequest().listening() as stop:
         run_directory.require_same(config)
         require_usable(run_directory)
         import_tensorflow()

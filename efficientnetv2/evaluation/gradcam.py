@@ -17,7 +17,7 @@ from tensorflow import keras
 from efficientnetv2.data.preprocess import denormalise
 from efficientnetv2.evaluation.loaded_model import LoadedModel
 from efficientnetv2.evaluation.predictor import ImagePrediction
-from efficientnetv2.runtime.atomic_write import write_error_for
+from efficientnetv2.runtime.atomic_write import draft_of, write_error_for
 
 _LAYER = "top_activation"
 _MIN_SIDE = 320  # pixels, of a picture
@@ -70,7 +70,8 @@ def save_picture(picture: np.ndarray, path: pathlib.Path) -> None:
     """
     with write_error_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        matplotlib.image.imsave(path, picture)
+    with draft_of(path) as draft:
+        matplotlib.image.imsave(draft, picture, format="png")
 
 
 def explain_prediction(

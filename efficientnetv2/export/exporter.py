@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import shutil
 import sys
 from collections.abc import Sequence
 
@@ -26,7 +25,7 @@ from efficientnetv2.export.int8.quantizer import LayerNoise, QuantisedNetwork
 from efficientnetv2.export.litert import float_operators
 from efficientnetv2.export.servable import Servable, build_servable
 from efficientnetv2.export.verify import Check, verify
-from efficientnetv2.runtime.atomic_write import replace, replace_text, write_error_for
+from efficientnetv2.runtime.atomic_write import draft_of, replace_text
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.config import Config
 from hparams.errors import UserError
@@ -177,23 +176,6 @@ def write_format(format_name: str, folder: pathlib.Path, job: ExportJob) -> path
     """
     suffix = FORMATS[format_name].suffix
     path = folder / f"{job.servable.model_name}{suffix}"
-    draft = folder / f"draft{suffix}"
-    _remove(draft)
-    with write_error_for(path):
-        try:
-            FORMATS[format_name].write(draft, job)
-            if draft.is_dir():
-                _remove(path)
-                draft.replace(path)
-            else:
-                replace(draft, path)
-        finally:
-            _remove(draft)
+    with draft_of(path) as draft:
+        FORMATS[format_name].write(draft, job)
     return path
-
-
-def _remove(path: pathlib.Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

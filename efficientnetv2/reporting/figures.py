@@ -8,7 +8,7 @@ import pathlib
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from efficientnetv2.runtime.atomic_write import replace, write_error_for
+from efficientnetv2.runtime.atomic_write import draft_of
 
 # Blue and orange can be told apart by colour-blind readers and in grey print.
 BLUE, ORANGE, GREY = "#2b5c8a", "#d1791f", "#6b6b6b"
@@ -27,12 +27,5 @@ def save_figure(figure: Figure, path: str | pathlib.Path, *, dpi: int = 110) -> 
     Raises:
       WriteError: if it cannot be written; an old file stays.
     """
-    path = pathlib.Path(path)
-    draft = path.with_name(f"{path.stem}.tmp.png")
-    with write_error_for(path):
-        try:
-            figure.savefig(draft, dpi=dpi, format="png")
-            replace(draft, path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
+    with draft_of(pathlib.Path(path)) as draft:
+        figure.savefig(draft, dpi=dpi, format="png")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from efficientnetv2.reporting.tables import table
-from efficientnetv2.runtime.atomic_write import replace, replace_text, write_error_for
+from efficientnetv2.runtime.atomic_write import draft_of, replace_text, write_error_for
 from hparams.errors import UserError
 
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -89,10 +89,8 @@ def _write_parquet(columns: dict[str, list], path: pathlib.Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    draft = path.with_name(f"{path.name}.tmp")
-    with write_error_for(path):
+    with draft_of(path) as draft:
         pyarrow.parquet.write_table(pyarrow.table(columns), draft)
-        replace(draft, path)
 
 
 def write_features(
@@ -103,8 +101,7 @@ def write_features(
     Raises:
       WriteError: if it cannot be written.
     """
-    draft = path.with_name(f"{path.name}.tmp.npz")
     with write_error_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(draft, images=np.array(images), features=np.stack(features))
-        replace(draft, path)
+    with draft_of(path) as draft, draft.open("wb") as file:
+        np.savez(file, images=np.array(images), features=np.stack(features))

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
+import itertools
 import os
 import pathlib
+import re
+import shutil
+import time
 from collections.abc import Iterator
 
+from efficientnetv2.runtime.signals import Stopped
 from hparams.errors import UserError
+
+_DRAFT_PREFIX = ".efficientnetv2-"
+_DRAFT = re.compile(re.escape(_DRAFT_PREFIX) + r"(\d+)-\d+-")
+_TAIL = 32  # characters of a file's name that its draft keeps, the ending among them
+_LEFTOVER_SECONDS = 3600
+_counter = itertools.count()
 
 
 class WriteError(UserError):
@@ -29,10 +42,18 @@ def write_error_for(path: pathlib.Path) -> Iterator[None]:
 
 def cannot_write(path: str | pathlib.Path, reason: str) -> WriteError:
     """Returns the error to raise for a file or checkpoint that cannot be written."""
-    return WriteError(
-        f"cannot write '{path}': {reason}; everything saved before is intact, and the same command "
-        "goes on from there"
-    )
+    return WriteError(f"cannot write '{path}': {reason}")
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Adds to a ``WriteError`` that the command can be given again; for modes that resume."""
+    try:
+        yield
+    except WriteError as error:
+        raise WriteError(
+            f"{error}; everything saved before is intact, and the same command goes on from there"
+        ) from None
 
 
 def replace_text(path: pathlib.Path, text: str) -> None:
@@ -44,33 +65,102 @@ def replace_text(path: pathlib.Path, text: str) -> None:
     replace_bytes(path, text.encode("utf-8"))
 
 
-def replace_bytes(path: pathlib.Path, content: bytes, *, is_shared: bool = False) -> None:
+def replace_bytes(path: pathlib.Path, content: bytes) -> None:
     """Atomically writes a file, replacing an existing one.
-
-    Args:
-      path: of the file.
-      content: of the file.
-      is_shared: whether other processes may write the same file at the same time; the last one
-        wins.
 
     Raises:
       WriteError: if it cannot be written; an existing file stays as it was.
     """
-    owner = f".{os.getpid()}" if is_shared else ""
-    draft = path.with_name(f"{path.name}{owner}.tmp")
+    with draft_of(path) as draft:
+        draft.write_bytes(content)
+
+
+@contextlib.contextmanager
+def draft_of(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a path to write to, which takes the place of ``path`` when the context ends.
+
+    Several processes and threads may write the same file at the same time: each has a draft of its
+    own, and the last to finish wins. If the context raises, the draft is removed and an existing
+    file stays as it was.
+
+    Args:
+      path: of the file or folder. The draft lies beside it, ends as it does, and has a short name,
+        so that whatever name the file system takes for the file is possible for the draft.
+
+    Raises:
+      WriteError: for an ``OSError`` inside the context, or if the draft cannot take its place.
+    """
+    _remove_leftovers(path.parent)
+    draft = path.with_name(f"{_DRAFT_PREFIX}{os.getpid()}-{next(_counter)}-{path.name[-_TAIL:]}")
     with write_error_for(path):
         try:
-            draft.write_bytes(content)
-            replace(draft, path)
-        except OSError:
-            draft.unlink(missing_ok=True)
+            yield draft
+            _take_place(draft, path)
+        except (Exception, KeyboardInterrupt, Stopped):
+            _remove(draft)
             raise
 
 
-def replace(draft: pathlib.Path, path: pathlib.Path) -> None:
-    """Renames a finished draft to its final path, after its content has reached the disk."""
-    sync(draft)
-    draft.replace(path)
+def _take_place(draft: pathlib.Path, path: pathlib.Path) -> None:
+    """Renames a finished draft, after its content has reached the disk."""
+    for file in sorted(draft.rglob("*")) if draft.is_dir() else [draft]:
+        sync(file)
+    old = draft.with_name(f"{draft.name}.old")
+    while True:
+        # A folder cannot be replaced in one step as a file can: the old one is moved away first.
+        if draft.is_dir() and path.is_dir():
+            with contextlib.suppress(FileNotFoundError):  # another process has just moved it away
+                path.rename(old)
+        try:
+            draft.replace(path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:  # another process has just put its folder there
+                raise
+        else:
+            break
+        finally:
+            _remove(old)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@functools.cache
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes drafts of killed processes from a folder, once in the life of this process."""
+    oldest = time.time() - _LEFTOVER_SECONDS
+    with contextlib.suppress(OSError):
+        for draft, process in _drafts(folder):
+            # A process of another machine, which cannot be asked for, may be writing a younger one.
+            if not _is_running(process) and draft.stat().st_mtime < oldest:
+                _remove(draft)
+
+
+def remove_all_drafts(folder: pathlib.Path) -> None:
+    """Removes every draft in a folder (it may be missing) in which only the caller writes."""
+    with contextlib.suppress(OSError):
+        for draft, _ in _drafts(folder):
+            _remove(draft)
+
+
+def _drafts(folder: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
+    """Returns the drafts in a folder, each with the number of the process that made it."""
+    matches = ((path, _DRAFT.match(path.name)) for path in folder.iterdir())
+    return [(path, int(match[1])) for path, match in matches if match]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
 
 
 def append_line(path: pathlib.Path, line: str) -> None:

@@ -16,7 +16,12 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from efficientnetv2.runtime.atomic_write import replace_text, sync, write_error_for
+from efficientnetv2.runtime.atomic_write import (
+    remove_all_drafts,
+    replace_text,
+    sync,
+    write_error_for,
+)
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
 
 _CHUNK_BYTES = 1 << 20
@@ -177,8 +182,9 @@ def repair(folder: pathlib.Path) -> None:
     Raises:
       WriteError: if the folder cannot be written to.
     """
+    remove_all_drafts(folder)
     for draft in _list_files(folder):
-        if draft.suffix == ".tmp":
+        if re.fullmatch(r"ckpt-\d+\.tmp", draft.name):
             if (draft / f"{draft.stem}.sha256").exists():
                 _publish(draft)
             else:
@@ -213,6 +219,7 @@ def prune(folder: pathlib.Path, *, newest: int, keep: int) -> None:
     Raises:
       WriteError: if the folder cannot be written to.
     """
+    remove_all_drafts(folder)
     past = [step for step in steps(folder) if step <= newest]
     for step in past[:-keep]:
         _remove(folder, step)

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from efficientnetv2.runtime.atomic_write import append_line, replace, replace_text
+from efficientnetv2.runtime.atomic_write import append_line, draft_of, replace_text
 from hparams.config import Config
 from hparams.errors import UserError
 from hparams.keys import DATA_SET_KEYS
@@ -73,16 +73,15 @@ class RunDirectory:
         """Creates the directory and writes the config and the class names.
 
         Raises:
-          RunError: if the directory or the config cannot be written.
-          WriteError: if the class names cannot be written.
+          RunError: if the directory cannot be created.
+          WriteError: if a file cannot be written.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            draft = self.config_file.with_name(f"{self.config_file.name}.tmp")
-            save_config(config, draft)
-            replace(draft, self.config_file)
         except OSError as error:
             raise RunError(f"cannot write to '{self.path}': {error.strerror or error}") from None
+        with draft_of(self.config_file) as draft:
+            save_config(config, draft)
         replace_text(self.labels_file, "".join(f"{name}\n" for name in class_names))
 
     def require_same(self, config: Config) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from efficientnetv2.runtime.atomic_write import replace
+from efficientnetv2.runtime.atomic_write import draft_of
 from efficientnetv2.runtime.preflight import require_server
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.config import Config
@@ -83,9 +83,8 @@ def journal_path(url: str) -> pathlib.Path:
 
 def save_search_config(config: Config, folder: pathlib.Path) -> None:
     """Writes the config of a search, for people to read and ``require_startable`` to check."""
-    draft = folder / f"{CONFIG_FILE}.{os.getpid()}.tmp"
-    save_config(config, draft)
-    replace(draft, folder / CONFIG_FILE)
+    with draft_of(folder / CONFIG_FILE) as draft:
+        save_config(config, draft)
 
 
 def fixed_values(config: Config) -> dict[str, Any]:

@@ -104,9 +104,9 @@ def save_folder_splits(splits: FolderSplits, path: pathlib.Path) -> None:
             writer.writerow([split, image.label, name, image.path])
     with write_error_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    # File names may be any bytes. The trials of a search all write the same file.
+    # File names may be any bytes.
     content = text.getvalue().encode("utf-8", errors="surrogateescape")
-    replace_bytes(path, content, is_shared=True)
+    replace_bytes(path, content)
 
 
 def load_folder_splits(path: pathlib.Path, data_dir: pathlib.Path) -> FolderSplits:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import resource
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from efficientnetv2.runtime.atomic_write import WriteError, append_line, replace_text
+from efficientnetv2.runtime.atomic_write import (
+    WriteError,
+    append_line,
+    draft_of,
+    remove_all_drafts,
+    replace_text,
+)
 
 
 @contextlib.contextmanager
@@ -41,12 +51,10 @@ def test_a_text_that_does_not_fit_leaves_the_old_one(
         path.write_text(old)
     with files_no_larger_than(1000):
         replace_text(path.with_name("b"), "x" * 1000)
-        with pytest.raises(
-            WriteError, match=r"^cannot write '.*a\.json': File too large; everything saved"
-        ):
+        with pytest.raises(WriteError, match=r"^cannot write '.*a\.json': File too large$"):
             replace_text(path, "x" * 1001)
     assert (path.read_text() if path.exists() else None) == old
-    assert not list(tmp_path.glob("*.tmp"))
+    assert {file.name for file in tmp_path.iterdir()} <= {"a.json", "b"}
 
 
 def test_lines_are_added_until_the_disk_is_full(tmp_path: pathlib.Path) -> None:
@@ -63,3 +71,74 @@ def test_a_folder_that_is_not_there(tmp_path: pathlib.Path) -> None:
     for write in (replace_text, append_line):
         with pytest.raises(WriteError, match=r"'.*nowhere/a': No such file or directory"):
             write(tmp_path / "nowhere" / "a", "x")
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 255, "ü" * 127, "model.weights.h5"])
+def test_a_draft_has_a_name_that_the_file_system_takes(tmp_path: pathlib.Path, name: str) -> None:
+    with draft_of(tmp_path / name) as draft:
+        draft.write_text("new")
+        assert draft.name.endswith(name[-16:]) and draft.name.startswith(".efficientnetv2-")
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_many_writers_of_one_path_all_succeed(tmp_path: pathlib.Path, is_folder: bool) -> None:
+    path, failures, start = tmp_path / "a", [], threading.Barrier(8)
+
+    def write(number: int) -> None:
+        start.wait()
+        try:
+            for _ in range(20):
+                with draft_of(path) as draft:
+                    if is_folder:
+                        draft.mkdir()
+                    (draft / "b" if is_folder else draft).write_text(str(number) * 1000)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == [] and list(tmp_path.iterdir()) == [path]
+    text = (path / "b" if is_folder else path).read_text()
+    assert text == text[0] * 1000
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_folder_stays_as_it_was_if_its_successor_fails(
+    tmp_path: pathlib.Path, error: BaseException
+) -> None:
+    old = tmp_path / "a" / "old"
+    old.parent.mkdir()
+    old.write_text("old")
+    with pytest.raises((WriteError, KeyboardInterrupt)), draft_of(old.parent) as draft:
+        draft.mkdir()
+        raise error
+    assert old.read_text() == "old" and list(tmp_path.iterdir()) == [old.parent]
+
+
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(WriteError, match="Is a directory"):
+        replace_text(tmp_path / "a", "x")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_only_drafts_of_processes_that_are_gone_are_removed(tmp_path: pathlib.Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    young, left = f".efficientnetv2-{gone.pid}-0-a", f".efficientnetv2-{gone.pid}-1-b"
+    of_others = ["a.tmp", ".efficientnetv2-a", ".efficientnetv2", "b"]
+    running = f".efficientnetv2-{os.getpid()}-0-a"
+    for name in [*of_others, young, left, running]:
+        (tmp_path / name).write_text("x")
+    for name in [*of_others, left, running]:
+        os.utime(tmp_path / name, (0, 0))
+    replace_text(tmp_path / "b", "y")
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {*of_others, young, running}  # the young one may be another machine's
+    remove_all_drafts(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == set(of_others)
+    remove_all_drafts(tmp_path / "nowhere")
