@@ -36,6 +36,7 @@ class EvaluationInput:
         self._source = source
         self._split = split
         self._skipped = skipped if config.data.on_bad_image == "skip" else None
+        self._padded: dict[Shard, tf.data.Dataset] = {}
 
     def batches(self, shard: Shard = WHOLE) -> tf.data.Dataset:
         """Returns every image exactly once, in order; a batch may be smaller than the others.
@@ -69,14 +70,20 @@ class EvaluationInput:
         return batches.prefetch(tf.data.AUTOTUNE)
 
     def padded(self, shard: Shard = WHOLE) -> tf.data.Dataset:
-        """Returns the batches of a shard for its replicas, padded as by ``pad_batches``."""
-        return pad_batches(
-            self.batches(shard),
-            shard,
-            num_images=self._source.num_images(self._split),
-            batch_size=self._replica_batch_size(shard),
-            image_shape=(self._config.eval.isize, self._config.eval.isize, 3),
-        )
+        """Returns the batches of a shard for its replicas, padded as by ``pad_batches``.
+
+        The dataset is built once and can be iterated any number of times: an evaluation after each
+        epoch, of the raw weights and of the moving average, does not trace the preprocessing again.
+        """
+        if shard not in self._padded:
+            self._padded[shard] = pad_batches(
+                self.batches(shard),
+                shard,
+                num_images=self._source.num_images(self._split),
+                batch_size=self._replica_batch_size(shard),
+                image_shape=(self._config.eval.isize, self._config.eval.isize, 3),
+            )
+        return self._padded[shard]
 
     def _replica_batch_size(self, shard: Shard) -> int:
         """Returns the images per batch of one replica, fewer than configured for a small split."""

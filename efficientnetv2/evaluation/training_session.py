@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 from efficientnetv2.checkpoints.loader import WeightsReport
@@ -79,23 +80,23 @@ class TrainingSession:
         """Evaluates the raw weights and the moving average on the final split."""
         images = open_split(self.config, self.source, self.run, split=self.config.data.eval_split)
         return evaluate_raw_and_ema(
-            self.train_state, self._evaluator(), images, workers=self.workers
+            self.train_state, self._evaluator, images, workers=self.workers
         )
 
+    @functools.cached_property
     def _evaluator(self) -> Evaluator:
         model, strategy = self.train_state.model, self.training.strategy
         return open_evaluator(self.config, model, strategy=strategy)
 
     def _validation(self, best: BestCheckpoint | None) -> Callable[[], dict[str, float]]:
         """Returns the function that evaluates on the minival split after each epoch."""
-        evaluator = self._evaluator()
         images = open_split(
             self.config, self.source, self.run, split=self.config.data.minival_split
         )
 
         def after_epoch() -> dict[str, float]:
             metrics = evaluate_raw_and_ema(
-                self.train_state, evaluator, images, workers=self.workers, stop=self.stop
+                self.train_state, self._evaluator, images, workers=self.workers, stop=self.stop
             )
             record = {
                 f"minival{'_ema' if name == 'ema' else ''}_{key}": values[key]

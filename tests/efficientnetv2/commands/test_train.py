@@ -29,20 +29,17 @@ def command(*arguments):
     return [sys.executable, str(ROOT / "main_tf2.py"), *arguments]
 
 
-def run(*arguments, cwd):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=cwd, check=False)
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A working folder with a finished ``traineval`` in runs/ and the digits in data/."""
     folder = tmp_path_factory.mktemp("home")
-    result = run(
-        "--mode=traineval",
-        "--dataset_cfg=digits",
-        "--data_dir=data",
-        f"--hparam_str={SETTINGS}",
+    flags = ["--mode=traineval", "--dataset_cfg=digits", "--data_dir=data"]
+    result = subprocess.run(
+        command(*flags, f"--hparam_str={SETTINGS}"),
+        capture_output=True,
+        text=True,
         cwd=folder,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     (folder / "stdout").write_text(result.stdout)
@@ -105,9 +102,9 @@ def test_tensorboard_has_the_profile(trained):
     assert profile.stat().st_size > 1000
 
 
-def test_evaluation_gives_what_training_gave(home, trained):
+def test_evaluation_gives_what_training_gave(main_tf2, home, trained):
     after_training = json.loads((trained / "eval.json").read_text())
-    result = run(
+    result = main_tf2(
         "--mode=eval", "--dataset_cfg=digits", "--data_dir=data", "--eval_name=again", cwd=home
     )
     assert result.returncode == 0, result.stderr
@@ -144,7 +141,7 @@ def test_best_is_the_best_minival_epoch(trained):
 
 
 @pytest.mark.slow
-def test_the_written_config_repeats_the_run(trained, home):
+def test_the_written_config_repeats_the_run(main_tf2, trained, home):
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config["train"]["epochs"] == 4
     assert config["model"]["blocks_args"] == BLOCKS.strip("[]").split(",")
@@ -154,14 +151,14 @@ def test_the_written_config_repeats_the_run(trained, home):
         "--dataset_cfg=digits",
         "--data_dir=data",
     ]
-    result = run(*flags, cwd=home)  # the run is complete: only its evaluation is repeated
+    result = main_tf2(*flags, cwd=home)  # the run is complete: only its evaluation is repeated
     assert result.returncode == 0, result.stderr
     assert "epoch 1/4" not in result.stdout and "top-1" in result.stdout
 
 
-def test_another_configuration_is_refused(home):
+def test_another_configuration_is_refused(main_tf2, home):
     settings = SETTINGS.replace("train.lr_base=0.02", "train.lr_base=0.03")
-    result = run(
+    result = main_tf2(
         "--mode=train",
         "--dataset_cfg=digits",
         "--data_dir=data",
@@ -172,8 +169,8 @@ def test_another_configuration_is_refused(home):
     assert "train.lr_base 0.02 -> 0.03" in result.stderr
 
 
-def test_another_model_name_is_refused(home, trained):
-    result = run(
+def test_another_model_name_is_refused(main_tf2, home, trained):
+    result = main_tf2(
         "--mode=eval", "--model_name=efficientnetv2-b0", f"--model_dir={trained}", cwd=home
     )
     assert result.returncode == 2
@@ -195,8 +192,8 @@ def pictures(home):
     return home / "pictures"
 
 
-def test_inference_prints_the_classes_of_a_folder(home, pictures):
-    result = run("--mode=infer", "--image_path=pictures", "--top_k=3", cwd=home)
+def test_inference_prints_the_classes_of_a_folder(main_tf2, home, pictures):
+    result = main_tf2("--mode=infer", "--image_path=pictures", "--top_k=3", cwd=home)
     assert result.returncode == 0, result.stderr
     _, *rows, blank, speed = result.stdout.splitlines()
     assert len(rows) == 20
@@ -211,32 +208,32 @@ def test_inference_prints_the_classes_of_a_folder(home, pictures):
 
 
 @pytest.mark.parametrize("content", [None, b"zero\none\n", b"\xff\xfe\x00"])
-def test_labels_that_cannot_be_used_are_named(home, trained, pictures, content, tmp_path):
+def test_labels_that_cannot_be_used_are_named(main_tf2, home, trained, pictures, content, tmp_path):
     copied = tmp_path / "run"
     shutil.copytree(trained, copied)
     (copied / "labels.txt").unlink()
     if content is not None:
         (copied / "labels.txt").write_bytes(content)
-    result = run("--mode=infer", f"--image_path={pictures}", f"--model_dir={copied}", cwd=home)
+    result = main_tf2("--mode=infer", f"--image_path={pictures}", f"--model_dir={copied}", cwd=home)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert f"{copied / 'labels.txt'}" in result.stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\nbroken"])
-def test_a_broken_image_is_named(home, trained, content, tmp_path):
+def test_a_broken_image_is_named(main_tf2, home, trained, content, tmp_path):
     (tmp_path / "broken.png").write_bytes(content)
     flags = ["--mode=infer", f"--image_path={tmp_path}", f"--model_dir={trained}"]
-    result = run(*flags, cwd=home)
+    result = main_tf2(*flags, cwd=home)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "broken.png" in result.stderr
 
 
-def test_everything_that_inference_can_write(home, trained, pictures, tmp_path):
+def test_everything_that_inference_can_write(main_tf2, home, trained, pictures, tmp_path):
     (tmp_path / "broken.png").write_text("no image")
     shutil.copyfile(next(pictures.rglob("*.png")), tmp_path / "digit.png")
     flags = ["--mode=infer", f"--image_path={tmp_path}/*.png", f"--model_dir={trained}"]
     flags += ["--flip", "--crops=5", "--features", "--explain", f"--output_dir={tmp_path / 'out'}"]
-    result = run(*flags, f"--output={tmp_path / 'all.csv'}", cwd=home)
+    result = main_tf2(*flags, f"--output={tmp_path / 'all.csv'}", cwd=home)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "broken.png' is not an image" in result.stderr
     lines = (tmp_path / "all.csv").read_text().splitlines()
@@ -248,7 +245,7 @@ def test_everything_that_inference_can_write(home, trained, pictures, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_same_command_goes_on(home, number, tmp_path):
+def test_a_signal_saves_and_the_same_command_goes_on(main_tf2, home, number, tmp_path):
     flags = ["--dataset_cfg=digits", f"--data_dir={home / 'data'}", f"--hparam_str={SETTINGS}"]
     process = subprocess.Popen(
         command(*flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
@@ -262,7 +259,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(home, number, tmp_path):
     assert process.returncode == 128 + number, err
     stopped = re.search(r"stopped after step (\d+) of 76; saved in (\S+); the same command", out)
     assert stopped and 19 <= int(stopped.group(1)) < 76
-    result = run(*flags, cwd=tmp_path)
+    result = main_tf2(*flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"going on after step {stopped.group(1)} of 76" in result.stdout
     metrics = (tmp_path / stopped.group(2) / "metrics.jsonl").read_text().splitlines()

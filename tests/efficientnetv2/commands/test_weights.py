@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
@@ -14,19 +12,7 @@ from efficientnetv2 import get_model
 
 pytestmark = pytest.mark.slow  # most tests here train for several seconds
 
-ROOT = pathlib.Path(__file__).parents[3]
 BLOCKS = "model.blocks_args=[r1_k3_s1_e1_i8_o8_c1],model.feature_size=8"
-
-
-def run(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main_tf2.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +22,12 @@ def lite0():
     return next((package.parent / "models").glob("*.pth"))
 
 
-def test_photographs_are_named_by_imagenet_weights(tmp_path, lite0):
+def test_photographs_are_named_by_imagenet_weights(main_tf2, tmp_path, lite0):
     (tmp_path / "photos").mkdir()
     for image, name in zip(datasets.load_sample_images().images, ("china", "flower")):
         Image.fromarray(image).save(tmp_path / "photos" / f"{name}.png")
     arguments = ("--mode=infer", "--model_name=efficientnet-lite0", f"--weights={lite0}")
-    result = run(*arguments, "--image_path=photos", "--top_k=1", cwd=tmp_path)
+    result = main_tf2(*arguments, "--image_path=photos", "--top_k=1", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     _, china, flower, *_ = result.stdout.splitlines()
     assert china.split()[:2] == ["photos/china.png", "palace"]
@@ -57,32 +43,32 @@ def tiny_file(tmp_path_factory):
     return path
 
 
-def test_a_training_starts_from_weights_and_keeps_to_its_own(tmp_path, tiny_file):
+def test_a_training_starts_from_weights_and_keeps_to_its_own(main_tf2, tmp_path, tiny_file):
     settings = f"{BLOCKS},train.epochs=1,train.isize=8,train.stages=1,eval.isize=8"
     command = ("--model_name=efficientnetv2-b0", "--dataset_cfg=digits", f"--weights={tiny_file}")
-    first = run(*command, f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
+    first = main_tf2(*command, f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert f"weights from '{tiny_file}' (Keras); new, with initial values: predictions/kernel" in (
         first.stdout
     )
-    again = run(*command, f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
+    again = main_tf2(*command, f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "starting from" not in again.stdout
-    other = run(*command[:2], f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
+    other = main_tf2(*command[:2], f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
     assert other.returncode == 2
     assert "train.ft_init_ckpt" in other.stderr
 
 
-def test_pretrained_weights_are_evaluated(tmp_path, tiny_file):
+def test_pretrained_weights_are_evaluated(main_tf2, tmp_path, tiny_file):
     command = ("--mode=eval", "--model_name=efficientnetv2-b0", "--dataset_cfg=digits")
     settings = f"--hparam_str={BLOCKS},eval.isize=8"
-    wrong = run(*command, f"--weights={tiny_file}", settings, cwd=tmp_path)
+    wrong = main_tf2(*command, f"--weights={tiny_file}", settings, cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "has a classifier of 7 classes, but the model has 10; give num_classes=7" in wrong.stderr
     overrides = {"blocks_args": ["r1_k3_s1_e1_i8_o8_c1"], "feature_size": 8}
     right = tmp_path / "right.weights.h5"
     get_model("efficientnetv2-b0", num_classes=10, overrides=overrides).save_weights(right)
-    done = run(*command, f"--weights={right}", settings, "--model_dir=result", cwd=tmp_path)
+    done = main_tf2(*command, f"--weights={right}", settings, "--model_dir=result", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result" / "eval.json").read_text())
     assert result["raw"]["images"] == 360

@@ -1,0 +1,42 @@
+"""Runs command lines in the process of the tests, which has imported TensorFlow already."""
+
+import contextlib
+import io
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from efficientnetv2.cli import main
+
+
+@contextlib.contextmanager
+def started_in(folder, argv):
+    before = pathlib.Path.cwd(), sys.argv
+    os.chdir(folder)
+    sys.argv = argv
+    try:
+        yield
+    finally:
+        os.chdir(before[0])
+        sys.argv = before[1]
+
+
+@pytest.fixture(scope="session")
+def main_tf2():
+    """Runs ``main_tf2.py`` with arguments in a folder; returns exit code, stdout and stderr.
+
+    What only a process shows (signals, limits, the output of native code) needs a real one.
+    """
+
+    def run(*arguments, cwd):
+        argv = ["main_tf2.py", *map(str, arguments)]
+        out, err = io.StringIO(), io.StringIO()
+        redirected = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+        with started_in(cwd, argv), redirected[0], redirected[1]:
+            code = main(argv)
+        return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+
+    return run
