@@ -7,7 +7,7 @@ window that is used.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -79,6 +79,30 @@ def decode_training(
     Raises:
       tf.errors.InvalidArgumentError: if the image is damaged, truncated or of an unknown format.
     """
+    decode = _traced(preprocess, tuple(area), tuple(aspect))
+    image = decode(encoded, seed, tf.convert_to_tensor(image_size))
+    side = tf.get_static_value(image_size)
+    return tf.ensure_shape(image, [side, side, 3])
+
+
+@functools.cache
+def _traced(
+    preprocess: str, area: tuple[float, float], aspect: tuple[float, float]
+) -> Callable[..., tf.Tensor]:
+    """Returns ``_decode_training`` that is traced once for all input pipelines."""
+    decode = functools.partial(_decode_training, preprocess=preprocess, area=area, aspect=aspect)
+    return tf.function(decode, autograph=False)
+
+
+def _decode_training(
+    encoded: tf.Tensor,
+    seed: tf.Tensor,
+    image_size: tf.Tensor,
+    *,
+    preprocess: str,
+    area: Sequence[float],
+    aspect: Sequence[float],
+) -> tf.Tensor:
     header = read_jpeg_header(encoded)
     draw = functools.partial(random_window, seed=seed, area=area, aspect=aspect)
     target = tf.stack([image_size, image_size])
@@ -103,9 +127,7 @@ def decode_training(
 
         return tf.cond(tf.reduce_max(size) < image_size, crop_enlarged, crop)
 
-    image = tf.cond(tf.reduce_max(header.size) >= image_size, crop_jpeg, crop_decoded)
-    side = tf.get_static_value(image_size)
-    return tf.ensure_shape(image, [side, side, 3])
+    return tf.cond(tf.reduce_max(header.size) >= image_size, crop_jpeg, crop_decoded)
 
 
 def decode_evaluation(

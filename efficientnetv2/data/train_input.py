@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
+import numpy as np
 import tensorflow as tf
 
 from efficientnetv2.data.bad_images import (
@@ -21,7 +22,7 @@ from efficientnetv2.data.bad_images import (
     prepare_readable,
     raise_bad_image,
 )
-from efficientnetv2.data.mix import mix
+from efficientnetv2.data.mix import Batch, mix
 from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.data.schedule import SettingsSchedule
 from efficientnetv2.data.shard import WHOLE, Shard
@@ -258,16 +259,24 @@ class TrainingInput:
     def _mix(
         self, numbers: tf.Tensor, images: tf.Tensor, targets: tf.Tensor, *, index: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        settings = self.settings.at(numbers[0] // self.microbatches)
         images = normalise(images, self.transform.preprocess)
-        return mix(
+        alphas = self.settings.rows.mixup_alpha, self.settings.rows.cutmix_alpha
+        if not any(np.any(alpha) for alpha in alphas):  # in no stage
+            return images, targets
+        settings = self.settings.at(numbers[0] // self.microbatches)
+        return _traced_mix(self.transform.ops)(
             images,
             targets,
             tf.stack([tf.constant(self.seed * _PRIME + _MIX + index, tf.int64), numbers[0]]),
             mixup_alpha=settings.mixup_alpha,
             cutmix_alpha=settings.cutmix_alpha,
-            table=self.transform.ops,
         )
+
+
+@functools.cache
+def _traced_mix(table: str) -> Callable[..., Batch]:
+    """Returns ``mix`` with a row of ``MIXERS``, traced once for all batches of one shape."""
+    return tf.function(functools.partial(mix, table=table), autograph=False)
 
 
 def build_training_input(

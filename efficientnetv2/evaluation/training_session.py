@@ -79,9 +79,7 @@ class TrainingSession:
     def evaluate(self) -> Metrics:
         """Evaluates the raw weights and the moving average on the final split."""
         images = open_split(self.config, self.source, self.run, split=self.config.data.eval_split)
-        return evaluate_raw_and_ema(
-            self.train_state, self._evaluator, images, workers=self.workers
-        )
+        return evaluate_raw_and_ema(self.train_state, self._evaluator, images, workers=self.workers)
 
     @functools.cached_property
     def _evaluator(self) -> Evaluator:
