@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from efficientnetv2.runtime.keras_version import require_keras_3
 from hparams.models import MODELS
 
 if TYPE_CHECKING:
@@ -37,5 +38,6 @@ def list_models() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
+        require_keras_3()
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'efficientnetv2' has no attribute '{name}'")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pathlib
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,8 +14,9 @@ from absl import flags
 from efficientnetv2.commands import MODES
 from efficientnetv2.export.formats import FORMATS
 from hparams.datasets import DATASETS
-from hparams.errors import UserError
+from hparams.errors import UserError, shown
 from hparams.registry import did_you_mean
+from hparams.scalars import to_float, to_int
 
 HELP = """EfficientNetV2 for TensorFlow.
 
@@ -56,116 +59,202 @@ examples:
 --helpfull lists every flag."""
 
 
+_TPU_FLAGS = ("tpu", "gcp_project", "tpu_zone", "tpu_job_name")  # empty means not given
+_TRAINING = ("train", "traineval")
+_DEVICE_MODES = (*_TRAINING, "eval", "search")
+_WITH_DATA = tuple(mode for mode in MODES if mode != "benchmark")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag of the command line.
+
+    Attributes:
+      default: its type is the flag's: bool, int, float, list of str, or str (None: not given).
+      text: one line for ``--helpfull``.
+      modes: the modes that use it; the others refuse it.
+      instead: mode -> what does the same there, with ``{value}`` for the value of the flag.
+      choices: the allowed values; empty: any.
+      limits: smallest and largest number; None: no limit.
+      is_path: whether it names a file or folder, so that ``~`` is the home folder.
+    """
+
+    default: Any
+    text: str
+    modes: Sequence[str] = tuple(MODES)
+    instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    choices: Sequence[str] = ()
+    limits: tuple[float | None, float | None] = (None, None)
+    is_path: bool = False
+
+
+def _for(modes: Sequence[str], text: str) -> dict[str, str]:
+    return dict.fromkeys(modes, text)
+
+
+_DATA_INSTEAD = _for((*_TRAINING, "eval", "preview", "search"), "--data_dir={value}")
+_RUN_INSTEAD = _for((*_TRAINING, "preview", "search", "benchmark"), "--model_dir={value}")
+_BATCH_INSTEAD = {
+    **_for((*_TRAINING, "preview", "search"), '--hparam_str="train.batch_size={value}"'),
+    **_for(("eval", "infer", "export"), '--hparam_str="eval.batch_size={value}"'),
+}
+
+# To add a flag, add a row; the mode reads it from the ``FlagValues``.
+FLAGS: Mapping[str, Flag] = {
+    "mode": Flag("train", f"one of {', '.join(MODES)}"),
+    "model_name": Flag("efficientnetv2-s", "name of the model"),
+    "dataset_cfg": Flag(None, "name of the data set", _WITH_DATA),
+    "model_dir": Flag(None, "run directory; default: runs/<model>-<data set>", is_path=True),
+    "data_dir": Flag(
+        None,
+        "folder of your own images, or of the data set of --dataset_cfg",
+        _WITH_DATA,
+        is_path=True,
+    ),
+    "hparam_str": Flag("", "comma-separated key=value settings, or a .yaml file", is_path=True),
+    "sweeps": Flag("", "more key=value settings, applied after --hparam_str", is_path=True),
+    "weights": Flag(
+        None, "pretrained weights: the name of a release, or a path", _WITH_DATA, is_path=True
+    ),
+    "eval_name": Flag(None, "write the evaluation to eval_<name>.json", (*_TRAINING, "eval")),
+    "archive_ckpt": Flag(
+        True, "keep the checkpoint with the best minival accuracy in best/", ("traineval",)
+    ),
+    # ------------------------------------------------------------------------ TPU
+    "use_tpu": Flag(False, "use a TPU: the same as runtime.strategy=tpu", _DEVICE_MODES),
+    "tpu": Flag(
+        None,
+        "TPU name or grpc:// address; implies --use_tpu; default: this machine's",
+        _DEVICE_MODES,
+    ),
+    "gcp_project": Flag(None, "project of the Cloud TPU", _DEVICE_MODES),
+    "tpu_zone": Flag(None, "zone of the Cloud TPU", _DEVICE_MODES),
+    "tpu_job_name": Flag(None, "job name of the TPU workers", _DEVICE_MODES),
+    # ------------------------------------------------------------------ inference
+    "image_path": Flag(
+        None,
+        "image file, folder, or pattern such as 'photos/*.jpg'",
+        ("infer", "export"),
+        _DATA_INSTEAD,
+        is_path=True,
+    ),
+    "output": Flag(
+        None,
+        "file for all predictions: .csv, .json or .parquet",
+        ("infer",),
+        {**_RUN_INSTEAD, "eval": "--eval_name=NAME", "export": "--output_dir={value}"},
+        is_path=True,
+    ),
+    "output_dir": Flag(
+        None,
+        "folder of the exported files, or of what --features and --explain write; default: inside "
+        "the run directory",
+        ("infer", "export"),
+        {**_RUN_INSTEAD, "eval": "--model_dir={value}"},
+        is_path=True,
+    ),
+    "flip": Flag(
+        False,
+        "average over each image and its mirror image",
+        ("infer",),
+        _for(_TRAINING, '--hparam_str="data.flip={value}"'),
+    ),
+    "features": Flag(False, "write the input of the classifier to features.npz", ("infer",)),
+    "explain": Flag(False, "draw a heat map of the top class over each image", ("infer",)),
+    "crops": Flag("1", "crops of each image to average over", ("infer",), choices=("1", "5")),
+    "top_k": Flag(5, "classes to name for each image", ("infer",), limits=(1, 1_000_000)),
+    # --------------------------------------------------------------------- export
+    "format": Flag(
+        ["saved_model", "tflite"],
+        f"formats to write, separated by commas, of {', '.join(FORMATS)}",
+        ("export",),
+        {"infer": "--output=FILE.csv (or .json, .parquet)"},
+    ),
+    "preprocessing": Flag(
+        True, "include the preprocessing: the input is pixels of 0..255", ("export",)
+    ),
+    "logits": Flag(False, "output logits instead of probabilities", ("export",)),
+    "integer_io": Flag(
+        False, "uint8 input and output in the int8 file, instead of float32", ("export",)
+    ),
+    "debug_int8": Flag(False, "write the int8 error of each layer to int8_layers.csv", ("export",)),
+    "export_to_tpu": Flag(False, "add an XLA signature to the SavedModel", ("export",)),
+    # ------------------------------------------------------------------ benchmark
+    "models": Flag(
+        None,
+        "model names, separated by commas; default: --model_name",
+        ("benchmark",),
+        _for(_WITH_DATA, "--model_name={value}"),
+    ),
+    "batch_size": Flag(16, "images a step", ("benchmark",), _BATCH_INSTEAD, limits=(1, 100_000)),
+    "image_scale": Flag(
+        1.0,
+        "factor on each model's own image sizes",
+        ("benchmark",),
+        _for(_TRAINING, '--hparam_str="train.isize=SIZE,eval.isize=SIZE" in pixels'),
+        limits=(0.01, 4.0),
+    ),
+    "steps": Flag(
+        20,
+        "timed steps",
+        ("benchmark",),
+        _for(_TRAINING, '--hparam_str="train.epochs=N"'),
+        limits=(1, 1_000_000),
+    ),
+    "help": Flag(False, "show the help and exit"),
+    "helpfull": Flag(False, "show all flags and exit"),
+}
+
+
 def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
     """Returns the flags of the official ``cflags.py`` and our own, not parsed yet.
 
     Args:
-      defaults: flag name -> default, where it differs from the default here.
+      defaults: flag name -> default, where it differs from that in ``FLAGS``.
     """
     values = flags.FlagValues()
-
-    def string(name: str, default: str | None, text: str) -> None:
-        flags.DEFINE_string(name, defaults.get(name, default), text, flag_values=values)
-
-    def boolean(name: str, default: bool, text: str) -> None:
-        flags.DEFINE_bool(name, defaults.get(name, default), text, flag_values=values)
-
-    string("mode", "train", f"one of {', '.join(MODES)}")
-    string("model_name", "efficientnetv2-s", "name of the model")
-    string("dataset_cfg", None, "name of the data set")
-    string("model_dir", None, "run directory; default: runs/<model>-<data set>")
-    string("data_dir", None, "folder of your own images, or of the data set of --dataset_cfg")
-    string("hparam_str", "", "comma-separated key=value settings, or a .yaml file")
-    string("sweeps", "", "more key=value settings, applied after --hparam_str")
-    string("weights", None, "pretrained weights: the name of a release, or a path")
-    _define_inference_flags(values)
-    _define_export_flags(values)
-    string("eval_name", None, "write the evaluation to eval_<name>.json")
-    boolean(
-        "archive_ckpt",
-        True,
-        "--mode=traineval: keep the checkpoint with the best minival accuracy in best/",
-    )
-    boolean("use_tpu", False, "train on a TPU: the same as runtime.strategy=tpu")
-    string("tpu", None, "TPU name or grpc:// address; implies --use_tpu; default: this machine's")
-    string("gcp_project", None, "project of the Cloud TPU")
-    string("tpu_zone", None, "zone of the Cloud TPU")
-    string("tpu_job_name", None, "job name of the TPU workers")
-    boolean("export_to_tpu", False, "--mode=export: add an XLA signature to the SavedModel")
-    boolean("help", False, "show the help and exit")
-    boolean("helpfull", False, "show all flags and exit")
-    _define_benchmark_flags(values)
+    for name, row in FLAGS.items():
+        _define(values, name, row, defaults.get(name, row.default))
     return values
 
 
-def _define_inference_flags(values: flags.FlagValues) -> None:
-    def string(name: str, text: str) -> None:
-        flags.DEFINE_string(name, None, f"--mode=infer: {text}", flag_values=values)
+class _Integer(flags.IntegerParser):
+    """Takes what ``hparams`` takes for an integer: no ``1_000``, no digits of other scripts."""
 
-    def boolean(name: str, text: str) -> None:
-        flags.DEFINE_bool(name, False, f"--mode=infer: {text}", flag_values=values)
-
-    string("image_path", "image file, folder, or pattern such as 'photos/*.jpg'")
-    string("output", "file for all predictions: .csv, .json or .parquet")
-    string(
-        "output_dir", "folder of what --features and --explain write; default: the run directory"
-    )
-    boolean("flip", "average over each image and its mirror image")
-    boolean("features", "write the input of the classifier to features.npz")
-    boolean("explain", "draw a heat map of the top class over each image, in explain/")
-    flags.DEFINE_enum(
-        "crops",
-        "1",
-        ["1", "5"],
-        "--mode=infer: crops of each image to average over",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "top_k",
-        5,
-        "--mode=infer: classes to name for each image",
-        lower_bound=1,
-        flag_values=values,
-    )
+    def convert(self, argument: Any) -> int:
+        """Returns the number; raises ValueError."""
+        try:
+            return to_int(argument)
+        except ValueError:
+            raise ValueError(f"{shown(argument)} is not a whole number") from None
 
 
-def _define_export_flags(values: flags.FlagValues) -> None:
-    def boolean(name: str, default: bool, text: str) -> None:
-        flags.DEFINE_bool(name, default, f"--mode=export: {text}", flag_values=values)
+class _Float(flags.FloatParser):
+    """Takes what ``hparams`` takes for a real number: no ``nan`` either."""
 
-    flags.DEFINE_list(
-        "format",
-        ["saved_model", "tflite"],
-        f"--mode=export: formats to write, separated by commas, of {', '.join(FORMATS)}",
-        flag_values=values,
-    )
-    boolean("preprocessing", True, "include the preprocessing: the input is pixels of 0..255")
-    boolean("logits", False, "output logits instead of probabilities")
-    boolean("integer_io", False, "uint8 input and output in the int8 file, instead of float32")
-    boolean("debug_int8", False, "write the int8 error of each layer to int8_layers.csv")
+    def convert(self, argument: Any) -> float:
+        """Returns the number; raises ValueError."""
+        try:
+            return to_float(argument)
+        except ValueError:
+            raise ValueError(f"{shown(argument)} is not a number") from None
 
 
-def _define_benchmark_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string(
-        "models",
-        None,
-        "--mode=benchmark: model names, separated by commas; default: --model_name",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "batch_size", 16, "--mode=benchmark: images a step", lower_bound=1, flag_values=values
-    )
-    flags.DEFINE_float(
-        "image_scale",
-        1.0,
-        "--mode=benchmark: factor on each model's own image sizes",
-        lower_bound=0.01,
-        upper_bound=4.0,
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "steps", 20, "--mode=benchmark: timed steps", lower_bound=1, flag_values=values
-    )
+def _define(values: flags.FlagValues, name: str, row: Flag, default: Any) -> None:
+    some = set(row.modes) < set(MODES)
+    text = f"--mode={_either(row.modes)}: {row.text}" if some else row.text
+    if isinstance(row.default, bool):
+        flags.DEFINE_bool(name, default, text, flag_values=values)
+    elif isinstance(row.default, int):
+        flags.DEFINE(_Integer(*row.limits), name, default, text, flag_values=values)
+    elif isinstance(row.default, float):
+        flags.DEFINE(_Float(*row.limits), name, default, text, flag_values=values)
+    elif isinstance(row.default, list):
+        flags.DEFINE_list(name, default, text, flag_values=values)
+    elif row.choices:
+        flags.DEFINE_enum(name, default, row.choices, text, flag_values=values)
+    else:
+        flags.DEFINE_string(name, default, text, flag_values=values)
 
 
 def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
@@ -184,24 +273,51 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
     if rest:
         raise UserError(f"unexpected argument '{rest[0]}'; flags are written --name=value")
     if values.mode not in MODES:
-        raise UserError(f"unknown mode '{values.mode}'{did_you_mean(values.mode, MODES)}")
-    if values.eval_name and re.fullmatch(r"[\w.-]+", values.eval_name) is None:
+        raise UserError(f"unknown mode {shown(values.mode)}{did_you_mean(values.mode, MODES)}")
+    if values.eval_name and re.fullmatch(r"[\w.-]{1,100}", values.eval_name) is None:
         raise UserError(
-            "--eval_name becomes part of a file name: use letters, digits, '_', '-' and '.', got "
-            f"'{values.eval_name}'"
+            "--eval_name becomes part of a file name: use letters, digits, '_', '-' and '.', at "
+            f"most 100, got '{values.eval_name[:100]}'"
         )
-    if values.export_to_tpu and values.mode != "export":
-        raise UserError("--export_to_tpu needs --mode=export")
+    for name, row in FLAGS.items():
+        _require_used(values, name, row)
+        if row.default is None and values[name].value == "" and name not in _TPU_FLAGS:
+            raise UserError(f"--{name} is empty; give it a value, or leave it out")
+        if row.is_path and str(values[name].value).startswith("~/"):
+            values[name].value = str(pathlib.Path(values[name].value).expanduser())
     _check_formats(values)
     if values["use_tpu"].present and not values.use_tpu and values.tpu:
         raise UserError(f"--tpu={values.tpu} contradicts --nouse_tpu")
     return values
 
 
+def _require_used(values: flags.FlagValues, name: str, row: Flag) -> None:
+    """Checks that the mode uses a flag that was given.
+
+    Raises:
+      UserError: if it does not; the message says which modes do, and what does the same here.
+    """
+    value, given, mode = values[name].value, values[name].present, values.mode
+    if not given or mode in row.modes or (name == "use_tpu" and not value):
+        return
+    flag = f"--no{name}" if value is False else f"--{name}"
+    text = f"{flag} belongs to --mode={_either(row.modes)}"
+    if mode in row.instead:
+        shown = str(value).lower() if isinstance(value, bool) else value
+        raise UserError(f"{text}; with --mode={mode} give {row.instead[mode].format(value=shown)}")
+    raise UserError(f"{text}, not to --mode={mode}")
+
+
+def _either(modes: Sequence[str]) -> str:
+    """Returns "a, b or c"."""
+    *first, last = modes
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def _check_formats(values: flags.FlagValues) -> None:
     for name in values.format:
         if name not in FORMATS:
-            raise UserError(f"unknown --format '{name}'{did_you_mean(name, FORMATS)}")
+            raise UserError(f"unknown --format {shown(name)}{did_you_mean(name, FORMATS)}")
     if not values.format:
         raise UserError(f"--format is empty; give one or more of {', '.join(FORMATS)}")
     if values.mode != "export":

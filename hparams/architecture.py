@@ -20,9 +20,11 @@ from hparams.block_strings import (
     squeezed_filters,
 )
 from hparams.config import ModelSection
+from hparams.errors import UserError
+from hparams.limits import MOST_BLOCKS, MOST_CHANNELS, MOST_PARAMETERS
 
 _NORM = 4  # BatchNorm's variables per channel: gamma, beta, moving mean, moving variance
-_STEM_KERNEL = 3
+_STEM_KERNEL, _STEM_STRIDE = 3, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ def scaled_architecture(model: ModelSection) -> Architecture:
     A ResNet has no block strings, hence no stages. EfficientNet-Lite does not scale stem and head.
 
     Raises:
-      BlockStringError: if a block string cannot be read.
+      BlockStringError: if a block string cannot be read, or the scaling exceeds its limits.
     """
     blocks = [decode_block(text) for text in model.blocks_args]
     rounding: dict[str, Any] = {
@@ -98,6 +100,31 @@ def scaled_architecture(model: ModelSection) -> Architecture:
     return Architecture(stem, (first, *stages[1:]), end_filters(model.feature_size))
 
 
+def total_stride(architecture: Architecture) -> int:
+    """Returns by how much the network shrinks height and width; 32 for all published ones."""
+    return math.prod(stage.strides for stage in architecture.stages) * _STEM_STRIDE
+
+
+def require_buildable(architecture: Architecture, *, num_classes: int = 1000) -> None:
+    """Checks that a network is not beyond what any machine can build.
+
+    Raises:
+      UserError: if it has more than ``MOST_BLOCKS`` blocks or ``MOST_PARAMETERS`` parameters.
+    """
+    blocks = sum(stage.num_repeat for stage in architecture.stages)
+    if blocks > MOST_BLOCKS:
+        raise UserError(f"the network has {blocks} blocks; at most {MOST_BLOCKS} can be built")
+    largest = max(architecture.stem_filters, architecture.head_filters)
+    if largest > MOST_CHANNELS:
+        raise UserError(f"a layer has {largest} channels; at most {MOST_CHANNELS} can be built")
+    parameters = cost(architecture, image_size=1, num_classes=num_classes).parameters
+    if parameters > MOST_PARAMETERS:
+        raise UserError(
+            f"the network has {parameters / 1e9:.1f} billion parameters; at most "
+            f"{MOST_PARAMETERS / 1e9:.0f} billion can be built"
+        )
+
+
 def cost(
     architecture: Architecture, *, image_size: int, num_classes: int = 1000, channels: int = 3
 ) -> Cost:
@@ -109,7 +136,7 @@ def cost(
       num_classes: outputs of the classifier.
       channels: channels of the images.
     """
-    side = math.ceil(image_size / 2)
+    side = math.ceil(image_size / _STEM_STRIDE)
     layers = [_conv(_STEM_KERNEL, channels, architecture.stem_filters, side)]
     filters = architecture.stem_filters
     for stage in architecture.stages:

@@ -14,6 +14,9 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from hparams.errors import UserError, shortened, shown
+from hparams.limits import MOST_BLOCKS, MOST_CHANNELS
+
 MBCONV: Literal[0] = 0
 FUSED_MBCONV: Literal[1] = 1
 
@@ -28,10 +31,19 @@ _FIELDS: dict[str, tuple[str, type, bool]] = {
     "se": ("se_ratio", float, False),
     "c": ("conv_type", int, False),
 }
+# attribute -> largest value; the smallest is 1
+_LARGEST = {
+    "num_repeat": MOST_BLOCKS,
+    "expand_ratio": 100,
+    "input_filters": MOST_CHANNELS,
+    "output_filters": MOST_CHANNELS,
+}
+_LARGEST_KERNEL = 99
+_MOST_DIGITS = 20
 _TOKEN = re.compile(r"([a-z]+)(.*)")
 
 
-class BlockStringError(ValueError):
+class BlockStringError(UserError):
     """A block string that cannot be read or describes an impossible block."""
 
 
@@ -40,12 +52,12 @@ class BlockSpec:
     """One stage: ``num_repeat`` blocks of one kind (paper Tables 1 and 4).
 
     Attributes:
-      num_repeat: blocks in the stage, at least 1.
-      kernel_size: height and width of the spatial kernel, odd.
+      num_repeat: blocks in the stage, 1 to 500.
+      kernel_size: height and width of the spatial kernel, odd, at most 99.
       strides: 1 or 2, of the first block; the others have 1.
-      expand_ratio: width of the inner layer as a multiple of the input channels, at least 1.
-      input_filters: input channels of the first block.
-      output_filters: output channels of every block.
+      expand_ratio: width of the inner layer as a multiple of the input channels, 1 to 100.
+      input_filters: input channels of the first block, 1 to 65,536.
+      output_filters: output channels of every block, 1 to 65,536.
       se_ratio: squeeze-and-excitation channels as a share of the block's INPUT channels,
         in (0, 1], or None for no squeeze-and-excitation.
       conv_type: 0 for MBConv (1x1 then depthwise), 1 for Fused-MBConv (one full convolution).
@@ -61,15 +73,13 @@ class BlockSpec:
     conv_type: int = MBCONV
 
     def __post_init__(self) -> None:
-        at_least_one = ("num_repeat", "expand_ratio", "input_filters", "output_filters")
-        for name in at_least_one:
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(
-            self.kernel_size >= 1 and self.kernel_size % 2 == 1,
-            "kernel_size",
-            self.kernel_size,
-            "odd and at least 1",
-        )
+        for name, largest in _LARGEST.items():
+            value = getattr(self, name)
+            _require(value >= 1, name, value, "at least 1")
+            _require(value <= largest, name, value, f"at most {largest}")
+        kernel = self.kernel_size
+        _require(kernel >= 1 and kernel % 2 == 1, "kernel_size", kernel, "odd and at least 1")
+        _require(kernel <= _LARGEST_KERNEL, "kernel_size", kernel, f"at most {_LARGEST_KERNEL}")
         _require(self.strides in (1, 2), "strides", self.strides, "1 or 2")
         _require(
             self.conv_type in (MBCONV, FUSED_MBCONV),
@@ -92,7 +102,7 @@ def squeezed_filters(block: BlockSpec) -> int:
 
 def _require(condition: bool, field: str, value: object, expected: str) -> None:
     if not condition:
-        raise BlockStringError(f"{field} must be {expected}, got {value}")
+        raise BlockStringError(f"{field} must be {expected}, got {shown(value)}")
 
 
 def decode_block(text: str) -> BlockSpec:
@@ -105,30 +115,29 @@ def decode_block(text: str) -> BlockSpec:
       BlockStringError: if a field is unknown, missing, given twice, of the wrong type or out of
         range; the message names the string and the field.
     """
+    where = f"block '{shortened(text)}'"
     values: dict[str, int | float] = {}
     for token in text.split("_"):
         match = _TOKEN.fullmatch(token)
         code = match.group(1) if match else token
         if match is None or code not in _FIELDS:
             known = ", ".join(_FIELDS)
-            raise BlockStringError(f"block '{text}': unknown field '{token}'; known: {known}")
+            raise BlockStringError(f"{where}: unknown field {shown(token)}; known: {known}")
         attribute, kind, _ = _FIELDS[code]
         if attribute in values:
-            raise BlockStringError(f"block '{text}': {attribute} ('{code}') is given twice")
-        values[attribute] = _number(
-            match.group(2), kind=kind, where=f"block '{text}': field '{code}'"
-        )
+            raise BlockStringError(f"{where}: {attribute} ('{code}') is given twice")
+        values[attribute] = _number(match.group(2), kind=kind, where=f"{where}: field '{code}'")
     missing = [
         f"{attribute} ('{code}')"
         for code, (attribute, _, is_required) in _FIELDS.items()
         if is_required and attribute not in values
     ]
     if missing:
-        raise BlockStringError(f"block '{text}': missing {', '.join(missing)}")
+        raise BlockStringError(f"{where}: missing {', '.join(missing)}")
     try:
         return BlockSpec(**values)  # type: ignore[arg-type]
     except BlockStringError as error:
-        raise BlockStringError(f"block '{text}': {error}") from None
+        raise BlockStringError(f"{where}: {error}") from None
 
 
 def _number(text: str, *, kind: type, where: str) -> int | float:
@@ -136,7 +145,11 @@ def _number(text: str, *, kind: type, where: str) -> int | float:
     pattern = r"\d+" if kind is int else r"\d+(\.\d+)?"
     if re.fullmatch(pattern, text, flags=re.ASCII) is None:
         noun = "a whole number" if kind is int else "a number"
-        raise BlockStringError(f"{where} must be {noun}, got '{text}'")
+        raise BlockStringError(f"{where} must be {noun}, got {shown(text)}")
+    if len(text) > _MOST_DIGITS:  # Python itself reads no more than 4300
+        raise BlockStringError(
+            f"{where} must have at most {_MOST_DIGITS} digits, got {shown(text)}"
+        )
     number: int | float = kind(text)
     return number
 

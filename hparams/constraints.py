@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
 from ml_collections import config_dict
 
 from hparams import keys
-from hparams.block_strings import BlockStringError, decode_block
+from hparams.architecture import require_buildable, scaled_architecture, total_stride
+from hparams.block_strings import BlockStringError, decode_block, round_repeats
+from hparams.config import Config
+from hparams.errors import UserError, shortened, shown
+from hparams.limits import SMALLEST_FLOAT
 from hparams.models import MODELS
 from hparams.registry import UnknownNameError
+from hparams.scalars import to_float
+
+# A network that shrinks images by 32 is trained on 8 px or more: smaller images are a single pixel
+# after two blocks, and BatchNorm then divides by the deviation of next to nothing (with 1 px, the
+# loss of the second step is not finite).
+_PIXELS_LOST = 4
+_LARGEST_PORT = 65_535
+_LARGEST_FACTOR = 1000  # of a learning rate
 
 
 def find_conflicts(config: config_dict.ConfigDict) -> list[str]:
@@ -31,8 +44,10 @@ def _data_problems(config: config_dict.ConfigDict) -> list[str]:
     problems = []
     if data.source != "tfds" and data.data_dir is None:
         problems.append(f"{data.ds_name} needs the folder of its files: --data_dir=FOLDER")
-    if data.service is not None and re.fullmatch(r"grpc://[^:/]+:\d+", data.service) is None:
-        problems.append(f"data.service must be grpc://host:port, got '{data.service}'")
+    if data.service is not None:
+        match = re.fullmatch(r"grpc://[^:/\s]+:([0-9]{1,5})", data.service)
+        if match is None or not 1 <= int(match[1]) <= _LARGEST_PORT:
+            problems.append(f"data.service must be grpc://host:port, got {shown(data.service)}")
     if train.scale_batch_with_size and train.size_schedule != "progressive":
         problems.append("train.scale_batch_with_size needs train.size_schedule=progressive")
     sizes_differ = train.size_schedule == "random" or (
@@ -49,6 +64,27 @@ def _data_problems(config: config_dict.ConfigDict) -> list[str]:
     return problems
 
 
+def find_training_conflicts(config: Config) -> list[str]:
+    """Returns one line for each problem that matters only for training, as ``find_conflicts``."""
+    data, train, model = config.data, config.train, config.model
+    size, key = train.isize, "train.isize"
+    is_progressive = train.size_schedule == "progressive" and train.stages > 1
+    if (is_progressive or train.size_schedule == "random") and data.ibase < size:
+        size, key = data.ibase, "data.ibase"
+    stride = 32 if model.family == "resnet" else total_stride(scaled_architecture(model))
+    return _size_problems(key, size, stride=stride, network=model.model_name)
+
+
+def _size_problems(key: str, size: int, *, stride: int, network: str) -> list[str]:
+    smallest = -(-stride // _PIXELS_LOST)
+    if size >= smallest:
+        return []
+    return [
+        f"{key}={size} is too small for {network}, which shrinks images by {stride}: give at least "
+        f"{smallest}, or blocks with fewer strides of 2"
+    ]
+
+
 # ---------------------------------------------------------------------- architecture search
 
 _SEARCH_SPACE_KEYS = ("operations", "kernels", "expansions", "layers")
@@ -61,23 +97,57 @@ def _search_problems(search: config_dict.ConfigDict) -> list[str]:
         if not values:
             problems.append(f"search.{key} must not be empty")
         elif len(set(values)) < len(values):
-            problems.append(f"search.{key} must not repeat a value, got {values}")
+            problems.append(f"search.{key} must not repeat a value, got {shown(values)}")
     even = [kernel for kernel in search.kernels if kernel % 2 == 0]
     if even:
-        problems.append(f"search.kernels must be odd, got {even}")
+        problems.append(f"search.kernels must be odd, got {shown(even)}")
     if not search.study_name:
         problems.append("search.study_name must not be empty")
     storage = search.storage
     if storage is not None and "://" not in storage and not storage.startswith("journal:"):
         problems.append(
             f"search.storage must be a URL such as postgresql://user@host/name, or journal:FILE, "
-            f"got '{storage}'"
+            f"got {shown(storage)}"
         )
-    return problems + _backbone_problems(list(search.backbone))
+    problems += _backbone_problems(list(search.backbone))
+    return problems or _largest_network_problems(search)
+
+
+def _largest_network_problems(search: config_dict.ConfigDict) -> list[str]:
+    """Returns what is wrong with the largest network of the search space."""
+    model = keys.default_config().model
+    backbone = list(search.backbone)
+    if _is_model_name(backbone):
+        for name, value in MODELS[backbone[0]].overrides().items():
+            if name.startswith("model."):
+                model[name.removeprefix("model.")] = value
+    else:
+        model.blocks_args = backbone
+    model.feature_size = search.feature_size or model.feature_size
+    try:
+        start = scaled_architecture(model)
+        stages = [
+            dataclasses.replace(
+                stage,
+                num_repeat=round_repeats(stage.num_repeat, depth=max(search.layers)),
+                kernel_size=max(search.kernels),
+                expand_ratio=max(search.expansions),
+            )
+            for stage in start.stages
+        ]
+        require_buildable(dataclasses.replace(start, stages=tuple(stages)))
+    except UserError as error:
+        return [f"the largest network of the search space (search.*) is too large: {error}"]
+    stride = total_stride(start)
+    return _size_problems("search.isize", search.isize, stride=stride, network="search.backbone")
+
+
+def _is_model_name(backbone: list[str]) -> bool:
+    return len(backbone) == 1 and "_" not in backbone[0]  # block strings have a "_"
 
 
 def _backbone_problems(backbone: list[str]) -> list[str]:
-    if len(backbone) == 1 and "_" not in backbone[0]:  # a model name: block strings have a "_"
+    if _is_model_name(backbone):
         try:
             family = MODELS[backbone[0]].family
         except UnknownNameError as error:
@@ -100,10 +170,17 @@ def _train_problems(config: config_dict.ConfigDict) -> list[str]:
             f"({train.accumulate})"
         )
     for key in ("varsexp", "weight_decay_vars"):
-        try:
-            re.compile(train[key] or "")
-        except re.error as error:
-            problems.append(f"train.{key} is not a regular expression: {error}: '{train[key]}'")
+        error = _expression_error(train[key] or "")
+        if error:
+            problems.append(
+                f"train.{key} is not a regular expression: {error}: {shown(train[key])}"
+            )
+    peak = train.lr_base * train.batch_size / 256
+    if train.lr_min > peak:
+        problems.append(
+            f"train.lr_min ({train.lr_min:g}) must not exceed the peak learning rate, "
+            f"train.lr_base x train.batch_size / 256 = {peak:g}"
+        )
     problems += [_lr_scale_problem(item) for item in train.lr_scales if _lr_scale_problem(item)]
     if train.size_schedule == "random" and train.size_steps and runtime.xla:
         problems.append(
@@ -121,19 +198,29 @@ def _train_problems(config: config_dict.ConfigDict) -> list[str]:
     return problems
 
 
+def _expression_error(expression: str) -> str:
+    """Returns what is wrong with a regular expression, or an empty string."""
+    try:
+        re.compile(expression)
+    except (re.error, OverflowError) as error:  # a{99999999999} overflows
+        return shortened(str(error))
+    except RecursionError:
+        return "it is nested too deeply"
+    return ""
+
+
 def _lr_scale_problem(item: str) -> str:
     """Returns what is wrong with an item of train.lr_scales, or an empty string."""
     expression, _, factor = item.rpartition(":")
     try:
-        re.compile(expression)
-        is_valid = bool(expression) and 0 < float(factor) < float("inf")
-    except (re.error, ValueError):
-        is_valid = False
-    if is_valid:
+        is_factor = SMALLEST_FLOAT <= to_float(factor) <= _LARGEST_FACTOR
+    except ValueError:
+        is_factor = False
+    if is_factor and expression and not _expression_error(expression):
         return ""
     return (
-        f"train.lr_scales must hold expression:factor with a factor above 0, got '{item}'; "
-        "to freeze variables, use train.varsexp"
+        f"train.lr_scales must hold expression:factor with a factor above 0 and at most "
+        f"{_LARGEST_FACTOR}, got {shown(item)}; to freeze variables, use train.varsexp"
     )
 
 
@@ -151,7 +238,8 @@ def _model_problems(model: config_dict.ConfigDict) -> list[str]:
     if model.model_name not in resnets:
         if model.family == "resnet":
             return [f"model.family=resnet is only for {' and '.join(resnets)}"]
-        return _block_problems(model.blocks_args, key="model.blocks_args")
+        problems = _block_problems(model.blocks_args, key="model.blocks_args")
+        return problems or _scaling_problems(model)
     row = {"model.model_name": model.model_name, **MODELS[model.model_name].overrides()}
     return [
         f"model.{key} cannot be changed for {model.model_name}"
@@ -159,6 +247,21 @@ def _model_problems(model: config_dict.ConfigDict) -> list[str]:
         if key not in _RESNET_KEYS
         and value != row.get(f"model.{key}", keys.KEYS[f"model.{key}"].default)
     ]
+
+
+def _scaling_problems(model: config_dict.ConfigDict) -> list[str]:
+    """Returns what is wrong with a network that has valid blocks, after scaling."""
+    try:
+        architecture = scaled_architecture(model)
+        require_buildable(architecture, num_classes=model.num_classes or 1000)
+    except UserError as error:
+        return [
+            f"model.width_coefficient={model.width_coefficient:g} and model.depth_coefficient="
+            f"{model.depth_coefficient:g} are too large for these blocks: {error}"
+            if (model.width_coefficient, model.depth_coefficient) != (1.0, 1.0)
+            else f"model.blocks_args: {error}"
+        ]
+    return []
 
 
 def _block_problems(blocks: Sequence[str], *, key: str) -> list[str]:
@@ -182,7 +285,7 @@ def _block_problems(blocks: Sequence[str], *, key: str) -> list[str]:
     for text, previous, spec in zip(blocks[1:], specs, specs[1:]):
         if spec.input_filters != previous.output_filters:
             problems.append(
-                f"{key}: '{text}' takes {spec.input_filters} channels, but the stage before it "
-                f"outputs {previous.output_filters}"
+                f"{key}: '{shortened(text)}' takes {spec.input_filters} channels, but the stage "
+                f"before it outputs {previous.output_filters}"
             )
     return problems

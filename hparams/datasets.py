@@ -113,7 +113,11 @@ def find_dataset(name: str) -> tuple[str, DatasetRow]:
     Raises:
       UnknownNameError: if there is no such row.
     """
-    if name.lower().startswith(TFDS_PREFIX) and len(name) > len(TFDS_PREFIX):
+    if (
+        isinstance(name, str)
+        and name.lower().startswith(TFDS_PREFIX)
+        and len(name) > len(TFDS_PREFIX)
+    ):
         tfds_name = name[len(TFDS_PREFIX) :]
         return TFDS_PREFIX + tfds_name, DatasetRow(tfds_name=tfds_name, recipe=_OWN_IMAGES)
     try:

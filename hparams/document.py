@@ -9,8 +9,10 @@ from __future__ import annotations
 import pathlib
 import sys
 
+from hparams.errors import shown
 from hparams.factors import Key
 from hparams.keys import DATA_SET_KEYS, KEYS
+from hparams.overrides import limit_text
 
 
 def markdown() -> str:
@@ -35,7 +37,7 @@ def _limits(key: Key) -> str:
     if key.choices:
         return f" ({', '.join(f'`{choice}`' for choice in key.choices)})"
     limits = [
-        f"{sign} {value:g}"
+        f"{sign} {limit_text(value)}"
         for sign, value in ((">=", key.low), (">", key.above), ("<=", key.high))
         if value is not None
     ]
@@ -95,7 +97,10 @@ def _type(name: str, key: Key) -> str:
 
 def main() -> None:
     """Prints docs/hparams.md or, with ``--types``, writes hparams/config.py."""
-    if sys.argv[1:] == ["--types"]:
+    if sys.argv[1:] not in ([], ["--types"]):
+        print(f"takes no argument but --types, got {shown(sys.argv[1:])}", file=sys.stderr)
+        sys.exit(2)
+    if sys.argv[1:]:
         pathlib.Path(__file__).with_name("config.py").write_text(types(), encoding="utf-8")
     else:
         print(markdown(), end="")

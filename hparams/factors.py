@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from hparams.limits import LARGEST_IMAGE
+
 
 @dataclasses.dataclass(frozen=True)
 class Key:
@@ -86,8 +88,14 @@ class Factors:
 
     image_size: Any = dataclasses.field(
         metadata=_factor(
-            ("data.ibase", Key(128, int, "pixels: image size of the first stage", low=1)),
-            ("train.isize", Key(300, int, "pixels: image size of the last stage", low=1)),
+            (
+                "data.ibase",
+                Key(128, int, "pixels: image size of the first stage", low=1, high=LARGEST_IMAGE),
+            ),
+            (
+                "train.isize",
+                Key(300, int, "pixels: image size of the last stage", low=1, high=LARGEST_IMAGE),
+            ),
             title="image size (px)",
             label="{} px",
             is_regularisation=False,
@@ -95,8 +103,14 @@ class Factors:
     )
     magnitude: Any = dataclasses.field(
         metadata=_factor(
-            ("data.ram_base", Key(5.0, float, "RandAugment magnitude of the first stage", low=0)),
-            ("data.ram", Key(10.0, float, "RandAugment magnitude of the last stage", low=0)),
+            (
+                "data.ram_base",
+                Key(5.0, float, "RandAugment magnitude of the first stage", low=0, high=100),
+            ),
+            (
+                "data.ram",
+                Key(10.0, float, "RandAugment magnitude of the last stage", low=0, high=100),
+            ),
             title="RandAugment magnitude",
             label="{:.3g}",
             of_augmentation=True,
@@ -104,16 +118,28 @@ class Factors:
     )
     mixup_alpha: Any = dataclasses.field(
         metadata=_factor(
-            ("data.mixup_base", Key(0.0, float, "mixup's alpha in the first stage", low=0)),
-            ("data.mixup_alpha", Key(0.0, float, "mixup's alpha in the last stage", low=0)),
+            (
+                "data.mixup_base",
+                Key(0.0, float, "mixup's alpha in the first stage", low=0, high=100),
+            ),
+            (
+                "data.mixup_alpha",
+                Key(0.0, float, "mixup's alpha in the last stage", low=0, high=100),
+            ),
             title="mixup alpha",
             label="mixup {:.2g}",
         )
     )
     cutmix_alpha: Any = dataclasses.field(
         metadata=_factor(
-            ("data.cutmix_base", Key(0.0, float, "CutMix's alpha in the first stage", low=0)),
-            ("data.cutmix_alpha", Key(0.0, float, "CutMix's alpha in the last stage", low=0)),
+            (
+                "data.cutmix_base",
+                Key(0.0, float, "CutMix's alpha in the first stage", low=0, high=100),
+            ),
+            (
+                "data.cutmix_alpha",
+                Key(0.0, float, "CutMix's alpha in the last stage", low=0, high=100),
+            ),
             title="CutMix alpha",
             label="CutMix {:.2g}",
         )

@@ -11,87 +11,16 @@ from ml_collections import config_dict
 
 from hparams.choices import AUGMENTATIONS, LOSSES, NORMALISATIONS, OPTIMIZERS
 from hparams.factors import Key, factor_keys
-
-# Architecture search, paper section 3.3: the search space, the reward and its exponents, up to
-# 1,000 networks, and about 10 epochs each at a reduced image size.
-_SEARCH_KEYS: dict[str, Key] = {
-    "search.backbone": Key(
-        ["efficientnet-b4"],
-        list,
-        "a registered model or block strings, which set the channels and strides of each stage",
-    ),
-    "search.feature_size": Key(
-        None,
-        int,
-        "channels of the head; not set: those of the backbone model, or model.feature_size for "
-        "block strings",
-        low=1,
-    ),
-    "search.operations": Key(
-        ["mbconv", "fused"],
-        list,
-        "operations to choose from for each stage: mbconv has squeeze-and-excitation (ratio 0.25), "
-        "fused (Fused-MBConv) has none",
-        choices=("mbconv", "fused"),
-    ),
-    "search.kernels": Key(
-        [3, 5], list, "kernel sizes to choose from for each stage, odd", low=1, item=int
-    ),
-    "search.expansions": Key(
-        [1, 4, 6], list, "expansion ratios to choose from for each stage", low=1, item=int
-    ),
-    "search.layers": Key(
-        [0.5, 1.0, 1.5, 2.0],
-        list,
-        "numbers of layers to choose from for each stage, as multiples of the backbone's; "
-        "rounded, halves up, to at least one layer",
-        above=0.0,
-        item=float,
-    ),
-    "search.trials": Key(
-        1000, int, "number of networks to try, over all processes together", low=1
-    ),
-    "search.epochs": Key(10, int, "epochs per trial, in place of train.epochs", low=1),
-    "search.isize": Key(
-        160, int, "pixels: image size of a trial, in place of train.isize and eval.isize", low=1
-    ),
-    "search.w": Key(-0.07, float, "exponent of the step time in the reward", high=0),
-    "search.v": Key(-0.05, float, "exponent of the number of parameters in the reward", high=0),
-    "search.sampler": Key(
-        "rl",
-        str,
-        "how networks are chosen: rl is a policy trained by REINFORCE, tpe is Optuna's",
-        choices=("rl", "random", "tpe"),
-    ),
-    "search.seed": Key(0, int, "seed of the sampler", low=0),
-    "search.prune": Key(
-        True,
-        bool,
-        "stop a trial early if its reward after an epoch is below the median of earlier trials",
-    ),
-    "search.prune_trials": Key(
-        5, int, "trials that must finish before one may be stopped early", low=1
-    ),
-    "search.prune_epochs": Key(
-        3, int, "epochs that every trial runs before it may be stopped early", low=0
-    ),
-    "search.timed_steps": Key(20, int, "training steps to time; their median counts", low=1),
-    "search.max_spread": Key(
-        0.1,
-        float,
-        "repeat the timing, up to three rounds in all, while the middle half of the step times "
-        "spreads over more than this share of their median",
-        above=0,
-    ),
-    "search.storage": Key(
-        None,
-        str,
-        "where the study is stored: an SQLAlchemy URL (postgresql://, mysql://, sqlite:///) or "
-        "journal:FILE; not set: search.db in the run directory",
-    ),
-    "search.study_name": Key("search", str, "name of the study in its storage"),
-    "search.keep_weights": Key(False, bool, "keep the checkpoints of finished trials"),
-}
+from hparams.limits import (
+    LARGEST_BATCH,
+    LARGEST_IMAGE,
+    LARGEST_SEED,
+    MOST_CHANNELS,
+    MOST_CLASSES,
+    MOST_EPOCHS,
+    MOST_STEPS,
+)
+from hparams.search_keys import SEARCH_KEYS
 
 KEYS: dict[str, Key] = {
     # ------------------------------------------------------------------ model
@@ -109,10 +38,14 @@ KEYS: dict[str, Key] = {
         choices=tuple(NORMALISATIONS),
     ),
     "model.blocks_args": Key([], list, "one block string per stage, before scaling"),
-    "model.width_coefficient": Key(1.0, float, "factor on all channel counts", above=0),
-    "model.depth_coefficient": Key(1.0, float, "factor on the repeats of each stage", above=0),
-    "model.depth_divisor": Key(8, int, "scaled channel counts are multiples of this", low=1),
-    "model.min_depth": Key(8, int, "smallest scaled channel count", low=1),
+    "model.width_coefficient": Key(1.0, float, "factor on all channel counts", above=0, high=100),
+    "model.depth_coefficient": Key(
+        1.0, float, "factor on the repeats of each stage", above=0, high=100
+    ),
+    "model.depth_divisor": Key(
+        8, int, "scaled channel counts are multiples of this", low=1, high=MOST_CHANNELS
+    ),
+    "model.min_depth": Key(8, int, "smallest scaled channel count", low=1, high=MOST_CHANNELS),
     "model.round_down_limit": Key(
         1.0, float, "rounding may lower a channel count by at most this share", low=0, high=1
     ),
@@ -121,14 +54,18 @@ KEYS: dict[str, Key] = {
         bool,
         "do not scale the stem, the head and the repeats of the first and last stage (Lite)",
     ),
-    "model.feature_size": Key(1280, int, "channels of the head before scaling", low=1),
+    "model.feature_size": Key(
+        1280, int, "channels of the head before scaling", low=1, high=MOST_CHANNELS
+    ),
     "model.act_fn": Key(
         "silu", str, "activation function", choices=("silu", "relu", "relu6", "gelu")
     ),
     "model.bn_momentum": Key(
         0.99, float, "decay of BatchNorm's moving statistics per step", low=0, high=1
     ),
-    "model.bn_epsilon": Key(1e-3, float, "BatchNorm epsilon, added to the variance", above=0),
+    "model.bn_epsilon": Key(
+        1e-3, float, "BatchNorm epsilon, added to the variance", above=0, high=1
+    ),
     "model.bn_type": Key(
         "per_replica",
         str,
@@ -151,7 +88,11 @@ KEYS: dict[str, Key] = {
     ),
     **factor_keys("model"),
     "model.num_classes": Key(
-        None, int, "number of classes; not set: as many as the data set has", low=1
+        None,
+        int,
+        "number of classes; not set: as many as the data set has",
+        low=1,
+        high=MOST_CLASSES,
     ),
     "model.data_format": Key(
         "channels_last",
@@ -160,19 +101,26 @@ KEYS: dict[str, Key] = {
         choices=("channels_last", "channels_first"),
     ),
     # ------------------------------------------------------------------ train
-    "train.epochs": Key(350, int, "passes over the training split", low=1),
-    "train.batch_size": Key(4096, int, "images per step, over all devices together", low=1),
+    "train.epochs": Key(350, int, "passes over the training split", low=1, high=MOST_EPOCHS),
+    "train.batch_size": Key(
+        4096, int, "images per step, over all devices together", low=1, high=LARGEST_BATCH
+    ),
     "train.min_steps": Key(
-        0, int, "train for at least this many steps: epochs are added until there are enough", low=0
+        0,
+        int,
+        "train for at least this many steps: epochs are added until there are enough",
+        low=0,
+        high=MOST_STEPS,
     ),
     "train.accumulate": Key(
         1,
         int,
         "microbatches that a batch is split into, run one after the other to save memory",
         low=1,
+        high=LARGEST_BATCH,
     ),
     "train.stages": Key(
-        4, int, "stages of progressive learning; 1: no progressive learning", low=1
+        4, int, "stages of progressive learning; 1: no progressive learning", low=1, high=1000
     ),
     **factor_keys("train"),
     "train.size_schedule": Key(
@@ -183,7 +131,11 @@ KEYS: dict[str, Key] = {
         choices=("progressive", "random", "fixed"),
     ),
     "train.size_steps": Key(
-        1, int, "random image sizes: steps between draws; 0: one size per epoch", low=0
+        1,
+        int,
+        "random image sizes: steps between draws; 0: one size per epoch",
+        low=0,
+        high=MOST_STEPS,
     ),
     "train.stage_rule": Key(
         "paper",
@@ -227,6 +179,7 @@ KEYS: dict[str, Key] = {
         float,
         "peak learning rate for a batch of 256; proportional to the batch size",
         above=0,
+        high=1000,
     ),
     "train.lr_scales": Key(
         [],
@@ -243,9 +196,13 @@ KEYS: dict[str, Key] = {
     "train.lr_decay_factor": Key(
         0.97, float, "exponential schedule: factor of each decay", above=0, high=1
     ),
-    "train.lr_decay_epoch": Key(2.4, float, "exponential schedule: epochs between decays", above=0),
-    "train.lr_warmup_epoch": Key(5.0, float, "epochs of linear warm-up from 0", low=0),
-    "train.lr_min": Key(0.0, float, "the learning rate never falls below this", low=0),
+    "train.lr_decay_epoch": Key(
+        2.4, float, "exponential schedule: epochs between decays", above=0, high=MOST_EPOCHS
+    ),
+    "train.lr_warmup_epoch": Key(
+        5.0, float, "epochs of linear warm-up from 0", low=0, high=MOST_EPOCHS
+    ),
+    "train.lr_min": Key(0.0, float, "the learning rate never falls below this", low=0, high=1000),
     "train.lr_decay_in_warmup": Key(
         False,
         bool,
@@ -259,13 +216,14 @@ KEYS: dict[str, Key] = {
         high=1,
     ),
     "train.weight_decay": Key(
-        1e-5, float, "factor of the loss's L2 term, over train.weight_decay_vars", low=0
+        1e-5, float, "factor of the loss's L2 term, over train.weight_decay_vars", low=0, high=1000
     ),
     "train.weight_decay_inc": Key(
         0.0,
         float,
         "weight decay grows by this share of itself from the first to the last step",
         low=0,
+        high=1_000_000,
     ),
     "train.weight_decay_vars": Key(
         "kernel$", str, "regular expression for layer/variable: the variables with weight decay"
@@ -280,7 +238,7 @@ KEYS: dict[str, Key] = {
         "train from scratch",
     ),
     "train.gclip": Key(
-        0.0, float, "clip all gradients together to this norm; 0: no clipping", low=0
+        0.0, float, "clip all gradients together to this norm; 0: no clipping", low=0, high=1e12
     ),
     "train.gclip_per_variable": Key(
         False, bool, "apply train.gclip to each variable's gradient, not to all together"
@@ -301,6 +259,7 @@ KEYS: dict[str, Key] = {
         list,
         "first and last step, counted from 1, of a TensorBoard profile; [0,0]: no profile",
         low=0,
+        high=MOST_STEPS,
         item=int,
         length=2,
     ),
@@ -309,11 +268,22 @@ KEYS: dict[str, Key] = {
         int,
         "traineval: stop after this many epochs without a better minival top-1; 0: never",
         low=0,
+        high=MOST_EPOCHS,
     ),
-    "train.seed": Key(0, int, "seed of the initial weights, shuffling, crops and dropout", low=0),
+    "train.seed": Key(
+        0,
+        int,
+        "seed of the initial weights, shuffling, crops and dropout",
+        low=0,
+        high=LARGEST_SEED,
+    ),
     # ------------------------------------------------------------------ eval
-    "eval.batch_size": Key(64, int, "images per step in evaluation and inference", low=1),
-    "eval.isize": Key(384, int, "pixels: image size of evaluation and inference", low=1),
+    "eval.batch_size": Key(
+        64, int, "images per step in evaluation and inference", low=1, high=LARGEST_BATCH
+    ),
+    "eval.isize": Key(
+        384, int, "pixels: image size of evaluation and inference", low=1, high=LARGEST_IMAGE
+    ),
     # ------------------------------------------------------------------ data
     "data.ds_name": Key("", str, "registered name of the data set"),
     "data.source": Key(
@@ -344,11 +314,19 @@ KEYS: dict[str, Key] = {
         choices=("error", "skip"),
     ),
     "data.cache_mib": Key(
-        256, int, "MiB: splits of up to this encoded size are kept in memory", low=0
+        256,
+        int,
+        "MiB: splits of up to this encoded size are kept in memory",
+        low=0,
+        high=1_000_000_000,
     ),
     "data.service": Key(None, str, "tf.data service that prepares the images, as grpc://host:port"),
     "data.service_streams": Key(
-        4, int, "streams that the workers of data.service share; at least as many as workers", low=1
+        4,
+        int,
+        "streams that the workers of data.service share; at least as many as workers",
+        low=1,
+        high=10_000,
     ),
     "data.crop_area": Key(
         [0.08, 1.0],
@@ -364,6 +342,7 @@ KEYS: dict[str, Key] = {
         list,
         "smallest and largest aspect ratio (width / height) of training crops",
         above=0.0,
+        high=100.0,
         item=float,
         length=2,
     ),
@@ -385,7 +364,7 @@ KEYS: dict[str, Key] = {
         "code, quirks included (official)",
         choices=("default", "official"),
     ),
-    "data.randaug_layers": Key(2, int, "RandAugment operations per image", low=0),
+    "data.randaug_layers": Key(2, int, "RandAugment operations per image", low=0, high=100),
     "data.cutout": Key(
         0.0,
         float,
@@ -394,8 +373,10 @@ KEYS: dict[str, Key] = {
         high=1,
     ),
     **factor_keys("data"),
-    "data.shuffle_buffer": Key(16384, int, "encoded images held in memory for shuffling", low=1),
-    **_SEARCH_KEYS,
+    "data.shuffle_buffer": Key(
+        16384, int, "encoded images held in memory for shuffling", low=1, high=10_000_000
+    ),
+    **SEARCH_KEYS,
     # ------------------------------------------------------------------ runtime
     "runtime.strategy": Key(
         "auto",
@@ -406,10 +387,18 @@ KEYS: dict[str, Key] = {
     ),
     "runtime.xla": Key(False, bool, "compile the training step, once for each image size"),
     "runtime.steps_per_loop": Key(
-        1, int, "steps between checks for stop requests and reads of the metrics", low=1
+        1,
+        int,
+        "steps between checks for stop requests and reads of the metrics",
+        low=1,
+        high=MOST_STEPS,
     ),
     "runtime.worker_timeout_seconds": Key(
-        300, int, "seconds that the workers of TF_CONFIG wait for each other at the start", low=1
+        300,
+        int,
+        "seconds that the workers of TF_CONFIG wait for each other at the start",
+        low=1,
+        high=1_000_000,
     ),
     "runtime.tpu": Key(
         None, str, "name or grpc:// address of the TPU; not set: TPU_NAME, or this machine's"
@@ -417,8 +406,12 @@ KEYS: dict[str, Key] = {
     "runtime.tpu_zone": Key(None, str, "zone of the TPU; not set: this machine's"),
     "runtime.gcp_project": Key(None, str, "project of the TPU; not set: this machine's"),
     "runtime.tpu_job_name": Key("worker", str, "job name of the TPU's workers"),
-    "runtime.keep_checkpoint_max": Key(5, int, "number of checkpoints to keep", low=1),
-    "runtime.save_checkpoint_epochs": Key(1, int, "epochs between checkpoints", low=1),
+    "runtime.keep_checkpoint_max": Key(
+        5, int, "number of checkpoints to keep", low=1, high=1_000_000
+    ),
+    "runtime.save_checkpoint_epochs": Key(
+        1, int, "epochs between checkpoints", low=1, high=MOST_EPOCHS
+    ),
 }
 
 

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import operator
+import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Union
 
-import yaml
-
 from hparams import keys
-from hparams.errors import UserError
+from hparams.errors import LONGEST_MESSAGE, UserError, one_line, shortened, shown
 from hparams.factors import Key
+from hparams.limits import SMALLEST_FLOAT
 from hparams.registry import did_you_mean
+from hparams.scalars import CONVERTERS
+from hparams.yaml_file import YamlError, read_yaml
 
-Overrides = Union[str, Mapping[str, Any], None]
-_COMMA = re.compile(r",(?![^\[]*\])")  # a comma that is not inside [...]
+Overrides = Union[str, "os.PathLike[str]", Mapping[str, Any], None]
+_LONGEST_TEXT = 65_536  # characters of settings, as many as a YAML file may have
+_LONGEST_LIST = 1000  # items of a value; a network has 7 stages
+_MOST_HINTS = 8  # unknown keys that are looked up one by one; more are no misspellings
+_UNSET = ("", "none", "None", "null")
+_DEEPEST = 3  # levels of a nested mapping that are searched for keys, which have two
 
 
 class ConfigError(UserError):
-    """A config that cannot be run; the message joins ``problems``, one line each."""
+    """A config that cannot be run; the message joins ``problems``, as many as fit into it."""
 
     def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
+        super().__init__(_joined([one_line(problem) for problem in problems]))
         self.problems = tuple(problems)
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
         return type(self), (list(self.problems),)  # so that it can be copied and pickled
+
+
+def _joined(problems: list[str]) -> str:
+    problems = list(dict.fromkeys(problems))
+    count, length = 0, 0
+    for problem in problems:
+        length += len(problem) + len("; ")
+        if count and length > LONGEST_MESSAGE - len("; and 10000 more problems"):
+            break
+        count += 1
+    rest = len(problems) - count
+    more = f"; and {rest} more problem{'s' * (rest > 1)}" if rest else ""
+    return "; ".join(problems[:count]) + more
 
 
 def read_overrides(
@@ -42,26 +61,45 @@ def read_overrides(
       is_path: whether a string is the path of a YAML file, whatever its ending.
 
     Returns:
-      ``section.key`` -> value, with values not checked yet; and one line for each unknown key,
-      unreadable file or malformed item.
+      ``section.key`` -> value, with values not checked yet; and one line for each unknown key, key
+      that is given twice, unreadable file or malformed item.
     """
-    problems: list[str] = []
-    pairs: dict[str, Any] = {}
-    if isinstance(overrides, str):
-        if is_path or _is_yaml_path(overrides):
-            pairs, problems = _read_yaml(overrides)
-        else:
-            pairs, problems = _read_text(overrides)
-    elif overrides is not None:
-        pairs = _flatten(overrides)
+    pairs, problems = _pairs(overrides, is_path=is_path)
     known: dict[str, Any] = {}
-    for name, value in pairs.items():
+    unknown = 0
+    for name, value in pairs:
         full = f"{section}.{name}" if section and "." not in name else name
-        if full in keys.KEYS:
+        if full in known:
+            problems.append(f"key {shown(full)} is given twice")
+        elif full in keys.KEYS:
             known[full] = value
         else:
-            problems.append(f"unknown key '{name}'{_key_hint(full)}")
+            unknown += 1
+            if unknown <= _MOST_HINTS:
+                problems.append(f"unknown key {shown(name)}{_key_hint(full)}")
+    if unknown > _MOST_HINTS:
+        problems.append(f"{unknown - _MOST_HINTS} more unknown keys; docs/hparams.md lists all")
     return known, problems
+
+
+Pairs = list[tuple[str, Any]]
+
+
+def _pairs(overrides: Overrides, *, is_path: bool) -> tuple[Pairs, list[str]]:
+    """Returns pairs of a key as it is written and its value; and problems."""
+    if overrides is None:
+        return [], []
+    if isinstance(overrides, os.PathLike):
+        overrides, is_path = os.fspath(overrides), True
+    if isinstance(overrides, str):
+        is_yaml = is_path or _is_yaml_path(overrides)
+        return _read_yaml(overrides) if is_yaml else _read_text(overrides)
+    if isinstance(overrides, Mapping):
+        return list(_flatten(overrides)), []
+    return [], [
+        "settings are text such as 'train.epochs=3', the path of a .yaml file, or a mapping, got "
+        f"{shown(overrides)}"
+    ]
 
 
 def _is_yaml_path(text: str) -> bool:
@@ -77,43 +115,58 @@ def _key_hint(name: str) -> str:
     return hint if "did you mean" in hint else "; docs/hparams.md lists all keys"
 
 
-def _read_text(text: str) -> tuple[dict[str, Any], list[str]]:
-    pairs: dict[str, Any] = {}
+def _read_text(text: str) -> tuple[Pairs, list[str]]:
+    if len(text) > _LONGEST_TEXT:
+        return [], [f"settings of {len(text)} characters; give at most {_LONGEST_TEXT}"]
+    pairs: Pairs = []
     problems = []
-    for item in filter(None, (part.strip() for part in _COMMA.split(text))):
+    for item in filter(None, (part.strip() for part in _split_items(text))):
         name, equals, value = item.partition("=")
-        name = name.strip()
-        if not equals or not name:
-            problems.append(f"'{item}' is not of the form key=value")
-        elif name in pairs:
-            problems.append(f"key '{name}' is given twice")
+        if equals and name.strip():
+            pairs.append((name.strip(), value.strip()))
         else:
-            pairs[name] = value.strip()
+            problems.append(f"{shown(item)} is not of the form key=value")
     return pairs, problems
 
 
-def _read_yaml(path: str) -> tuple[dict[str, Any], list[str]]:
+def _split_items(text: str) -> list[str]:
+    """Splits at the commas outside of [...]: those whose next bracket, if any, is no ``]``."""
+    items = []
+    end, next_bracket = len(text), ""
+    for index in range(len(text) - 1, -1, -1):
+        if text[index] in "[]":
+            next_bracket = text[index]
+        elif text[index] == "," and next_bracket != "]":
+            items.append(text[index + 1 : end])
+            end = index
+    return [*reversed([*items, text[:end]])]
+
+
+def _read_yaml(path: str) -> tuple[Pairs, list[str]]:
+    file = f"config file '{shortened(path, limit=120)}'"
     try:
-        content = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+        content = read_yaml(pathlib.Path(path))
     except OSError as error:
-        return {}, [f"cannot read config file '{path}': {error.strerror or error}"]
-    except (yaml.YAMLError, ValueError) as error:
-        return {}, [f"config file '{path}' is not YAML: {' '.join(str(error).split())}"]
+        return [], [f"cannot read {file}: {error.strerror or error}"]
+    except YamlError as error:
+        return [], [f"{file} {error}"]
+    except ValueError as error:  # a NUL in the path
+        return [], [f"cannot read {file}: {error}"]
     if content is None:
-        return {}, []
+        return [], []
     if not isinstance(content, Mapping):
-        return {}, [f"config file '{path}' must hold keys and values, got {content!r}"]
-    return _flatten(content), []
+        return [], [f"{file} must hold keys and values, got {shown(content)}"]
+    return list(_flatten(content)), []
 
 
-def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flatten(
+    tree: Mapping[Any, Any], prefix: str = "", level: int = 1
+) -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{name}."))
+        if isinstance(value, Mapping) and level < _DEEPEST:
+            yield from _flatten(value, f"{prefix}{name}.", level + 1)
         else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+            yield f"{prefix}{name}", value
 
 
 # ---------------------------------------------------------------------- checking values
@@ -130,7 +183,8 @@ def checked(name: str, value: Any) -> Any:
       ConfigError: if the value does not fit the key.
     """
     key = keys.KEYS[name]
-    if key.default is None and (value is None or value in ("", "none", "None", "null")):
+    is_unset = value is None or (isinstance(value, str) and value in _UNSET)
+    if key.default is None and is_unset:
         return None
     if key.kind is not list:
         return _checked_scalar(name, value, kind=key.kind, key=key)
@@ -141,68 +195,38 @@ def checked(name: str, value: Any) -> Any:
         parts = re.split(separators, value.removeprefix("[").removesuffix("]"))
         value = [part.strip() for part in parts if part.strip()]
     if not isinstance(value, (list, tuple)):
-        raise ConfigError([f"{name} must be a list, got {value!r}"])
+        raise ConfigError([f"{name} must be a list, got {shown(value)}"])
     if key.length is not None and len(value) != key.length:
-        raise ConfigError([f"{name} must have {key.length} items, got {list(value)!r}"])
+        raise ConfigError([f"{name} must have {key.length} items, got {shown(list(value))}"])
+    if len(value) > _LONGEST_LIST:
+        raise ConfigError([f"{name} must have at most {_LONGEST_LIST} items, got {len(value)}"])
     return [_checked_scalar(name, item, kind=key.item, key=key) for item in value]
 
 
 def _checked_scalar(name: str, value: Any, *, kind: type, key: Key) -> Any:
     try:
-        value = _CONVERTERS[kind](value)
-    except (TypeError, ValueError, OverflowError):
+        value = CONVERTERS[kind](value)
+    except ValueError:
         article = "an" if kind is int else "a"
-        raise ConfigError([f"{name} must be {article} {kind.__name__}, got {value!r}"]) from None
+        raise ConfigError(
+            [f"{name} must be {article} {kind.__name__}, got {shown(value)}"]
+        ) from None
     if key.choices and value not in key.choices:
         hint = did_you_mean(value, key.choices)
-        raise ConfigError([f"{name} must be one of {', '.join(key.choices)}, got '{value}'{hint}"])
+        choices = ", ".join(key.choices)
+        raise ConfigError([f"{name} must be one of {choices}, got {shown(value)}{hint}"])
     for limit, right, words in (
         (key.low, operator.ge, "at least"),
         (key.above, operator.gt, "above"),
         (key.high, operator.le, "at most"),
     ):
         if limit is not None and not right(value, limit):
-            raise ConfigError([f"{name} must be {words} {limit:g}, got {value!r}"])
+            raise ConfigError([f"{name} must be {words} {limit_text(limit)}, got {shown(value)}"])
+    if kind is float and 0 < abs(value) < SMALLEST_FLOAT:
+        raise ConfigError([f"{name} must be 0 or at least 1.2e-38, as in float32, got {value!r}"])
     return value
 
 
-def _to_bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "false": False}
-    if not isinstance(value, str) or value.lower() not in words:
-        raise ValueError(value)
-    return words[value.lower()]
-
-
-def _to_int(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(value)
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value, flags=re.ASCII) is None:
-        raise ValueError(value)
-    return int(value)
-
-
-def _to_float(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(value)
-    if isinstance(value, str) and "_" in value:
-        raise ValueError(value)
-    number = float(value)
-    if number != number or number in (float("inf"), float("-inf")):
-        raise ValueError(value)
-    return number
-
-
-def _to_str(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(value)
-    return value
-
-
-_CONVERTERS: dict[type, Callable[[Any], Any]] = {
-    bool: _to_bool,
-    int: _to_int,
-    float: _to_float,
-    str: _to_str,
-}
+def limit_text(limit: float) -> str:
+    """Returns a limit of a key as it is written in messages and in docs/hparams.md."""
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"

@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from hparams.errors import UserError
+from hparams.errors import UserError, listed, shown
 
 T = TypeVar("T")
+_LONGEST_NAME = 100  # characters of a name that are compared with known ones
 
 
 class UnknownNameError(UserError, KeyError):
@@ -19,12 +20,13 @@ class UnknownNameError(UserError, KeyError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns ``"; did you mean 'x'?"`` if a known name is near, else a list of all known names."""
+    """Returns ``"; did you mean 'x'?"`` if a known name is near, else a list of known names."""
     known = list(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    # The comparison takes time with the square of the length; no known name is that long.
+    nearest = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=1, cutoff=0.6)
     if nearest:
         return f"; did you mean '{nearest[0]}'?"
-    return f"; known: {', '.join(known)}"
+    return f"; known: {listed(known)}"
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -61,11 +63,16 @@ class Registry(Mapping[str, T], Generic[T]):
         Raises:
           UnknownNameError: if neither a row nor an alias has that name.
         """
+        if not isinstance(name, str):
+            raise UnknownNameError(
+                f"the name of a {self._kind} is text such as '{next(iter(self._rows), 'x')}', got "
+                f"{shown(name)}"
+            )
         key = name.lower()
         key = self._aliases.get(key, key)
         if key not in self._rows:
             hint = did_you_mean(key, [*self._rows, *self._aliases])
-            raise UnknownNameError(f"unknown {self._kind} '{name}'{hint}")
+            raise UnknownNameError(f"unknown {self._kind} {shown(name)}{hint}")
         return key
 
     def __getitem__(self, name: str) -> T:

@@ -15,8 +15,10 @@ from ml_collections import config_dict
 
 from hparams import keys
 from hparams.config import Config, ModelSection
-from hparams.constraints import find_conflicts
+from hparams.constraints import find_conflicts, find_training_conflicts
 from hparams.datasets import find_dataset
+from hparams.errors import shortened, shown
+from hparams.limits import MOST_STEPS
 from hparams.models import MODELS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 from hparams.registry import UnknownNameError
@@ -34,7 +36,8 @@ def resolve(
       model_name: a row of ``hparams.models.MODELS``.
       dataset_cfg: a row of ``hparams.datasets.DATASETS``.
       *overrides: each ``"train.epochs=3,data.flip=false"``, the path of a ``.yaml`` file, a mapping
-        from keys (``train.epochs``, or nested) to values, or None; later ones win.
+        from keys (``train.epochs``, or nested) to values, or None; later ones win, but no single
+        one may give a key twice.
 
     Returns:
       An immutable config with the sections model, train, eval, data, search and runtime.
@@ -105,18 +108,46 @@ def load_config(path: str | pathlib.Path, *overrides: Overrides) -> Config:
     """Reads a file that ``save_config`` wrote, and applies overrides as ``resolve`` does.
 
     Raises:
-      ConfigError: if the file is missing, is not YAML, or holds a wrong key or value.
+      ConfigError: if the file is missing, is not YAML, names no registered model, or holds a wrong
+        key or value; the message names the file.
     """
     values, problems = read_overrides(str(path), is_path=True)
+    if not problems:
+        problems = _file_problems(values, f"config file '{shortened(str(path), limit=120)}'")
     changes, override_problems = _merge(overrides)
     problems += override_problems + _name_conflicts(values, changes)
-    return _build({**values, **changes}, problems)
+    return _build(changes if problems else {**values, **changes}, problems)
+
+
+def _file_problems(values: Mapping[str, Any], file: str) -> list[str]:
+    """Returns what is wrong with the values of a config file, before anything overrides them."""
+    if not values:
+        return [f"{file} is empty; restore it, or start over in another --model_dir"]
+    problems = []
+    for key, require_known in (
+        ("model.model_name", MODELS.canonical),
+        ("data.ds_name", find_dataset),
+    ):
+        try:
+            if key not in values:
+                problems.append(f"{file} does not say {key}")
+            elif isinstance(values[key], str):
+                require_known(values[key])
+        except UnknownNameError as error:
+            problems.append(f"{file}: {error}")
+    try:
+        if not problems:
+            _build(values, [])
+    except ConfigError as error:
+        problems += [f"{file}: {problem}" for problem in error.problems]
+    return problems
 
 
 def _name_conflicts(values: Mapping[str, Any], changes: Mapping[str, Any]) -> list[str]:
     # The names have selected the rows already: overriding a name would not bring its row along.
     return [
-        f"{key} is {values[key]}, chosen by --{flag}; it cannot be overridden with {changes[key]!r}"
+        f"{key} is {values[key]}, chosen by --{flag}; it cannot be overridden with "
+        f"{shown(changes[key])}"
         for key, flag in (("model.model_name", "model_name"), ("data.ds_name", "dataset_cfg"))
         if key in changes and key in values and changes[key] != values[key]
     ]
@@ -160,14 +191,15 @@ def require_trainable(config: Config) -> None:
 
     Raises:
       ConfigError: if the batch is larger than the training split (if its size is known without
-        opening it), the data set needs pretrained weights that are not given, or a TPU would have
-        to change the image size within an epoch.
+        opening it), the images are too small for the network, the data set needs pretrained weights
+        that are not given, or a TPU would have to change the image size within an epoch.
       UserError: if there are no such weights.
     """
-    problems = []
+    problems = find_training_conflicts(config)
     row = find_dataset(config.data.ds_name)[1]
     if row.train is not None and config.data.train_split == row.train.name:
         problems += _batch_problems(config, images=row.train.num_images)
+        problems += _draw_problems(config, images=row.train.num_images)
     train = config.train
     if train.ft_init_ckpt not in (None, RANDOM):
         require_weights(train.ft_init_ckpt, model_name=config.model.model_name)
@@ -191,6 +223,19 @@ def _batch_problems(config: Config, *, images: int | None) -> list[str]:
     return [
         f"train.batch_size is {config.train.batch_size}, more than the {images} images of "
         f"the training split of {config.data.ds_name}; give at most {images}"
+    ]
+
+
+def _draw_problems(config: Config, *, images: int | None) -> list[str]:
+    train = config.train
+    if images is None or train.size_schedule != "random" or not train.size_steps:
+        return []
+    draws = images // train.batch_size * train.epochs // train.size_steps
+    if draws <= MOST_STEPS:
+        return []
+    return [
+        f"train.size_steps={train.size_steps} draws {draws} image sizes, of which at most "
+        f"{MOST_STEPS} fit into memory; give a larger train.size_steps, or 0 for one size per epoch"
     ]
 
 

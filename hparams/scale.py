@@ -16,18 +16,34 @@ import pathlib
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 
-from hparams.architecture import Architecture, cost, scaled_architecture
-from hparams.block_strings import BlockSpec, encode_block, round_filters, round_repeats
-from hparams.errors import UserError
+from hparams.architecture import Architecture, cost, require_buildable, scaled_architecture
+from hparams.arguments import check_count
+from hparams.block_strings import (
+    BlockSpec,
+    BlockStringError,
+    encode_block,
+    round_filters,
+    round_repeats,
+)
+from hparams.errors import UserError, one_line, shortened, shown
+from hparams.limits import LARGEST_IMAGE, MOST_BLOCKS, MOST_CHANNELS
 from hparams.models import MODELS
 from hparams.resolve import resolve_model
+from hparams.scalars import to_float
 
 _LARGEST_PHI = 20  # a million times the cost
 _LATER = 4  # index of the first of the later stages, which in V2-S are 5 and 6 (paper Table 4)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return to_float(value)
+    except ValueError:
+        raise UserError(f"{name} must be a number, got {shown(value)}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +69,11 @@ class Rule:
     def __post_init__(self) -> None:
         for field in ("depth", "width", "resolution", "later_layers"):
             value = getattr(self, field)
-            if not 1 <= value < 10:
+            if not 1 <= _number(field, value) < 10:
                 raise UserError(f"{field} must be at least 1 and below 10, got {value:g}")
+        size = self.max_image_size
+        if size is not None:
+            check_count("max_image_size", size, high=LARGEST_IMAGE)
 
     @property
     def growth(self) -> float:
@@ -95,13 +114,16 @@ def scale(
         the published M, L and XL have one.
 
     Raises:
-      UserError: if the name is unknown or a ResNet, or if phi is out of range.
+      UserError: if the name is unknown or a ResNet, if phi is no number or out of range, or if the
+        scaled network is too large to be built.
+      TypeError: if ``last_stage`` is no pair of whole numbers.
     """
     model = resolve_model(model_name)
     start = scaled_architecture(model)
     if not start.stages:
         raise UserError(f"{model_name} has no block strings to scale")
-    if not phi >= 0:
+    phi = _number("phi", phi)
+    if phi < 0:
         raise UserError(f"phi must be at least 0, got {phi:g}")
     if phi > _LARGEST_PHI:
         raise UserError(f"phi must be at most {_LARGEST_PHI}, got {phi:g}")
@@ -109,25 +131,40 @@ def scale(
     def channels(filters: int) -> int:
         return round_filters(filters, width=rule.width**phi, divisor=model.depth_divisor)
 
-    stages = [
-        dataclasses.replace(
+    def scaled(index: int, stage: BlockSpec) -> BlockSpec:
+        depth = rule.depth * (rule.later_layers if index >= _LATER else 1)
+        return dataclasses.replace(
             stage,
             input_filters=channels(stage.input_filters),
             output_filters=channels(stage.output_filters),
-            num_repeat=round_repeats(
-                stage.num_repeat,
-                depth=(rule.depth * (rule.later_layers if index >= _LATER else 1)) ** phi,
-            ),
+            num_repeat=round_repeats(stage.num_repeat, depth=depth**phi),
         )
-        for index, stage in enumerate(start.stages)
-    ]
-    if last_stage:
-        stages.append(_next_stage(stages[-1], *last_stage))
+
+    try:
+        stages = [scaled(index, stage) for index, stage in enumerate(start.stages)]
+    except BlockStringError as error:
+        raise UserError(f"phi={phi:g} makes {model_name} too large: {error}") from None
+    if last_stage is not None:
+        layers, filters = _pair(last_stage)
+        stages.append(_next_stage(stages[-1], layers, filters))
     head = channels(start.head_filters) if rule.scales_head else start.head_filters
     size = round(MODELS[model_name].eval_size * rule.resolution**phi)
     if rule.max_image_size:
         size = min(size, max(rule.max_image_size, MODELS[model_name].eval_size))
-    return Scaled(Architecture(stages[0].input_filters, tuple(stages), head), size)
+    if size > LARGEST_IMAGE:
+        raise UserError(f"images of {size} px are too large; give a smaller phi or resolution")
+    architecture = Architecture(stages[0].input_filters, tuple(stages), head)
+    require_buildable(architecture)
+    return Scaled(architecture, size)
+
+
+def _pair(last_stage: Any) -> tuple[int, int]:
+    if not isinstance(last_stage, (tuple, list)) or len(last_stage) != 2:
+        raise TypeError(f"last_stage must be (layers, channels), got {shown(last_stage)}")
+    return (
+        check_count("layers of last_stage", last_stage[0], high=MOST_BLOCKS),
+        check_count("channels of last_stage", last_stage[1], high=MOST_CHANNELS),
+    )
 
 
 def _next_stage(stage: BlockSpec, layers: int, filters: int) -> BlockSpec:
@@ -141,16 +178,36 @@ def _next_stage(stage: BlockSpec, layers: int, filters: int) -> BlockSpec:
 
 
 def _layers_and_channels(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text, flags=re.ASCII)
+    match = re.fullmatch(r"([1-9]\d{0,9})x([1-9]\d{0,9})", text, flags=re.ASCII)
     if match is None:
-        raise argparse.ArgumentTypeError(f"must be LAYERSxCHANNELS, such as 5x512, got '{text}'")
-    return int(match[1]), int(match[2])
+        raise argparse.ArgumentTypeError(
+            f"must be LAYERSxCHANNELS, such as 5x512, got {shown(text)}"
+        )
+    try:
+        return _pair((int(match[1]), int(match[2])))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _decimal(text: str) -> float:
+    try:
+        return to_float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {shown(text)}") from None
+
+
+def _yaml_path(text: str) -> pathlib.Path:
+    if (
+        not text.endswith((".yaml", ".yml")) or "\0" in text
+    ):  # --hparam_str would not take it for a file
+        raise argparse.ArgumentTypeError(f"must end in .yaml or .yml, got {shown(text)}")
+    return pathlib.Path(text)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exits with code 2 and the message on one line."""
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -158,14 +215,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="python -m hparams.scale", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model_name", help="network to start from")
-    parser.add_argument("--phi", type=float, required=True, help="compound coefficient, 0 to 20")
+    parser.add_argument("--phi", type=_decimal, required=True, help="compound coefficient, 0 to 20")
     parser.add_argument("--rule", choices=RULES, default="v2", help="scaling rule (default: v2)")
     for name in ("depth", "width", "resolution", "later_layers"):
-        parser.add_argument(f"--{name}", type=float, help="factor per phi (default: the rule's)")
+        parser.add_argument(f"--{name}", type=_decimal, help="factor per phi (default: the rule's)")
     parser.add_argument(
         "--last_stage", type=_layers_and_channels, help="LAYERSxCHANNELS of a stage to add"
     )
-    parser.add_argument("--out", type=pathlib.Path, help=".yaml file to write, for --hparam_str")
+    parser.add_argument("--out", type=_yaml_path, help=".yaml file to write, for --hparam_str")
     arguments = parser.parse_args(argv)
     factors = {
         name: getattr(arguments, name)
@@ -182,8 +239,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             values = {**scaled.architecture.overrides(), "eval.isize": scaled.image_size}
             arguments.out.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
             print(f"written to {arguments.out}")
-    except (UserError, OSError) as error:
-        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
+    except UserError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        path = shortened(str(arguments.out), limit=120)
+        print(f"{parser.prog}: cannot write '{path}': {error.strerror}", file=sys.stderr)
         return 2
     return 0
 

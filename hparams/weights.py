@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping
 
-from hparams.errors import UserError
+from hparams.errors import UserError, shown
 from hparams.models import MODELS
 from hparams.registry import did_you_mean
 
@@ -85,12 +85,19 @@ def require_weights(weights: str | pathlib.Path, *, model_name: str) -> None:
     if str(weights) in NAMES:
         find_release(model_name, str(weights))
         return
-    path = pathlib.Path(weights)
-    if not path.exists() and not pathlib.Path(f"{path}.index").exists():
+    path = str(weights)
+    if not path or not (_exists(path) or _exists(f"{path}.index")):
         raise UserError(
-            f"there are no weights '{weights}': give the path of a file, or one of "
+            f"there are no weights {shown(path)}: give the path of a file, or one of "
             f"{', '.join(NAMES)}"
         )
+
+
+def _exists(path: str) -> bool:
+    try:
+        return pathlib.Path(path).exists()
+    except (OSError, ValueError):  # too long a name; a NUL
+        return False
 
 
 def imagenet_classes() -> list[str]:
@@ -118,7 +125,5 @@ def find_release(model_name: str, name: str) -> Release:
     known = [release_name for model, release_name in RELEASES if model == model_name]
     if not known:
         raise UserError(f"there are no released weights for {model_name}; give the path of a file")
-    hint = "" if name in NAMES else did_you_mean(name, known)
-    raise UserError(
-        f"there are no weights '{name}' for {model_name}{hint or '; known: ' + ', '.join(known)}"
-    )
+    hint = f"; known: {', '.join(known)}" if name in NAMES else did_you_mean(name, known)
+    raise UserError(f"there are no weights {shown(name)} for {model_name}{hint}")

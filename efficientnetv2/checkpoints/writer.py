@@ -1,26 +1,46 @@
-"""Writes the weights of a model to a file, as Keras, timm or the official code name them."""
+"""Writes the weights of a model to a file, as Keras, timm or the official code name them.
+
+Importing this module does not import TensorFlow, so that a wrong file name is reported at once.
+"""
 
 from __future__ import annotations
 
 import pathlib
+import shutil
+import zipfile
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
-from tensorflow import keras
 
-from efficientnetv2.checkpoints.layer_map import WeightLayer
-from efficientnetv2.checkpoints.official_names import AVERAGE, tf1_names
-from efficientnetv2.checkpoints.safetensors_file import safetensors_bytes
-from efficientnetv2.checkpoints.torch_names import timm_names, to_torch
-from hparams.errors import WeightsError
+from efficientnetv2.runtime.atomic_write import cannot_write, draft_folder_of
+from hparams.errors import WeightsError, tensorflow_message
 
-Writer = Callable[[keras.Model, pathlib.Path, Sequence[WeightLayer]], None]
+if TYPE_CHECKING:
+    from tensorflow import keras
+
+    from efficientnetv2.checkpoints.layer_map import WeightLayer
+
+    Writer = Callable[[keras.Model, pathlib.Path, Sequence[WeightLayer]], None]
+
+_MEMBER = "model.weights.h5"  # of a .keras file
 
 
 def _keras_weights(model: keras.Model, path: pathlib.Path, layers: Sequence[WeightLayer]) -> None:
-    del layers
-    model.save_weights(path)
+    """Writes the file that ``save_weights`` would write.
+
+    It is taken out of a .keras file, which Keras makes in memory: HDF5 itself, when the disk is
+    full, ends the process.
+    """
+    whole = path.with_name("whole.keras")
+    _keras_model(model, whole, layers)
+    with (
+        zipfile.ZipFile(whole) as archive,
+        archive.open(_MEMBER) as source,
+        path.open("wb") as file,
+    ):
+        shutil.copyfileobj(source, file)
+    whole.unlink()
 
 
 def _keras_model(model: keras.Model, path: pathlib.Path, layers: Sequence[WeightLayer]) -> None:
@@ -33,6 +53,9 @@ def _values(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def _safetensors(model: keras.Model, path: pathlib.Path, layers: Sequence[WeightLayer]) -> None:
+    from efficientnetv2.checkpoints.safetensors_file import safetensors_bytes
+    from efficientnetv2.checkpoints.torch_names import timm_names, to_torch
+
     values, names = _values(model), timm_names(layers)
     tensors = {
         names[f"{layer.name}/{variable}"]: to_torch(
@@ -46,18 +69,25 @@ def _safetensors(model: keras.Model, path: pathlib.Path, layers: Sequence[Weight
 
 def _official(model: keras.Model, path: pathlib.Path, layers: Sequence[WeightLayer]) -> None:
     """Writes each value under its raw and its averaged name, as in the released V2 files."""
+    import tensorflow as tf
+
+    from efficientnetv2.checkpoints.official_names import AVERAGE, tf1_names
+
     values = _values(model)
     names = tf1_names(layers, model_name=model.name)
     tensors = {
         theirs + ending: values[ours] for ours, theirs in names.items() for ending in ("", AVERAGE)
     }
     tensor_names = sorted(tensors)
-    tf.raw_ops.SaveV2(
-        prefix=str(path.with_suffix("")),
-        tensor_names=tensor_names,
-        shape_and_slices=[""] * len(tensor_names),
-        tensors=[tensors[name] for name in tensor_names],
-    )
+    try:
+        tf.raw_ops.SaveV2(
+            prefix=str(path.with_suffix("")),
+            tensor_names=tensor_names,
+            shape_and_slices=[""] * len(tensor_names),
+            tensors=[tensors[name] for name in tensor_names],
+        )
+    except tf.errors.OpError as error:  # a full disk, for example
+        raise cannot_write(path.name, tensorflow_message(str(error), limit=100)) from None
 
 
 # Ending of the file -> its writer. A TensorFlow checkpoint is named by its index.
@@ -79,3 +109,27 @@ def find_writer(path: pathlib.Path) -> Writer:
         if path.name.endswith(ending):
             return writer
     raise WeightsError(f"'{path}' must end in {', '.join(WRITERS)}")
+
+
+def write_weights(model: keras.Model, path: pathlib.Path, layers: Sequence[WeightLayer]) -> None:
+    """Writes a file, reads it again and compares it, and only then replaces an existing one.
+
+    Args:
+      model: whose weights to write.
+      path: of the file; its ending selects the format.
+      layers: from ``layer_map_of`` the model's config.
+
+    Raises:
+      WeightsError: if the ending is unknown, or what was written is not what the model holds.
+      WriteError: if the file cannot be written; an existing one stays as it was.
+    """
+    from efficientnetv2.checkpoints.reader import read_weights
+
+    write = find_writer(path)
+    with draft_folder_of(path) as folder:
+        write(model, folder / path.name, layers)
+        stored = read_weights(folder / path.name, layers, model_name=model.name)
+        for name, value in _values(model).items():
+            written = stored.values.get(name)
+            if written is None or not np.array_equal(written, value):
+                raise WeightsError(f"'{path}': {name} is not what was written; check the disk")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -25,8 +24,6 @@ _SMALLEST = 32  # pixels; five stages of stride 2 leave one position of them
 
 def run(values: FlagValues) -> int:
     """Measures the networks that the flags name; returns the exit code."""
-    if math.isnan(values.image_scale):  # passes the range check of the flag
-        raise UserError("--image_scale must be a number from 0.01 to 4, got nan")
     configs = [_config(values, name) for name in models_from_flags(values)]
     folder = pathlib.Path(values.model_dir or "runs/benchmark")
     RunDirectory(folder)  # refuses a path that is a file
@@ -37,6 +34,8 @@ def run(values: FlagValues) -> int:
 def models_from_flags(values: FlagValues) -> list[str]:
     """Returns the registered names of ``--models``, or that of ``--model_name``."""
     text = values.model_name if values.models is None else values.models
+    if values.models is not None and values["model_name"].present:
+        raise UserError("--models and --model_name both name models; give one of them")
     names = [MODELS.canonical(name.strip()) for name in text.split(",") if name.strip()]
     if not names:
         raise UserError("--models is empty; give model names separated by commas")

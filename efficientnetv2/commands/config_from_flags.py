@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from efficientnetv2.data.sources.folder_splits import scan_folder
@@ -15,12 +16,13 @@ from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import require_tpu_here, tpu_name
 from efficientnetv2.runtime.preflight import require_devices, require_server
 from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.weights_run import run_of_weights, whole_run
 from hparams.config import Config
 from hparams.datasets import find_dataset
 from hparams.errors import UserError
 from hparams.models import MODELS
 from hparams.overrides import Overrides
-from hparams.resolve import resolve
+from hparams.resolve import flat, resolve
 from hparams.weights import NAMES, RANDOM, find_release, require_weights
 
 if TYPE_CHECKING:
@@ -49,7 +51,12 @@ def config_from_flags(values: FlagValues) -> Config:
     Raises:
       UserError: on any wrong setting, folder or address.
     """
-    config = resolve(values.model_name, dataset_from_flags(values), *overrides_from_flags(values))
+    dataset, overrides = dataset_from_flags(values), overrides_from_flags(values)
+    run = run_of_weights(values.weights) if values.mode == "eval" else None
+    if run is not None:
+        config = _config_of_weights(values, run, dataset=dataset)
+    else:
+        config = resolve(values.model_name, dataset, *overrides)
     if config.data.source == "folder":
         scan_folder(pathlib.Path(config.data.data_dir or ""))
     elif config.data.source == "tfrecord":
@@ -59,14 +66,22 @@ def config_from_flags(values: FlagValues) -> Config:
     return config
 
 
-def overrides_from_flags(values: FlagValues) -> list[Overrides]:
-    """Returns the config overrides that the flags give, in rising order of precedence."""
+def overrides_from_flags(values: FlagValues, *, with_weights: bool = True) -> list[Overrides]:
+    """Returns the config overrides that the flags give, in rising order of precedence.
+
+    Args:
+      values: of the flags.
+      with_weights: whether to include those of ``--weights``.
+    """
     flags: dict[str, Any] = {}
-    if values.weights is not None:
+    if values.weights is not None and with_weights:
         flags["train.ft_init_ckpt"] = values.weights
         if values.weights in NAMES:
             release = find_release(values.model_name, values.weights)
             flags["model.preprocess"] = release.preprocess
+        run = run_of_weights(values.weights)
+        if run is not None:
+            flags["model.preprocess"] = run.config().model.preprocess
     if values.mode == "export":  # the only order of LiteRT; the weights are the same in both
         flags["model.data_format"] = "channels_last"
     if values.data_dir is not None:
@@ -91,19 +106,38 @@ def run_from_flags(values: FlagValues) -> RunDirectory:
 
 
 def trained_run_from_flags(values: FlagValues) -> tuple[RunDirectory | None, Config]:
-    """Returns the trained run, or None for pretrained weights, and its config."""
+    """Returns the trained run, or None for pretrained weights, and its config.
+
+    ``--weights`` can name a run directory too; then all of its settings hold.
+    """
     if values.weights is not None:
+        _require_no_other_weights(values)
+    named = whole_run(values.weights)
+    if values.weights is not None and named is None:
         return None, _pretrained(values)
-    run = run_from_flags(values)
-    config = run.config(*overrides_from_flags(values))
+    run = named or run_from_flags(values)
+    config = run.config(*overrides_from_flags(values, with_weights=False))
     for flag, requested, trained in (
         ("model_name", MODELS.canonical(values.model_name), config.model.model_name),
         ("dataset_cfg", find_dataset(dataset_from_flags(values))[0], config.data.ds_name),
     ):
         if values[flag].present and requested != trained:
             raise UserError(f"--{flag}={requested}, but '{run.path}' holds a training of {trained}")
+    _require_effect(values.mode, flat(run.config()), flat(config))
     require_usable(run)
+    if values.mode != "eval":  # which takes the names from the data set
+        run.require_labels(config.model.num_classes)
     return run, config
+
+
+def _require_effect(mode: str, trained: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    """Checks that no setting is changed that only training or search uses."""
+    for key, value in requested.items():
+        if value != trained[key] and key.startswith(("train.", "search.")):
+            raise UserError(
+                f"{key}={value} has no effect with --mode={mode}: the training is over, with "
+                f"{key}={trained[key]}"
+            )
 
 
 def require_devices_from_flags(values: FlagValues, config: Config, *, trains: bool) -> None:
@@ -127,14 +161,49 @@ def require_devices_from_flags(values: FlagValues, config: Config, *, trains: bo
     require_devices(config, tpu=values.tpu, trains=trains)
 
 
-def _pretrained(values: FlagValues) -> Config:
+def _require_no_other_weights(values: FlagValues) -> None:
     if values["model_dir"].present and values.mode in ("infer", "export"):
         raise UserError("--weights and --model_dir both name weights; give one of them")
+    if values["data_dir"].present and values.mode in ("infer", "export"):
+        raise UserError(
+            f"--data_dir has no use with --mode={values.mode} and --weights; give "
+            f"--image_path={values.data_dir}"
+        )
+
+
+# Settings of a training that its network needs wherever it is used, besides the section model.
+_OF_NETWORK = ("eval.isize", "data.eval_crop", "train.loss_type")
+
+
+def _config_of_weights(values: FlagValues, run: RunDirectory, *, dataset: str) -> Config:
+    """Returns the config for the network of a run on the data set that the flags name."""
+    trained = run.config()
+    requested = MODELS.canonical(values.model_name)
+    if values["model_name"].present and requested != trained.model.model_name:
+        raise UserError(
+            f"--model_name={requested}, but '{run.path}' holds a training of "
+            f"{trained.model.model_name}"
+        )
+    network = {
+        key: value
+        for key, value in flat(trained).items()
+        if (key.startswith("model.") and key != "model.model_name") or key in _OF_NETWORK
+    }
+    return resolve(trained.model.model_name, dataset, network, *overrides_from_flags(values))
+
+
+def _pretrained(values: FlagValues) -> Config:
+    run = run_of_weights(values.weights)
     classes: dict[str, Any] = {}
     if values.weights in NAMES:
         classes["model.num_classes"] = find_release(values.model_name, values.weights).num_classes
+    elif values.dataset_cfg is None:
+        classes["model.num_classes"] = None  # as many as the file has
     dataset = values.dataset_cfg or "imagenet2012"
-    config = resolve(values.model_name, dataset, classes, *overrides_from_flags(values))
+    if run is not None:
+        config = _config_of_weights(values, run, dataset=dataset)
+    else:
+        config = resolve(values.model_name, dataset, classes, *overrides_from_flags(values))
     weights = config.train.ft_init_ckpt
     if weights is None or weights == RANDOM:
         raise UserError(

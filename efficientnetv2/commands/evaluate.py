@@ -15,7 +15,9 @@ from efficientnetv2.runtime.checkpoint_watcher import new_checkpoints, wait_for_
 from efficientnetv2.runtime.lock import lock_holder
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
+from efficientnetv2.runtime.weights_run import whole_run
 from hparams.config import Config
+from hparams.errors import UserError
 from hparams.weights import require_weights
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
 
 def run(values: FlagValues) -> int:
     """Evaluates the run or the weights that the flags name; returns the exit code."""
-    if values.weights is not None:
+    has_data = values["data_dir"].present or values["dataset_cfg"].present
+    takes_all = not has_data and not values["model_dir"].present
+    named = whole_run(values.weights) if takes_all else None
+    if values.weights is not None and named is None:
         config = config_from_flags(values)
         require_weights(values.weights, model_name=config.model.model_name)
         require_devices_from_flags(values, config, trains=False)
@@ -35,7 +40,7 @@ def run(values: FlagValues) -> int:
         results = RunDirectory(folder)
         import_tensorflow()
         return evaluate_weights(config, results, eval_name=values.eval_name)
-    wait_for_config(run_from_flags(values))
+    wait_for_config(named or run_from_flags(values))
     trained, config = trained_run_from_flags(values)
     assert trained is not None  # only --weights has no run
     require_devices_from_flags(values, config, trains=False)
@@ -101,7 +106,13 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
 
 
 def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None) -> int:
-    """Evaluates the weights that ``train.ft_init_ckpt`` names; arguments as in ``evaluate_run``."""
+    """Evaluates the weights that ``train.ft_init_ckpt`` names.
+
+    Args:
+      config: of the network of the weights, and of the data.
+      run: folder for the results. If it holds a training on the same data, its split is used.
+      eval_name: as in ``evaluate_run``.
+    """
     from efficientnetv2.data.open_data import open_data, open_split
     from efficientnetv2.evaluation.evaluator import evaluate_with_predictions, open_evaluator
     from efficientnetv2.evaluation.loaded_model import load_trained
@@ -111,10 +122,11 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
     workers = build_workers(config)
     with workers.report_worker_loss():
         with workers.chief_first():
-            config, source = open_data(config, run, is_chief=workers.is_chief)
-        images = open_split(config, source, run, split=config.data.eval_split)
+            splits = _run_with_split(config, run)
+            config, source = open_data(config, splits, is_chief=workers.is_chief)
+        images = open_split(config, source, splits, split=config.data.eval_split)
         with workers.strategy.scope():
-            loaded = load_trained(config, None)
+            loaded = load_trained(config, _trained_on(source.class_names, config))
         evaluator = open_evaluator(config, loaded.model, strategy=workers.strategy)
         metrics, raw_predictions = evaluate_with_predictions(evaluator, images, workers=workers)
     if workers.is_chief:
@@ -126,3 +138,33 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
             config, run, images, {"raw": metrics}, predictions, names, eval_name=eval_name
         )
     return 0
+
+
+def _run_with_split(config: Config, run: RunDirectory) -> RunDirectory:
+    """Returns where the split of the images is kept: beside a training on others, in a folder."""
+    if not run.config_file.exists():
+        return run
+    trained = run.config()
+    is_same = (trained.data.ds_name, trained.data.data_dir) == (
+        config.data.ds_name,
+        config.data.data_dir,
+    )
+    return run if is_same else RunDirectory(run.path / "pretrained")
+
+
+def _trained_on(class_names: list[str], config: Config) -> RunDirectory | None:
+    """Returns the run that ``train.ft_init_ckpt`` names, if it does, and checks its classes.
+
+    Raises:
+      UserError: if they are not those of the data, in the same order.
+    """
+    run = whole_run(config.train.ft_init_ckpt)
+    if run is None:
+        return None
+    for number, names in enumerate(zip(run.class_names(), class_names)):
+        if names[0] != names[1]:
+            raise UserError(
+                f"class {number} is '{names[0]}' in '{run.labels_file}', but '{names[1]}' in the "
+                "data; evaluate on data of the same classes"
+            )
+    return run

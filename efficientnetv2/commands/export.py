@@ -12,6 +12,7 @@ from efficientnetv2.data.sources.image_files import find_images
 from efficientnetv2.export.formats import FORMATS
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
+from efficientnetv2.runtime.weights_run import whole_run
 from hparams.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def run(values: FlagValues) -> int:
       UserError: if the outputs of a file differ from those of the Keras model by more than its
         format allows; all files are written nevertheless.
     """
-    if values.weights is not None and values.image_path is None:
+    is_file = values.weights is not None and whole_run(values.weights) is None
+    if is_file and values.image_path is None:
         raise UserError(
             "--mode=export with --weights needs --image_path=FOLDER, images to check the files with"
         )

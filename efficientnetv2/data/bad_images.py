@@ -5,39 +5,52 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import tensorflow as tf
 
+from efficientnetv2.data.image_size import wrong_size
+from efficientnetv2.data.pillow_image import UNKNOWN_FORMAT
 from efficientnetv2.data.sources import Source
+from efficientnetv2.data.sources.file_names import printable
+from efficientnetv2.data.sources.image_suffixes import readable_formats
 from hparams.errors import DataError, tensorflow_message
 
 Element = Any  # a nest of tensors
+
+SKIPPED = "left out, because it cannot be read: "  # before the name of an image
+
+ADVICE = "; data.on_bad_image=skip leaves such images out"
 
 _plain = tf.autograph.experimental.do_not_convert
 
 
 class SkippedLog:
-    """The log file of skipped images: one name per line.
+    """The log of skipped images: a file with one name per line, or stderr.
 
     The pipeline writes it from inside its graph, in whatever process that runs. An image that is
     skipped in every epoch is listed once for each.
 
     Args:
-      path: of the file; it need not exist yet.
+      path: of the file; it need not exist yet. None: the names go to stderr.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
-        self.path = path.absolute()  # another process may have another working directory
+    def __init__(self, path: pathlib.Path | None = None) -> None:
+        # Another process may have another working directory.
+        self.path = None if path is None else path.absolute()
 
     def add(self, names: tf.Tensor) -> tf.Operation:
-        """Appends names to the file, as a graph operation: a string scalar, one name per line."""
+        """Appends names to the log, as a graph operation: a string scalar, one name per line."""
+        if self.path is None:
+            lines = tf.strings.regex_replace(names, r"(?m)^", SKIPPED)
+            return tf.print(lines, output_stream=sys.stderr)
         return tf.print(names, output_stream=f"file://{self.path}")
 
     def names(self) -> list[str]:
-        """Returns the names so far, each once, in the order in which they were skipped."""
-        if not self.path.exists():
+        """Returns the names in the file, each once, in the order in which they were skipped."""
+        if self.path is None or not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
         return list(dict.fromkeys(lines[:-1]))
@@ -139,6 +152,7 @@ def raise_bad_image(
     *,
     split: str,
     prepare: Callable[..., Element],
+    skips: bool,
 ) -> NoReturn:
     """Raises a one-line error that names the image at which a pipeline failed.
 
@@ -148,45 +162,90 @@ def raise_bad_image(
       examples: tuples ``(..., reference)``, not yet prepared, one of which is the image at fault.
       split: name of the split.
       prepare: takes the parts of an example; fails on the image at fault.
+      skips: whether the pipeline leaves out images that cannot be read, and failed because it would
+        have had to leave out all of a batch.
 
     Raises:
       DataError: names the image or the file, and what is wrong.
     """
-    advice = "; data.on_bad_image=skip leaves such images out"
+    before, advice = ("no image of a batch can be read: ", "") if skips else ("", ADVICE)
     try:
         for example in examples:
             try:
                 prepare(*example)
             except tf.errors.OpError as cause:
-                name = source.name(example[-1]).numpy().decode(errors="replace")
-                raise DataError(f"cannot read '{name}': {reason(cause)}{advice}") from None
+                name = printable(source.name(example[-1]).numpy())
+                why = reason(cause, _encoded(source, example[-1]))
+                raise DataError(f"{before}cannot read '{name}': {why}{advice}") from None
     except tf.errors.OpError:
         broken = source.broken_file(split)
         if broken is not None:
-            raise DataError(f"{broken}{advice}") from None
+            raise DataError(f"{before}{broken}{advice}") from None
     raise error
 
 
+def _encoded(source: Source, reference: Element) -> bytes:
+    try:
+        return bytes(source.load(reference)[1].numpy())
+    except tf.errors.OpError:
+        return b""
+
+
+_NO_IMAGE = "it is not an image"
+# A part of TensorFlow's message -> what is wrong.
 _REASONS = {
     "Input is empty": "the file is empty",
-    "Unknown image file format": "it is not an image (JPEG, PNG, GIF, BMP, WebP)",
     "Invalid JPEG": "its JPEG data are broken or cut off",
-    "Invalid PNG": "its PNG data are broken or cut off",
     "PNG": "its PNG data are broken or cut off",
     "GIF": "its GIF data are broken or cut off",
     "BMP": "its BMP data are broken or cut off",
-    "Permission denied": "permission denied",
-    "No such file": "the file is gone",
+    "WebP": "its WebP data are broken or cut off",
 }
+_ASSERTIONS = re.compile(r"Summarized data: b'(.*?)'|assertion failed: \[(.*?)\]")
 
 
-def reason(error: tf.errors.OpError) -> str:
-    """Returns in a few words why an image could not be read."""
-    text = " ".join(error.message.split())
-    assertion = re.search(r"Summarized data: b'(.*?)'", text)
+def unreadable_file(path: pathlib.Path, error: OSError | tf.errors.OpError, encoded: bytes) -> str:
+    """Returns one line about an image file that cannot be read or decoded.
+
+    Args:
+      path: the file.
+      error: what reading or decoding it raised.
+      encoded: the file's bytes, if it could be read.
+    """
+    name = printable(path)
+    if isinstance(error, OSError):
+        return f"cannot read image '{name}': {error.strerror or error}"
+    if not encoded:
+        return f"image '{name}' is empty"
+    if wrong_size(encoded) is not None:
+        return f"cannot read image '{name}': {reason(error, encoded)}"
+    formats = readable_formats()
+    known = f"{', '.join(formats[:-1])} and {formats[-1]} are read"
+    why = reason(error, encoded)
+    return f"'{name}' is not an image or is damaged ({known if why.startswith(_NO_IMAGE) else why})"
+
+
+def reason(error: tf.errors.OpError, encoded: bytes = b"") -> str:
+    """Returns in a few words why an image could not be read.
+
+    Args:
+      error: what decoding it raised.
+      encoded: the image's bytes, if there are any.
+    """
+    if isinstance(error, tf.errors.NotFoundError):
+        return "the file is gone"
+    if isinstance(error, tf.errors.PermissionDeniedError):
+        return "permission denied"
+    # Before the message proper may stand the lines of code that made the operation, and after it
+    # the names of operations: both may hold any word.
+    lines = error.message.partition("\n\t [[")[0].strip().split("\n")
+    text = tensorflow_message(lines[-1], limit=160)
+    if UNKNOWN_FORMAT in text:
+        return f"{_NO_IMAGE} ({', '.join(readable_formats())})"
+    assertion = _ASSERTIONS.search(text)
     if assertion:
-        return assertion[1]
-    for sign, words in _REASONS.items():
-        if sign in text:
-            return words
-    return tensorflow_message(text, limit=160)
+        return assertion[1] or assertion[2]
+    size = wrong_size(encoded)
+    if size is not None:
+        return size
+    return next((words for sign, words in _REASONS.items() if sign in text), text)

@@ -17,6 +17,7 @@ _CROP_PADDING = 32  # pixels: the published evaluation crop leaves S / (S + 32) 
 # A JPEG is never decoded to less than this many times the result's size: that would save no more
 # time (benchmarks/decode.py), and would blur what evaluation sees sharp.
 _SMALLEST_DECODED = 2
+_LONGEST_ENLARGED = 8  # an image that is enlarged becomes at most this many times as long as a crop
 _V2_WHOLE_IMAGE_FROM = 320  # pixels: V2 models evaluated at this size or more see the whole image
 
 
@@ -118,7 +119,7 @@ def _decode_training(
         size = tf.shape(image)[:2]
 
         def crop_enlarged() -> tf.Tensor:
-            enlarged = -(-size * image_size // tf.reduce_min(size))  # rounded up
+            enlarged = _enlarged(size, image_size)
             larger = _resize(image, enlarged, preprocess=preprocess)
             return tf.image.resize(_cut(larger, draw(enlarged)), target)
 
@@ -128,6 +129,15 @@ def _decode_training(
         return tf.cond(tf.reduce_max(size) < image_size, crop_enlarged, crop)
 
     return tf.cond(tf.reduce_max(header.size) >= image_size, crop_jpeg, crop_decoded)
+
+
+def _enlarged(size: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
+    """Returns the size to which an image is enlarged before it is cropped, rounded up."""
+    by_shorter = -(-size * image_size // tf.reduce_min(size))
+    # A line of 1 x 200 pixels would take 100 MB if its shorter side counted.
+    longest = _LONGEST_ENLARGED * image_size
+    by_longer = -(-size * longest // tf.reduce_max(size))
+    return tf.where(tf.reduce_max(by_shorter) > longest, by_longer, by_shorter)
 
 
 def decode_evaluation(
@@ -186,6 +196,7 @@ def central_window(shape: tf.Tensor, *, image_size: int, round_up: bool) -> tf.T
     """
     fraction = image_size / (image_size + _CROP_PADDING)
     side = tf.cast(fraction * tf.cast(tf.reduce_min(shape), tf.float32), tf.int32)
+    side = tf.maximum(side, 1)  # of an image one pixel high or wide, that pixel
     offset = (shape - side + (1 if round_up else 0)) // 2
     return tf.concat([offset, [side, side]], 0)
 

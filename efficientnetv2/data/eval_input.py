@@ -26,7 +26,8 @@ class EvaluationInput:
       config: the sections model, eval and data.
       source: the data set.
       split: name of the split.
-      skipped: log of the images that cannot be read and that ``data.on_bad_image=skip`` leaves out.
+      skipped: log of the images that cannot be read and that ``data.on_bad_image=skip`` leaves out;
+        None: they are named on stderr.
     """
 
     def __init__(
@@ -35,7 +36,8 @@ class EvaluationInput:
         self._config = config
         self._source = source
         self._split = split
-        self._skipped = skipped if config.data.on_bad_image == "skip" else None
+        skips = config.data.on_bad_image == "skip"
+        self._skipped = (skipped or SkippedLog()) if skips else None
         self._padded: dict[Shard, tf.data.Dataset] = {}
 
     def batches(self, shard: Shard = WHOLE) -> tf.data.Dataset:
@@ -115,6 +117,7 @@ class EvaluationInput:
             self._references(shard),
             split=self._split,
             prepare=self._prepare,
+            skips=self._skipped is not None,
         )
 
     def _references(self, shard: Shard) -> tf.data.Dataset:

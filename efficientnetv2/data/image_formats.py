@@ -1,8 +1,8 @@
 """Decodes image files to upright, opaque RGB images: the whole image, or a window of a JPEG.
 
-Reads JPEG (RGB, grey, CMYK), PNG, GIF and WebP (first frame) and BMP; images are uint8
-``[H, W, 3]``. Grey becomes RGB, 16 bits become 8, and transparent pixels become white (in GIF files
-black). Any other format is an ``InvalidArgumentError``.
+Reads JPEG (RGB, grey, CMYK), PNG, GIF and WebP (first frame) and BMP, and what ``pillow_image``
+reads; images are uint8 ``[H, W, 3]``. Grey becomes RGB, 16 bits become 8, and transparent pixels
+become white (in GIF files black). Any other format is an ``InvalidArgumentError``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import tensorflow as tf
 
 from efficientnetv2.data.orientation import (
     read_orientation,
+    read_png_orientation,
+    read_webp_orientation,
     stored_window,
     turn_upright,
     upright_size,
 )
+from efficientnetv2.data.pillow_image import decode_with_pillow
 
 _Decoder = Callable[[tf.Tensor], tf.Tensor]
 _RATIOS = (1, 2, 4, 8)  # a JPEG, stored in blocks of 8x8 pixels, can be decoded this much smaller
@@ -27,7 +30,7 @@ _RATIOS = (1, 2, 4, 8)  # a JPEG, stored in blocks of 8x8 pixels, can be decoded
 _TRANSPARENT_PNG = r"\C{25}[\x04\x06]\C*|\C*\x00\x00[\x00\x01]\CtRNS\C*"
 _PNG_HEADER_BYTES = 1 << 16
 _WEBP_FLAGS = 20  # position of the extended format's flags
-_WEBP_ANIMATED, _WEBP_ALPHA = 0x02, 0x10
+_WEBP_ANIMATED, _WEBP_EXIF, _WEBP_ALPHA = 0x02, 0x08, 0x10
 _BMP_START_BYTES = 14 + 124 + 4 * 256  # the longest headers and a palette
 _BMP_RUN_LENGTH = 1  # value of the header's field 'compression'
 
@@ -124,11 +127,12 @@ def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
     # Alpha is requested only where the file has it: TensorFlow adds an alpha of 1, not 255, to
     # 1-bit images.
     header = tf.strings.substr(encoded, 0, _PNG_HEADER_BYTES)
-    return tf.cond(
+    image = tf.cond(
         tf.strings.regex_full_match(header, _TRANSPARENT_PNG),
         lambda: _on_white(tf.io.decode_png(encoded, channels=4)),
         lambda: tf.io.decode_png(encoded, channels=3),
     )
+    return turn_upright(image, read_png_orientation(encoded))
 
 
 def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
@@ -165,15 +169,34 @@ def _decode_webp(encoded: tf.Tensor) -> tf.Tensor:
 
     safe = tf.cond(is_animated, declare_alpha, lambda: encoded)
     image = tf.io.decode_image(safe, channels=0, expand_animations=False)
-    return tf.cond(tf.equal(tf.shape(image)[2], 4), lambda: _on_white(image), lambda: image)
+    opaque = tf.cond(tf.equal(tf.shape(image)[2], 4), lambda: _on_white(image), lambda: image)
+    has_exif = is_extended & (start[_WEBP_FLAGS] & _WEBP_EXIF > 0)
+    orientation = tf.cond(has_exif, lambda: read_webp_orientation(encoded), lambda: tf.constant(1))
+    return turn_upright(opaque, orientation)
 
 
 def _decode_gif(encoded: tf.Tensor) -> tf.Tensor:  # also rejects unknown formats
     return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
+def _decode_with_pillow(encoded: tf.Tensor) -> tf.Tensor:
+    # Works only in the process that made the graph, so not in the workers of a tf.data service.
+    image, problem = tf.numpy_function(
+        decode_with_pillow, [encoded], [tf.uint8, tf.string], stateful=False
+    )
+    is_good = tf.debugging.Assert(tf.equal(problem, b""), [problem])
+    with tf.control_dependencies([is_good]):
+        return tf.identity(image)
+
+
 _COMMON: dict[bytes, _Decoder] = {b"\xff\xd8": _decode_jpeg, b"\x89P": _decode_png}
-_RARE: dict[bytes, _Decoder] = {b"BM": _decode_bmp, b"RI": _decode_webp}
+_RARE: dict[bytes, _Decoder] = {
+    b"BM": _decode_bmp,
+    b"RI": _decode_webp,
+    b"II": _decode_with_pillow,  # TIFF
+    b"MM": _decode_with_pillow,
+    b"\x00\x00": _decode_with_pillow,  # HEIC, AVIF
+}
 
 
 # Not inlined: the executor would visit all of its nodes even where the branch is not taken, and a

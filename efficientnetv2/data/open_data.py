@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import sys
+
 from efficientnetv2.data.bad_images import SkippedLog
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.sources import Source, build_source
@@ -13,6 +16,8 @@ from hparams.resolve import with_facts
 
 def open_data(config: Config, run: RunDirectory, *, is_chief: bool = True) -> tuple[Config, Source]:
     """Opens the data set and fills in what only it knows: the number of classes and its splits.
+
+    Says on stderr what a person should know of the data, for example which files are left out.
 
     Args:
       config: its section data and ``model.num_classes`` are read.
@@ -30,6 +35,9 @@ def open_data(config: Config, run: RunDirectory, *, is_chief: bool = True) -> tu
         run.create()  # the split of the images is written there
     may_write = is_chief or run.split_file.exists()
     source = build_source(config, split_file=run.split_file if may_write else None)
+    if is_chief:
+        for line in source.notices:
+            _say_once(line)
     train_split, minival_split, eval_split = source.default_splits
     config = with_facts(
         config,
@@ -46,6 +54,12 @@ def open_data(config: Config, run: RunDirectory, *, is_chief: bool = True) -> tu
             f"{source.num_classes} classes"
         )
     return config, source
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """Prints a line on stderr, but not for every trial of a search again."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def open_split(config: Config, source: Source, run: RunDirectory, *, split: str) -> EvaluationInput:

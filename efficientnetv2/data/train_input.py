@@ -129,6 +129,7 @@ class TrainingInput:
             references.take(phase.batch_size // shard.count),
             split=self.split,
             prepare=functools.partial(self._prepare, phase),
+            skips=self.skipped is not None,
         )
 
     def _phases_from(self, step: int) -> list[tuple[Phase, Phase | None]]:
@@ -295,7 +296,8 @@ def build_training_input(
       source: the data set.
       phases: epochs by batch size.
       settings: image sizes and augmentation strengths by step.
-      skipped: log of the images that ``data.on_bad_image=skip`` leaves out.
+      skipped: log of the images that ``data.on_bad_image=skip`` leaves out; None: they are named on
+        stderr.
       microbatches: pieces in which a step's batch comes.
     """
     data = config.data
@@ -318,7 +320,7 @@ def build_training_input(
         share_targets=LOSSES[config.train.loss_type].shares_target,
         shuffle_buffer=data.shuffle_buffer,
         seed=config.train.seed,
-        skipped=skipped if data.on_bad_image == "skip" else None,
+        skipped=(skipped or SkippedLog()) if data.on_bad_image == "skip" else None,
         service=data.service,
         num_streams=data.service_streams,
         microbatches=microbatches,

@@ -6,6 +6,7 @@ rises with it.
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 import matplotlib as mpl
@@ -20,6 +21,7 @@ from efficientnetv2.evaluation.predictor import ImagePrediction
 from efficientnetv2.runtime.atomic_write import draft_of, write_error_for
 
 _LAYER = "top_activation"
+_MAX_NAME_BYTES = 250  # file systems take 255, the ending among them
 _MIN_SIDE = 320  # pixels, of a picture
 _MAX_OPACITY = 0.5  # of the heat map over the image, where it is hottest
 
@@ -83,8 +85,8 @@ def explain_prediction(
       loaded: the network.
       prediction: its prediction for the image.
       folder: an existing folder.
-      number: the image's number, from 1; part of the file name, so that images of the same name
-        from several folders stay apart.
+      number: the image's number in the list, from 1; part of the file name, so that images of the
+        same name from several folders stay apart.
 
     Raises:
       WriteError: if the picture cannot be written.
@@ -92,4 +94,7 @@ def explain_prediction(
     images = tf.constant(prediction.image)[tf.newaxis]
     heat = heat_maps(loaded.model, images, np.array([prediction.probabilities.argmax()]))[0]
     picture = overlay(prediction.image, heat, preprocess=loaded.config.model.preprocess)
-    save_picture(picture, folder / "explain" / f"{number:05}-{prediction.path.stem}.png")
+    name = f"{number:05}-{prediction.path.stem}"
+    while len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        name = name[:-1]
+    save_picture(picture, folder / "explain" / f"{name}.png")

@@ -6,13 +6,17 @@ import dataclasses
 
 from tensorflow import keras
 
-from efficientnetv2.checkpoints.pretrained_model import load_pretrained
+from efficientnetv2.checkpoints.loader import load_weights as load_weights_of_file
+from efficientnetv2.checkpoints.pretrained_model import stored_weights
+from efficientnetv2.checkpoints.reader import StoredWeights
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.runtime.checkpoint_store import latest_checkpoint
 from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.weights_run import run_of_weights
 from efficientnetv2.train.checkpoint_manager import best_weights, has_average, load_weights
 from hparams.config import Config
-from hparams.errors import UserError
+from hparams.errors import WeightsError
+from hparams.resolve import with_facts
 from hparams.weights import imagenet_classes
 
 
@@ -37,6 +41,7 @@ class LoadedModel:
 def load_trained(config: Config, run: RunDirectory | None) -> LoadedModel:
     """Loads the network of a run, or the pretrained weights that ``train.ft_init_ckpt`` names.
 
+    Where ``model.num_classes`` is not set, pretrained weights have as many classes as their file.
     From a run it takes the checkpoint that was best on minival, or else the newest one. Of its raw
     weights and its moving average it takes what was better on minival, or else the moving average.
 
@@ -49,12 +54,7 @@ def load_trained(config: Config, run: RunDirectory | None) -> LoadedModel:
     """
     if run is None:
         return _pretrained(config)
-    class_names = run.class_names()
-    if len(class_names) != config.model.num_classes:
-        raise UserError(
-            f"'{run.labels_file}' names {len(class_names)} classes, but the network has "
-            f"{config.model.num_classes}"
-        )
+    class_names = run.require_labels(config.model.num_classes)
     best = best_weights(run)
     checkpoint = best.checkpoint if best else latest_checkpoint(run)
     average = best.is_average if best else has_average(checkpoint)
@@ -65,10 +65,31 @@ def load_trained(config: Config, run: RunDirectory | None) -> LoadedModel:
 
 
 def _pretrained(config: Config) -> LoadedModel:
+    weights = config.train.ft_init_ckpt
+    assert weights is not None  # --weights was given
+    stored = stored_weights(config.model, weights)
+    if config.model.num_classes is None:  # as many as the file has
+        config = with_facts(config, {"model.num_classes": _num_classes(stored)})
     model = build_model(config.model)
-    assert config.train.ft_init_ckpt is not None  # --weights was given
-    report = load_pretrained(model, config.model, config.train.ft_init_ckpt)
-    names = imagenet_classes()
-    if len(names) != config.model.num_classes:
-        names = [f"class {number}" for number in range(config.model.num_classes)]
+    report = load_weights_of_file(model, stored)
+    names = _class_names(weights, config.model.num_classes)
     return LoadedModel(model, config, names, str(report))
+
+
+def _num_classes(stored: StoredWeights) -> int:
+    if "predictions/bias" not in stored.values:
+        reason = f" that this network can have: {stored.note}" if stored.note else ""
+        raise WeightsError(
+            f"'{stored.path}' ({stored.kind}) has no classifier{reason}; train one with "
+            "--mode=train --weights, or give the file that has it"
+        )
+    return len(stored.values["predictions/bias"])
+
+
+def _class_names(weights: str, num_classes: int) -> list[str]:
+    """Returns the names that a run gave to its classes, or ImageNet's, or numbers."""
+    run = run_of_weights(weights)
+    for names in (run.class_names() if run else [], imagenet_classes()):
+        if len(names) == num_classes:
+            return names
+    return [f"class {number}" for number in range(num_classes)]

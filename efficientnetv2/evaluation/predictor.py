@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.data.bad_images import unreadable_file
 from efficientnetv2.data.eval_input import evaluation_image
 from efficientnetv2.model.fold_batchnorm import for_inference
 from efficientnetv2.model.kernels import is_cpu_only
@@ -155,21 +156,17 @@ def _probabilities_and_features(
 
 def _views(config: Config, path: pathlib.Path, *, crops: int, flip: bool) -> tf.Tensor | str:
     """All views of an image, ``[V, S, S, 3]``, the central one first; or why it cannot be read."""
+    size = config.eval.isize
+    encoded = b""
     try:
         encoded = path.read_bytes()
-    except OSError as error:
-        return f"cannot read image '{path}': {error.strerror or error}"
-    if not encoded:
-        return f"image '{path}' is empty"
-    size = config.eval.isize
-    try:
         image = evaluation_image(
             config,
             tf.constant(encoded),
             image_size=size if crops == 1 else round(size * _CROP_MARGIN),
         )
-    except tf.errors.OpError:
-        return f"'{path}' is not an image or is damaged (JPEG, PNG, GIF, BMP and WebP are read)"
+    except (OSError, tf.errors.OpError) as error:
+        return unreadable_file(path, error, encoded)
     views = tf.stack(list(_crops(image, size, count=crops)))
     return tf.concat([views, tf.image.flip_left_right(views)], 0) if flip else views
 

@@ -85,6 +85,13 @@ class Format:
 
 
 def _write_keras(path: pathlib.Path, job: ExportJob) -> None:
+    from tensorflow import keras
+
+    from efficientnetv2.checkpoints.model_arguments import FIT_MOMENTUM
+
+    for layer in job.servable.model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = FIT_MOMENTUM  # for whoever trains the file further
     job.servable.model.save(path)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import pathlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from efficientnetv2.data.bad_images import ADVICE, SKIPPED, unreadable_file
 from efficientnetv2.data.decode import decode_training
 from efficientnetv2.data.eval_input import EvaluationInput, evaluation_pixels
 from efficientnetv2.data.preprocess import to_pixels
@@ -45,6 +48,8 @@ def calibration_count(image_size: int) -> int:
 def split_images(config: Config, source: Source, *, split: str, limit: int) -> Images:
     """Returns images that are spread evenly over a split.
 
+    With ``data.on_bad_image=skip``, those that cannot be read are left out and named on stderr.
+
     Args:
       config: says how they are cropped and resized.
       source: the data set.
@@ -52,7 +57,7 @@ def split_images(config: Config, source: Source, *, split: str, limit: int) -> I
       limit: the largest number of images to return.
 
     Raises:
-      UserError: if an image cannot be read.
+      UserError: if an image cannot be read; with ``data.on_bad_image=skip``, if none can.
     """
     shard = Shard(count=max(1, math.ceil(source.num_images(split) / limit)), index=0, replicas=1)
     evaluation = EvaluationInput(config, source, split=split)
@@ -63,6 +68,8 @@ def split_images(config: Config, source: Source, *, split: str, limit: int) -> I
             targets.append(target.numpy())
     except tf.errors.OpError as error:
         evaluation.raise_bad_image(error, shard)
+    if not images:
+        raise UserError(f"none of the images of the split '{split}' can be read")
     labels = None if config.data.multi_label else np.concatenate(targets).argmax(axis=1)
     return Images(np.concatenate(images)[:limit], None if labels is None else labels[:limit])
 
@@ -84,26 +91,46 @@ def file_images(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Images, 
 
     The files are used for the one and the other in turn; a single file is used for both. If there
     are too few files to calibrate with, several random crops are taken of each, as in training.
+    With ``data.on_bad_image=skip``, files that cannot be read are left out and named on stderr.
 
     Raises:
-      UserError: if a file is not an image.
+      UserError: if a file is not an image; with ``data.on_bad_image=skip``, if none is.
     """
     calibration_paths, verification_paths = paths, paths
     if len(paths) > 1:
         calibration_paths, verification_paths = paths[::2], paths[1::2]
-    count = len(calibration_paths)
-    calibration_paths = [calibration_paths[index] for index in _shuffled(count)]
     crops = calibration_count(config.eval.isize)
+    shuffled = [calibration_paths[index] for index in _shuffled(len(calibration_paths))]
+    calibration = list(itertools.islice(_readable(config, shuffled), crops))
+    verification = list(itertools.islice(_readable(config, verification_paths), _MAX_VERIFICATION))
+    if not calibration and not verification:
+        raise UserError(f"none of the {len(paths):,} images of --image_path can be read")
+    calibration, verification = calibration or verification[:crops], verification or calibration
+    count = len(calibration)
     # The crops of a file are neighbours, because weights are fitted on the first images and
     # validated on the last: these should come from other files.
-    calibration = [
-        _decode(config, calibration_paths[index % count], crop=index // count)
-        for index in sorted(range(crops), key=lambda index: index % count)
+    cropped = [
+        _decode(config, path, crop=index // count) if index >= count else image
+        for place, (path, image) in enumerate(calibration)
+        for index in range(place, crops, count)
     ]
-    verification = [
-        _decode(config, path, crop=0) for path in verification_paths[:_MAX_VERIFICATION]
-    ]
-    return Images(np.stack(calibration), None), Images(np.stack(verification), None)
+    verified = [image for _, image in verification]
+    return Images(np.stack(cropped), None), Images(np.stack(verified), None)
+
+
+def _readable(
+    config: Config, paths: Iterable[pathlib.Path]
+) -> Iterator[tuple[pathlib.Path, np.ndarray]]:
+    """Yields each file with its image as evaluation sees it, as ``data.on_bad_image`` says."""
+    for path in paths:
+        try:
+            image = _decode(config, path, crop=0)
+        except UserError as error:
+            if config.data.on_bad_image != "skip":
+                raise UserError(f"{error}{ADVICE}") from None
+            print(f"{SKIPPED}{error}", file=sys.stderr, flush=True)
+        else:
+            yield path, image
 
 
 def _shuffled(count: int) -> np.ndarray:
@@ -114,24 +141,20 @@ def _shuffled(count: int) -> np.ndarray:
 
 def _decode(config: Config, path: pathlib.Path, *, crop: int) -> np.ndarray:
     """Crop 0 is cut as in evaluation, the others at random as in training."""
+    encoded = b""
     try:
-        encoded = tf.constant(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read image '{path}': {error.strerror or error}") from None
-    try:
+        encoded = path.read_bytes()
         if crop == 0:
-            image = evaluation_pixels(config, encoded)
+            image = evaluation_pixels(config, tf.constant(encoded))
         else:
             image = decode_training(
-                encoded,
+                tf.constant(encoded),
                 tf.constant([crop, 0], tf.int64),
                 image_size=config.eval.isize,
                 preprocess=config.model.preprocess,
                 area=(0.25, 1.0),
                 aspect=(3 / 4, 4 / 3),
             )
-    except tf.errors.OpError:
-        raise UserError(
-            f"'{path}' is not an image or is damaged (JPEG, PNG, GIF, BMP and WebP are read)"
-        ) from None
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(unreadable_file(path, error, encoded)) from None
     return np.float32(np.clip(np.rint(image.numpy()), 0, 255))

@@ -12,7 +12,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from efficientnetv2.export.int8.quantizer import QuantisedNetwork
-from efficientnetv2.export.litert_metadata import with_metadata
+from efficientnetv2.export.litert_metadata import IMAGE, with_metadata
 from efficientnetv2.export.servable import Servable
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
 
@@ -23,8 +23,8 @@ _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 def convert(servable: Servable, precision: str) -> bytes:
     """Returns a LiteRT file of a float network, for images ``[1, S, S, C]``.
 
-    The interpreter can resize its input to other batch and image sizes, unless the image size is so
-    small that squeeze-and-excitation gets a single pixel.
+    The interpreter can resize its input to other batch and image sizes. Where the image size is so
+    small that squeeze-and-excitation gets a single pixel, it can resize the batch alone.
 
     Args:
       servable: the network to convert.
@@ -76,7 +76,7 @@ def _converter(
     function: Callable[[tf.Tensor], tf.Tensor], servable: Servable
 ) -> tf.lite.TFLiteConverter:
     size = servable.image_size
-    images = tf.TensorSpec([1, size, size, servable.channels], tf.float32, name="image")
+    images = tf.TensorSpec([1, size, size, servable.channels], tf.float32, name=IMAGE)
 
     @tf.function(input_signature=[images])
     def network(image: tf.Tensor) -> tf.Tensor:
@@ -91,4 +91,28 @@ def _converter(
 def _run_converter(converter: tf.lite.TFLiteConverter, servable: Servable) -> bytes:
     with silence_native_output():
         file = converter.convert()
-    return with_metadata(file, servable)
+    model = schema.ModelT.InitFromPackedBuf(file, 0)
+    _keep_batches(model)
+    return with_metadata(model, servable)
+
+
+def _keep_batches(model: schema.ModelT) -> None:
+    """Removes operators that let the network take one image only.
+
+    Where squeeze-and-excitation gets a single pixel, the converter drops its axes of length 1, the
+    batch among them, before a multiplication that would broadcast them anyway.
+    """
+    (graph,) = model.subgraphs
+    kept: list[schema.OperatorT] = []
+    renamed: dict[int, int] = {}  # tensor -> the one that takes its place
+    for operator in graph.operators:
+        operator.inputs = [renamed.get(tensor, tensor) for tensor in operator.inputs]
+        code = model.operatorCodes[operator.opcodeIndex]
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == schema.BuiltinOperator.RESHAPE:
+            source, target = operator.inputs[0], operator.outputs[0]
+            shape, new_shape = (list(graph.tensors[tensor].shape) for tensor in (source, target))
+            if len(shape) > 1 and shape == [1] * (len(shape) - 1) + new_shape:
+                renamed[target] = source
+                continue
+        kept.append(operator)
+    graph.operators = kept

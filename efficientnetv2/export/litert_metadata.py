@@ -1,4 +1,4 @@
-"""Adds LiteRT metadata and class names to a LiteRT file, for apps to read.
+"""Adds a signature, LiteRT metadata and class names to a LiteRT file, for apps to read.
 
 The format is LiteRT's (``metadata_schema.fbs``): a FlatBuffer in the model's buffer
 ``TFLITE_METADATA``, and a zip archive after the model with the files that the FlatBuffer names. The
@@ -23,7 +23,10 @@ from hparams.choices import NORMALISATIONS
 
 LABELS = "labels.txt"
 DESCRIPTION = "metadata.json"
+SIGNATURE = "serving_default"
+IMAGE = "image"  # name of the input
 _NAME = b"TFLITE_METADATA"
+_INITIAL_BYTES = 1 << 20  # of a builder, which grows
 _IDENTIFIER = b"M001"
 _MIN_PARSER_VERSION = "1.0.0"  # of image properties, normalisation and axis labels
 _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
@@ -33,22 +36,38 @@ _IMAGE = 2  # ContentProperties.ImageProperties
 _NORMALIZATION = 1  # ProcessUnitOptions.NormalizationOptions
 
 
-def with_metadata(file: bytes, servable: Servable) -> bytes:
-    """Returns the file with the size and scale of its input and its class names added."""
-    model = schema.ModelT.InitFromPackedBuf(file, 0)
+def with_metadata(model: schema.ModelT, servable: Servable) -> bytes:
+    """Returns a file with a signature, the size and scale of its input, and its class names."""
+    model.signatureDefs = [_signature(model.subgraphs[0], servable)]
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(_metadata(servable), np.uint8)
     entry = schema.MetadataT()
     entry.name, entry.buffer = _NAME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
-    builder = SharingBuilder(len(file))
+    builder = SharingBuilder(_INITIAL_BYTES)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     whole = io.BytesIO(bytes(builder.Output()))
     with zipfile.ZipFile(whole, "a") as archive:
         archive.writestr(LABELS, "".join(f"{name}\n" for name in servable.class_names))
         archive.writestr(DESCRIPTION, json.dumps(servable.metadata(), indent=2) + "\n")
     return whole.getvalue()
+
+
+def _signature(graph: schema.SubGraphT, servable: Servable) -> schema.SignatureDefT:
+    """Names the input and the output, so that an app need not know their numbers."""
+    signature = schema.SignatureDefT()
+    signature.signatureKey = SIGNATURE
+    (image,), (output,) = graph.inputs, graph.outputs
+    signature.inputs = [_named(IMAGE, image)]
+    signature.outputs = [_named(servable.output_name, output)]
+    return signature
+
+
+def _named(name: str, tensor: int) -> schema.TensorMapT:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, tensor
+    return entry
 
 
 class SharingBuilder(flatbuffers.Builder):
@@ -77,7 +96,7 @@ def _metadata(servable: Servable) -> bytes:
     image = _table(
         builder,
         {
-            0: builder.CreateString("image"),
+            0: builder.CreateString(IMAGE),
             1: builder.CreateString(
                 f"{servable.image_size} x {servable.image_size} pixels, "
                 + ("0..255" if servable.preprocessing else "normalised")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from tensorflow import keras
 
 from efficientnetv2.model.blocks import DEPTHWISE_NAMES, BlockStyle
@@ -9,7 +12,7 @@ from efficientnetv2.model.layers import STOCK_LAYERS, LayerSet
 from efficientnetv2.model.network import Top, build_network
 from efficientnetv2.model.resnet import build_baseline
 from hparams.architecture import scaled_architecture
-from hparams.choices import NORMALISATIONS, Normalisation
+from hparams.choices import NORMALISATIONS
 from hparams.config import ModelSection
 
 
@@ -33,8 +36,7 @@ def build_model(
       layer_set: ``STOCK_LAYERS``, or ``training_layers(...)`` for a network that will be trained.
     """
     shape = _image_shape(input_shape, data_format=config.data_format)
-    channels = shape[-1] if config.data_format == "channels_last" else shape[0]
-    normalisation = _normalisation(config, channels) if include_preprocessing else None
+    normalisation = NORMALISATIONS[config.preprocess] if include_preprocessing else None
     architecture = scaled_architecture(config)
     top = Top(
         head_filters=architecture.head_filters,
@@ -44,27 +46,39 @@ def build_model(
         classifier_activation=classifier_activation,
         dropout_rate=config.dropout_rate,
     )
-    if config.family == "resnet":
-        return build_baseline(
-            config.model_name,
-            top,
-            layer_set=layer_set,
-            bn_momentum=config.bn_momentum,
+    with _image_data_format(config.data_format):
+        if config.family == "resnet":
+            return build_baseline(
+                config.model_name,
+                top,
+                layer_set=layer_set,
+                bn_momentum=config.bn_momentum,
+                input_shape=shape,
+                normalisation=normalisation,
+                features_only=features_only,
+            )
+        return build_network(
+            architecture.stages,
+            _style(config, layer_set),
+            stem_filters=architecture.stem_filters,
+            survival_prob=config.survival_prob,
+            top=top,
             input_shape=shape,
             normalisation=normalisation,
             features_only=features_only,
+            name=config.model_name,
         )
-    return build_network(
-        architecture.stages,
-        _style(config, layer_set),
-        stem_filters=architecture.stem_filters,
-        survival_prob=config.survival_prob,
-        top=top,
-        input_shape=shape,
-        normalisation=normalisation,
-        features_only=features_only,
-        name=config.model_name,
-    )
+
+
+@contextlib.contextmanager
+def _image_data_format(name: str) -> Iterator[None]:
+    """Sets Keras's default, which ``~/.keras/keras.json`` may have changed, to the network's."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format(name)
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
 
 
 def _style(config: ModelSection, layer_set: LayerSet) -> BlockStyle:
@@ -90,9 +104,3 @@ def _image_shape(
     if channels is None or channels < 1:
         raise ValueError(f"input_shape must give the number of channels, got {tuple(input_shape)}")
     return first, second, third
-
-
-def _normalisation(config: ModelSection, channels: int | None) -> Normalisation:
-    # Means and deviations of red, green and blue do not apply to other numbers of channels.
-    name = "v2" if config.preprocess == "v1" and channels != 3 else config.preprocess
-    return NORMALISATIONS[name]

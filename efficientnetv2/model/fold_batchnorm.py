@@ -19,6 +19,7 @@ from efficientnetv2.model.kernels import (
     is_cpu_only,
 )
 from efficientnetv2.model.parallel_inference import ParallelModel, num_parts
+from hparams.errors import shown
 
 Conv2D = keras.layers.Conv2D
 DepthwiseConv2D = keras.layers.DepthwiseConv2D
@@ -42,9 +43,14 @@ def for_inference(model: keras.Model, *, precision: str = "float32") -> keras.Mo
 
     Raises:
       ValueError: if the precision is anything else.
+      TypeError: if ``model`` is no functional Keras model.
     """
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision must be 'float32' or 'bfloat16', got '{precision}'")
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model must be a functional model of Keras, got {shown(model)}")
+    if not hasattr(model, "operations"):  # which only Keras's functional models have
+        raise TypeError(f"model must be a functional model, got a {type(model).__name__}")
+    if not isinstance(precision, str) or precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision must be 'float32' or 'bfloat16', got {shown(precision)}")
     make = _rebuild_for_cpu if is_cpu_only() else _rebuild
     folded = fold(model, make=make if precision == "float32" else _rebuild_in_bfloat16(model))
     return ParallelModel(folded, parts=num_parts()) if num_parts() > 1 else folded

@@ -129,14 +129,32 @@ def _deep_recursion() -> Iterator[None]:
 def normalise_input(
     images: tf.Tensor, normalisation: Normalisation | None, *, data_format: str
 ) -> tf.Tensor:
-    """Normalises pixels of 0..255 by a layer; without ``normalisation``, returns the images."""
+    """Normalises pixels of 0..255 inside the network; without ``normalisation``, returns them.
+
+    Grey images are repeated for red, green and blue where these are normalised differently: only
+    then does a grey picture give the logits of the same picture as RGB, also at its borders. More
+    than three channels take the constants of red, green and blue in turn, as the stem's kernel
+    takes their weights (``checkpoints.loader``).
+
+    Returns:
+      Normalised images, with the channels of ``images``, or three in place of one.
+    """
     if normalisation is None:
         return images
+    is_last = data_format == "channels_last"
+    channels = images.shape[-1 if is_last else 1]
     scale: list = [1.0 / deviation for deviation in normalisation.deviation]
     offset: list = [-m / d for m, d in zip(normalisation.mean, normalisation.deviation)]
     if len(set(zip(scale, offset))) == 1:
         return keras.layers.Rescaling(scale[0], offset=offset[0], name="rescaling")(images)
-    if data_format == "channels_first":
+    if channels == 1:
+        channels = len(scale)
+        repeat = keras.layers.Concatenate(axis=-1 if is_last else 1, name="grey_to_rgb")
+        images = repeat([images] * channels)
+    scale, offset = (
+        [values[channel % len(values)] for channel in range(channels)] for values in (scale, offset)
+    )
+    if not is_last:
         scale, offset = ([[[value]] for value in values] for values in (scale, offset))
     return keras.layers.Rescaling(scale, offset=offset, name="rescaling")(images)
 

@@ -14,6 +14,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model.kernels import is_cpu_only
+from hparams.arguments import check_count
+
+_MOST_PARTS = 4096
 
 
 def set_inference_threads(parts: int | None = None) -> None:
@@ -29,11 +32,12 @@ def set_inference_threads(parts: int | None = None) -> None:
         cores.
 
     Raises:
-      ValueError: if ``parts`` is less than 1.
+      TypeError: if ``parts`` is no whole number.
+      ValueError: if ``parts`` is less than 1 or more than 4096.
       RuntimeError: if TensorFlow has already run an operation.
     """
-    if parts is not None and parts < 1:
-        raise ValueError(f"parts must be at least 1, got {parts}")
+    if parts is not None:
+        parts = check_count("parts", parts, high=_MOST_PARTS)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(parts or cores())
 

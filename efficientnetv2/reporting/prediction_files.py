@@ -5,17 +5,21 @@ Predictions are written as CSV, JSON or Parquet, features as NumPy arrays.
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import io
 import json
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from efficientnetv2.reporting.tables import table
-from efficientnetv2.runtime.atomic_write import draft_of, replace_text, write_error_for
+from efficientnetv2.reporting.tables import table, write_csv_rows
+from efficientnetv2.runtime.atomic_write import (
+    WriteError,
+    draft_of,
+    replace_text,
+    require_writable_file,
+    write_error_for,
+)
 from hparams.errors import UserError
 
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -27,8 +31,8 @@ def require_writable(path: pathlib.Path) -> None:
     """Checks, before the long work, that predictions can be written to a file.
 
     Raises:
-      UserError: if its ending is not in ``SUFFIXES``, pyarrow is not installed for Parquet, or its
-        folder does not exist.
+      UserError: if its ending is not in ``SUFFIXES``, pyarrow is not installed for Parquet, or it
+        cannot be written where it lies.
     """
     if path.suffix not in SUFFIXES:
         raise UserError(f"--output must end in {', '.join(SUFFIXES)}, got '{path}'")
@@ -36,6 +40,10 @@ def require_writable(path: pathlib.Path) -> None:
         raise UserError(f"--output={path} needs the package pyarrow: pip install pyarrow")
     if not path.parent.is_dir():
         raise UserError(f"--output={path}: the folder '{path.parent}' does not exist")
+    try:
+        require_writable_file(path)
+    except WriteError as error:
+        raise UserError(f"--output: {error}") from None
 
 
 def best_classes(
@@ -78,11 +86,7 @@ def write_predictions(rows: Sequence[Row], path: pathlib.Path) -> None:
     if path.suffix == ".parquet":
         _write_parquet(columns, path)
         return
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values()))
-    replace_text(path, text.getvalue())
+    write_csv_rows([list(columns), *zip(*columns.values())], path)
 
 
 def _write_parquet(columns: dict[str, list], path: pathlib.Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
+import sys
+import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +14,7 @@ import tensorflow as tf
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from efficientnetv2.data.bad_images import SKIPPED, SkippedLog
 from efficientnetv2.data.preprocess import to_pixels
 from efficientnetv2.data.schedule import SettingsSchedule, StepSettings
 from efficientnetv2.data.sources import Source
@@ -57,20 +60,32 @@ def preview_rows(
 ) -> list[PreviewRow]:
     """Runs the same images through the training pipeline with the settings of each stage.
 
+    With ``data.on_bad_image=skip``, others stand in for those that cannot be read; they are named
+    on stderr.
+
     Args:
       config: the complete config.
       source: the data set.
       plan: the stages of the training.
       columns: images per row; mixup and CutMix mix the images of a row.
+
+    Raises:
+      DataError: if an image cannot be read, or with ``data.on_bad_image=skip`` none of a row.
     """
     phase = Phase(0, 0, source.num_images(config.data.train_split) // columns, columns)
     rows = []
-    for title, settings in _settings(config, plan):
-        values = {name: np.array([value]) for name, value in settings.asdict().items()}
-        schedule = SettingsSchedule(np.array([0]), StepSettings(**values))
-        pipeline = build_training_input(config, source, phases=[phase], settings=schedule)
-        images = to_pixels(_first_images(pipeline).numpy(), config.model.preprocess)
-        rows.append(PreviewRow(title, _strengths(config, settings), images))
+    with tempfile.TemporaryDirectory() as folder:
+        log = SkippedLog(pathlib.Path(folder) / "bad_images.txt")
+        for title, settings in _settings(config, plan):
+            values = {name: np.array([value]) for name, value in settings.asdict().items()}
+            schedule = SettingsSchedule(np.array([0]), StepSettings(**values))
+            pipeline = build_training_input(
+                config, source, phases=[phase], settings=schedule, skipped=log
+            )
+            images = to_pixels(_first_images(pipeline).numpy(), config.model.preprocess)
+            rows.append(PreviewRow(title, _strengths(config, settings), images))
+        for name in log.names():  # once, not for each row
+            print(f"{SKIPPED}{name}", file=sys.stderr, flush=True)
     return rows
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efficientnetv2.runtime.atomic_write import replace_text
+from efficientnetv2.runtime.console import visible
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -19,12 +20,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     raw        0.95
     EMA      0.9611
     """
-    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+    header = [visible(str(cell)) for cell in header]
+    rows = [[visible(str(cell)) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
         first, *others = row
-        cells = [str(first).ljust(widths[0])]
-        cells += [str(cell).rjust(width) for cell, width in zip(others, widths[1:])]
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:])]
         return "  ".join(cells).rstrip()
 
     return "\n".join(line(row) for row in [header, *rows])
@@ -46,5 +49,12 @@ def write_csv_rows(rows: Sequence[Sequence[Any]], path: pathlib.Path) -> None:
       WriteError: if they cannot be written.
     """
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([_inert(cell) for cell in row] for row in rows)
     replace_text(path, text.getvalue())
+
+
+def _inert(cell: Any) -> Any:
+    """Returns a cell that no spreadsheet takes for a formula: names of files and classes may be."""
+    if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{cell}"
+    return cell

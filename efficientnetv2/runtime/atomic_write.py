@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 
@@ -90,8 +91,7 @@ def draft_of(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       WriteError: for an ``OSError`` inside the context, or if the draft cannot take its place.
     """
-    _remove_leftovers(path.parent)
-    draft = path.with_name(f"{_DRAFT_PREFIX}{os.getpid()}-{next(_counter)}-{path.name[-_TAIL:]}")
+    draft = _new_draft(path)
     with write_error_for(path):
         try:
             yield draft
@@ -99,6 +99,50 @@ def draft_of(path: pathlib.Path) -> Iterator[pathlib.Path]:
         except (Exception, KeyboardInterrupt, Stopped):
             _remove(draft)
             raise
+
+
+@contextlib.contextmanager
+def draft_folder_of(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a new folder in which to write a file, and those that belong to it.
+
+    When the context ends, they all move to where ``path`` lies: those that belong to it first, then
+    the file ``path.name`` itself. If the context raises, nothing moves.
+
+    Raises:
+      WriteError: for an ``OSError`` inside the context, or if a file cannot be moved.
+    """
+    folder = _new_draft(path)
+    with write_error_for(path):
+        try:
+            folder.mkdir()
+            yield folder
+            for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+                sync(file)
+                file.replace(path.with_name(file.name))
+        finally:
+            _remove(folder)
+
+
+def _new_draft(path: pathlib.Path) -> pathlib.Path:
+    _remove_leftovers(path.parent)
+    tail = path.name[-_TAIL:]
+    return path.with_name(f"{_DRAFT_PREFIX}{os.getpid()}-{next(_counter)}-{tail}")
+
+
+def require_writable_file(path: pathlib.Path) -> None:
+    """Checks, before long work, that a file can be written; it is not changed.
+
+    Raises:
+      WriteError: if it cannot: it is a folder, its name is too long, or its folder is missing or
+        does not take files.
+    """
+    with write_error_for(path):
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(path.stat().st_mode):  # raises, too, if the name is too long
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        probe = _new_draft(path)
+        probe.touch()
+        probe.unlink()
 
 
 def _take_place(draft: pathlib.Path, path: pathlib.Path) -> None:

@@ -6,13 +6,14 @@ This module imports no TensorFlow, so that a wrong ``--model_dir`` is reported a
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efficientnetv2.runtime.atomic_write import append_line, draft_of, replace_text
 from hparams.config import Config
-from hparams.errors import UserError
+from hparams.errors import UserError, listed, shortened, shown
 from hparams.keys import DATA_SET_KEYS
 from hparams.overrides import Overrides
 from hparams.resolve import flat, load_config, save_config
@@ -26,7 +27,16 @@ _RESUMABLE_KEYS = (
     "data.data_dir",
     "data.service",
     "data.cache_mib",
+    "data.on_bad_image",  # whose message says what to set it to
 )
+
+# Values of a record that curves, early stopping and the choice of the best weights calculate with.
+_NUMBERS = (
+    *("epoch", "stage", "image_size", "learning_rate", "loss", "accuracy"),
+    *("minival_top1", "minival_ema_top1", "seconds"),
+)
+_REQUIRED = ("step", "epoch", "image_size")  # without which no curve can be drawn
+_LONGEST_VALUE = 60  # characters of a setting in a message
 
 
 class RunError(UserError):
@@ -40,13 +50,21 @@ class RunDirectory:
       path: the directory; it need not exist yet.
 
     Raises:
-      RunError: if ``path`` is not a directory.
+      RunError: if ``path`` is not a directory, or no path that the system takes.
     """
 
     def __init__(self, path: str | pathlib.Path) -> None:
         self.path = pathlib.Path(path)
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"'{self.path}' is a file; --model_dir must be a directory")
+        self._shown = shortened(str(self.path), limit=120)
+        if "\0" in str(self.path):  # pathlib says only that there is no such path
+            raise RunError(f"'{self._shown}' cannot be a --model_dir: it holds a NUL character")
+        try:
+            is_file = self.path.exists() and not self.path.is_dir()
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunError(f"'{self._shown}' cannot be a --model_dir: {reason}") from None
+        if is_file:
+            raise RunError(f"'{self._shown}' is a file; --model_dir must be a directory")
         self.config_file = self.path / "config.yaml"
         self.labels_file = self.path / "labels.txt"
         self.metrics_file = self.path / "metrics.jsonl"
@@ -67,7 +85,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot write to '{self.path}': {error.strerror or error}") from None
+            raise RunError(f"cannot write to '{self._shown}': {error.strerror or error}") from None
 
     def start(self, config: Config, class_names: Sequence[str]) -> None:
         """Creates the directory and writes the config and the class names.
@@ -79,7 +97,7 @@ class RunDirectory:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot write to '{self.path}': {error.strerror or error}") from None
+            raise RunError(f"cannot write to '{self._shown}': {error.strerror or error}") from None
         with draft_of(self.config_file) as draft:
             save_config(config, draft)
         replace_text(self.labels_file, "".join(f"{name}\n" for name in class_names))
@@ -91,13 +109,18 @@ class RunDirectory:
         as long as nothing has been trained, for example after a start that failed.
 
         Raises:
-          RunError: if other settings differ; the message lists them.
+          RunError: if other settings differ (the message lists them), if the config of what was
+            trained is gone, or if metrics.jsonl is damaged.
+          ConfigError: if config.yaml cannot be read.
         """
-        if not self.config_file.exists() or not self._has_results():
+        if not self._has_results():
             return
+        if not self.config_file.exists():
+            raise self._config_is_gone()
+        self._read_metrics(required=_REQUIRED)
         before, now = flat(load_config(self.config_file)), flat(config)
         changed = [
-            f"{key} {before[key]} -> {now[key]}"
+            f"{key} {_value(before[key])} -> {_value(now[key])}"
             for key in now
             if before[key] != now[key]
             and not key.startswith(_RESUMABLE_KEYS)
@@ -105,9 +128,15 @@ class RunDirectory:
         ]
         if changed:
             raise RunError(
-                f"'{self.path}' holds a training run with another config ({', '.join(changed)}); "
-                "use the same settings, or another --model_dir"
+                f"'{self._shown}' holds a training run with another config "
+                f"({listed(changed, limit=220)}); use the same settings, or another --model_dir"
             )
+
+    def _config_is_gone(self) -> RunError:
+        return RunError(
+            f"'{self._shown}' holds a training, but its config.yaml is missing; restore the file, "
+            "or use another --model_dir"
+        )
 
     def _has_results(self) -> bool:
         """Returns whether an earlier training run left records or checkpoints here."""
@@ -121,10 +150,13 @@ class RunDirectory:
 
         Raises:
           RunError: if the directory has no config.yaml.
+          ConfigError: if it cannot be read, or holds a wrong key or value.
         """
-        if not self.config_file.is_file():
+        if not self.config_file.exists():
+            if self._has_results():
+                raise self._config_is_gone()
             raise RunError(
-                f"'{self.path}' holds no training run (no config.yaml); train first with "
+                f"'{self._shown}' holds no training run (no config.yaml); train first with "
                 "--mode=train, or use another --model_dir"
             )
         return load_config(self.config_file, *overrides)
@@ -143,6 +175,20 @@ class RunDirectory:
                 f"cannot read the class names from '{self.labels_file}': {reason}"
             ) from None
 
+    def require_labels(self, num_classes: int) -> list[str]:
+        """Returns the class names, and checks that there is one for each output of the network.
+
+        Raises:
+          RunError: if they cannot be read, or there are more or fewer.
+        """
+        names = self.class_names()
+        if len(names) != num_classes:
+            raise RunError(
+                f"'{self.labels_file}' names {len(names)} classes, but the network has "
+                f"{num_classes}"
+            )
+        return names
+
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Appends one record to metrics.jsonl; it is on the disk when this returns.
 
@@ -155,19 +201,30 @@ class RunDirectory:
         """Reads all records of metrics.jsonl.
 
         Raises:
-          RunError: if a line is not a record.
+          RunError: if the file cannot be read, or a line is not a record; names the line.
         """
+        return self._read_metrics(required=("step",))
+
+    def _read_metrics(self, *, required: Sequence[str]) -> list[dict[str, Any]]:
         if not self.metrics_file.exists():
             return []
+        file = f"'{shortened(str(self.metrics_file), limit=120)}'"
+        try:
+            content = self.metrics_file.read_bytes()
+        except OSError as error:
+            raise RunError(f"cannot read {file}: {error.strerror or error}") from None
         # Text after the last line break is a line that a killed process did not finish writing.
-        *lines, _ = self.metrics_file.read_bytes().split(b"\n")
-        records = [_parse_record(line) for line in lines]
-        if None in records:
-            raise RunError(
-                f"line {records.index(None) + 1} of '{self.metrics_file}' is damaged; correct or "
-                "remove it"
-            )
-        return [record for record in records if record is not None]
+        *lines, _ = content.split(b"\n")
+        records: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                after = records[-1]["step"] if records else 0
+                records.append(_parse_record(line, after=after, required=required))
+            except ValueError as error:
+                raise RunError(
+                    f"line {number} of {file} is damaged: {error}; correct or remove it"
+                ) from None
+        return records
 
     def forget_metrics_after(self, step: int) -> None:
         """Removes the records after a step: these steps were not saved and will be run again.
@@ -182,10 +239,34 @@ class RunDirectory:
             replace_text(self.metrics_file, text)
 
 
-def _parse_record(line: bytes) -> dict[str, Any] | None:
-    """Returns the record in a line of metrics.jsonl, or None if it is not a record."""
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) and len(value) < _LONGEST_VALUE else shown(value)
+
+
+def _parse_record(line: bytes, *, after: int, required: Sequence[str]) -> dict[str, Any]:
+    """Returns the record in a line of metrics.jsonl.
+
+    Args:
+      line: without its line break.
+      after: step of the record before it.
+      required: names that it must have.
+
+    Raises:
+      ValueError: if it is not a record that training writes; the message says why.
+    """
     try:
         record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON") from None
+    if not isinstance(record, dict):
+        raise ValueError("it is not an object with names and values")
+    missing = [name for name in required if name not in record]
+    if missing:
+        raise ValueError(f"it has no '{missing[0]}'")
+    step = record["step"]
+    if type(step) is not int or step <= after:
+        raise ValueError(f"'step' must be a whole number above {after}, got {shown(step)}")
+    for name, value in record.items():
+        if name in _NUMBERS and not (type(value) in (int, float) and math.isfinite(value)):
+            raise ValueError(f"'{name}' must be a number, got {shown(value)}")
+    return record

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 from absl import logging
 
+from efficientnetv2.runtime.keras_version import choose_keras
+
 
 def import_tensorflow() -> None:
     """Imports TensorFlow without its start-up messages, and in four fifths of the usual time.
@@ -24,6 +26,7 @@ def import_tensorflow() -> None:
     has_gpu = pathlib.Path("/proc/driver/nvidia").exists()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_gpu else "3")
     logging.set_verbosity(logging.ERROR)
+    choose_keras()
     # In a process that already uses TensorFlow, freezing would also keep the garbage made so far.
     if "tensorflow" in sys.modules:
         return

@@ -1,8 +1,8 @@
 """Locks the devices of this machine, so that no training disturbs the timing of a step.
 
 Trainings share the devices; a timing has them to itself. The locks are file locks of the operating
-system in the temporary folder, one set a user, so that they also work between searches that know
-nothing of each other, and end with their process. TensorFlow is not needed to list the devices.
+system in the folder of downloads, one set a user, so that they also work between searches that
+know nothing of each other, and end with their process. Needs no TensorFlow to list the devices.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import platform
 import re
-import tempfile
 from collections.abc import Iterator
 from typing import TextIO
+
+from efficientnetv2.checkpoints.download import cache_folder
+from efficientnetv2.runtime.atomic_write import write_error_for
 
 _NVIDIA = pathlib.Path("/proc/driver/nvidia/gpus")
 _PROCESSOR = pathlib.Path("/proc/cpuinfo")
@@ -56,14 +59,16 @@ class DeviceLock:
     for the trainings, so that no new training overtakes it; the trainings let it in between epochs.
 
     Args:
-      folder: folder of the lock files; None: the temporary folder.
+      folder: folder of the lock files; None: the user's own folder, in which nobody else can put
+        files of these names.
     """
 
     def __init__(self, folder: pathlib.Path | None = None) -> None:
-        folder = folder or pathlib.Path(tempfile.gettempdir())
-        self._paths = [
-            folder / f"efficientnetv2-{os.getuid()}-{device}.lock" for device in devices()
-        ]
+        folder = folder or cache_folder() / "locks"
+        with write_error_for(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        # Several machines may share the folder.
+        self._paths = [folder / f"{platform.node()}-{device}.lock" for device in devices()]
         self._held: list[TextIO] = []
 
     @contextlib.contextmanager

@@ -57,7 +57,7 @@ class _EpochReporter(TrainingCallback):
     def epoch(self, line: dict[str, Any]) -> None:
         epoch = EpochReport(line["epoch"], accuracy_of(line), self._seconds, self.parameters)
         if self._should_prune(epoch):
-            raise _PrunedError
+            raise _PrunedError("pruned")
 
 
 def accuracy_of(line: dict[str, Any]) -> float:

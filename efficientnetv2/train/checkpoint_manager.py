@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +18,7 @@ from efficientnetv2.train.early_stop import best_top1
 from efficientnetv2.train.train_state import TrainState, named_weights
 from hparams.errors import tensorflow_message
 
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # which TensorFlow appends to the name of a variable
 _MAX_REASON_LENGTH = 300  # characters of TensorFlow's text in an error message
 
 
@@ -52,7 +53,13 @@ def restore(checkpoint: tf.train.Checkpoint, path: str) -> None:
       RunError: if it cannot be read, or lacks a value.
     """
     with _as_run_error(path):
-        checkpoint.read(path).assert_existing_objects_matched()
+        _require_same_shapes(path, weights=checkpoint.weights)
+        status = checkpoint.read(path)
+        try:
+            status.assert_existing_objects_matched()
+        except AssertionError:
+            status.expect_partial()  # or TensorFlow logs a line for each value that is left over
+            raise
 
 
 def has_average(checkpoint: str) -> bool:
@@ -77,9 +84,35 @@ def load_weights(model: keras.Model, checkpoint: str, *, average: bool) -> None:
       RunError: if a weight of the network is not in the checkpoint, or has another shape.
     """
     name = "ema" if average else "weights"
-    reader = tf.train.Checkpoint(**{name: named_weights(model)})
+    weights = named_weights(model)
+    reader = tf.train.Checkpoint(**{name: weights})
     with _as_run_error(checkpoint):
+        _require_same_shapes(checkpoint, **{name: weights})
         reader.read(checkpoint).expect_partial().assert_existing_objects_matched()
+
+
+def _require_same_shapes(path: str, **contents: Mapping[str, tf.Variable]) -> None:
+    """Checks shapes before TensorFlow does, which after an error logs a line for each value.
+
+    Args:
+      path: path prefix of a checkpoint.
+      **contents: weights by their names, for each name under which they are saved.
+
+    Raises:
+      ValueError: if a weight has another shape in the checkpoint.
+    """
+    shapes = {
+        key.removesuffix(_VALUE).replace(".S", "/"): tuple(shape)
+        for key, shape in tf.train.load_checkpoint(path).get_variable_to_shape_map().items()
+    }
+    for prefix, weights in contents.items():
+        for name, weight in weights.items():
+            stored, own = shapes.get(f"{prefix}/{name}"), tuple(weight.shape)
+            if stored is not None and stored != own:
+                raise ValueError(
+                    f"{name} has shape {stored}, but the model's has {own}; use the settings of "
+                    "its training"
+                )
 
 
 @contextlib.contextmanager

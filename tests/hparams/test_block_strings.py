@@ -18,6 +18,7 @@ from hparams.block_strings import (
     round_repeats,
     scale_blocks,
 )
+from hparams.errors import UserError
 from hparams.models import MODELS
 
 GOLDEN = json.loads(
@@ -62,6 +63,11 @@ IMPOSSIBLE = {
     "r0_k3_s1_e4_i24_o48": "num_repeat must be at least 1, got 0",
     "r2_k4_s1_e4_i24_o48": "kernel_size must be odd and at least 1, got 4",
     "r2_k0_s1_e4_i24_o48": "kernel_size must be odd and at least 1, got 0",
+    "r501_k3_s1_e4_i24_o48": "num_repeat must be at most 500, got 501",
+    "r2_k101_s1_e4_i24_o48": "kernel_size must be at most 99, got 101",
+    "r2_k3_s1_e101_i24_o48": "expand_ratio must be at most 100, got 101",
+    "r2_k3_s1_e4_i65537_o48": "input_filters must be at most 65536, got 65537",
+    "r2_k3_s1_e4_i24_o9999999999": "output_filters must be at most 65536, got 9999999999",
     "r2_k3_s3_e4_i24_o48": "strides must be 1 or 2, got 3",
     "r2_k3_s0_e4_i24_o48": "strides must be 1 or 2, got 0",
     "r2_k3_s1_e0_i24_o48": "expand_ratio must be at least 1, got 0",
@@ -71,6 +77,19 @@ IMPOSSIBLE = {
     "r2_k3_s1_e4_i24_o48_se1.5": "se_ratio must be in (0, 1], got 1.5",
     "r2_k3_s1_e4_i24_o48_c2": "conv_type must be 0 (MBConv) or 1 (Fused-MBConv), got 2",
 }
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 5000, "r" + "9" * 5000, "r2_k3_s1_e1_i8_o8_se0." + "1" * 99]
+)
+def test_long_strings_have_short_messages(text):
+    with pytest.raises(BlockStringError) as error:
+        decode_block(text)
+    assert len(str(error.value)) < 250
+
+
+def test_an_error_is_one_of_the_user():
+    assert issubclass(BlockStringError, UserError)
 
 
 @pytest.mark.parametrize("text", MODEL_STRINGS)

@@ -6,6 +6,8 @@ import pytest
 
 from hparams import ConfigError, resolve
 
+NO_EXPRESSION = "train.varsexp is not a regular expression: "
+
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
@@ -23,6 +25,46 @@ from hparams import ConfigError, resolve
         (
             "data.crop_aspect=2|1",
             "data.crop_aspect must be [smallest, largest] with both above 0, got [2.0, 1.0]",
+        ),
+        (
+            "train.lr_min=0.0016,train.lr_base=0.001,train.batch_size=384",
+            "train.lr_min (0.0016) must not exceed the peak learning rate, train.lr_base x "
+            "train.batch_size / 256 = 0.0015",
+        ),
+        (
+            "train.varsexp=a{99999999999}",
+            f"{NO_EXPRESSION}the repetition number is too large: 'a{{99999999999}}'",
+        ),
+        (
+            f"train.varsexp={'(' * 3000}",
+            f"{NO_EXPRESSION}it is nested too deeply: '{'(' * 27}...{'(' * 28}'",
+        ),
+        (
+            "data.service=grpc://h:65536",
+            "data.service must be grpc://host:port, got 'grpc://h:65536'",
+        ),
+        (
+            "data.service=grpc://h:\u0661",
+            "data.service must be grpc://host:port, got 'grpc://h:\u0661'",
+        ),
+        (
+            "model.blocks_args=[r300_k3_s1_e1_i8_o8,r201_k3_s1_e1_i8_o8]",
+            "model.blocks_args: the network has 501 blocks; at most 500 can be built",
+        ),
+        (
+            "model.depth_coefficient=50",
+            "model.width_coefficient=1 and model.depth_coefficient=50 are too large for these "
+            "blocks: num_repeat must be at most 500, got 750",
+        ),
+        (
+            "search.layers=[1,100],search.backbone=[r6_k3_s1_e1_i8_o8]",
+            "the largest network of the search space (search.*) is too large: num_repeat must be "
+            "at most 500, got 600",
+        ),
+        (
+            "search.isize=1,search.backbone=[efficientnet-b4]",
+            "search.isize=1 is too small for search.backbone, which shrinks images by 32: give at "
+            "least 8, or blocks with fewer strides of 2",
         ),
         ("model.blocks_args=[]", "model.blocks_args must hold at least one block string"),
         ("model.family=resnet", "model.family=resnet is only for resnet50 and resnet152"),

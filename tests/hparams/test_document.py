@@ -30,15 +30,15 @@ def test_the_print_has_one_row_for_every_key(printed, name):
 @pytest.mark.parametrize(
     "row",
     [
-        "| `train.epochs` | int | `350` | passes over the training split (>= 1) |",
+        "| `train.epochs` | int | `350` | passes over the training split (>= 1, <= 100000) |",
         "| `train.lr_base` | float | `0.016` | peak learning rate for a batch of 256; "
-        "proportional to the batch size (> 0) |",
+        "proportional to the batch size (> 0, <= 1000) |",
         "| `model.bn_momentum` | float | `0.99` | decay of BatchNorm's moving statistics per step "
         "(>= 0, <= 1) |",
         "| `data.data_dir` | str | not set | folder of the data; not set: ~/tensorflow_datasets "
         "(TFDS only) |",
         "| `data.cache_mib` | int | `256` | MiB: splits of up to this encoded size are kept in "
-        "memory (>= 0) |",
+        "memory (>= 0, <= 1000000000) |",
         "| `data.on_bad_image` | str | `'error'` | what to do with an image that cannot be read: "
         "stop (error), or leave it out and count it (skip) (`error`, `skip`) |",
         "| `data.augname` | str | `'none'` | augmentation of single images: none, randaug or "

@@ -1,11 +1,12 @@
 """Overrides as text, YAML and mappings: what they mean, and the errors for wrong ones."""
 
 import re
+import time
 
 import pytest
 
 from hparams import ConfigError, resolve
-from hparams.overrides import checked, read_overrides
+from hparams.overrides import _split_items, checked, read_overrides
 
 
 def resolved(overrides, key):
@@ -79,6 +80,11 @@ def test_a_key_that_is_not_set_by_default_can_be_unset(word, key, value):
     assert config[section][field] is None
 
 
+NO_SETTINGS = (
+    "settings are text such as 'train.epochs=3', the path of a .yaml file, or a mapping, got "
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -89,6 +95,11 @@ def test_a_key_that_is_not_set_by_default_can_be_unset(word, key, value):
         ("train.epochs", "'train.epochs' is not of the form key=value"),
         ("=3", "'=3' is not of the form key=value"),
         ("train.seed=1,train.seed=2", "key 'train.seed' is given twice"),
+        ({"train.seed": 1, "train": {"seed": 1}}, "key 'train.seed' is given twice"),
+        (["train.seed=1"], f"{NO_SETTINGS}['train.seed=1']"),
+        (5, f"{NO_SETTINGS}5"),
+        ("x" * 70_000, "settings of 70000 characters; give at most 65536"),
+        ("\0=1", r"unknown key '\x00'; docs/hparams.md lists all keys"),
     ],
 )
 def test_unknown_and_malformed_text(text, message):
@@ -297,3 +308,63 @@ def test_a_path_needs_no_ending_where_a_path_is_meant(tmp_path):
     path = tmp_path / "config"
     path.write_text("train.epochs: 3\n", encoding="utf-8")
     assert read_overrides(str(path), is_path=True) == ({"train.epochs": 3}, [])
+
+
+def test_a_path_object_is_a_yaml_file(tmp_path):
+    path = tmp_path / "config"
+    path.write_text("train.epochs: 3\n", encoding="utf-8")
+    assert read_overrides(path) == ({"train.epochs": 3}, [])
+
+
+@pytest.mark.parametrize("content", ["train.epochs: 3\ntrain: {epochs: 3}\n"])
+def test_a_key_given_dotted_and_nested_is_given_twice(tmp_path, content):
+    path = tmp_path / "more.yaml"
+    path.write_text(content, encoding="utf-8")
+    refused("key 'train.epochs' is given twice", str(path))
+
+
+def test_a_key_given_with_and_without_its_section_is_given_twice():
+    problems = ["key 'train.epochs' is given twice"]
+    for overrides in ("epochs=3,train.epochs=4", {"epochs": 3, "train": {"epochs": 4}}):
+        assert read_overrides(overrides, section="train")[1] == problems
+
+
+def test_a_mapping_that_holds_itself():
+    mapping = {}
+    mapping["train"] = mapping
+    refused("unknown key 'train.train.train'; did you mean 'train.patience'?", mapping)
+
+
+@pytest.mark.parametrize(
+    "text", ["a," * 30_000, ",[" * 30_000, "[" * 60_000, ",".join(f"k{n}=1" for n in range(5000))]
+)
+def test_many_mistakes_are_told_at_once_and_in_short(text):
+    start = time.process_time()
+    with pytest.raises(ConfigError) as error:
+        resolve("efficientnetv2-s", "digits", text)
+    assert time.process_time() - start < 1
+    assert len(str(error.value)) <= 500
+
+
+def test_what_does_not_fit_into_a_message_is_counted():
+    with pytest.raises(ConfigError, match=r"; and \d more problems$") as error:
+        resolve("efficientnetv2-s", "digits", ",".join(f"nonsense{'x' * 50}{n}" for n in range(10)))
+    assert len(error.value.problems) == 10
+    assert len(str(error.value)) <= 500
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("a,b", ["a", "b"]),
+        ("a=[1,2],b", ["a=[1,2]", "b"]),
+        ("a=[1,2", ["a=[1", "2"]),
+        ("a=1],b", ["a=1]", "b"]),
+        ("a,b],c[d,e", ["a,b]", "c[d", "e"]),
+        (",", ["", ""]),
+        ("", [""]),
+    ],
+)
+def test_commas_inside_brackets_do_not_split(text, items):
+    assert _split_items(text) == items
+    assert re.split(r",(?![^\[]*\])", text) == items  # what it means, in slow

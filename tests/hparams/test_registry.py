@@ -89,6 +89,20 @@ def test_unknown_names_are_answered_with_the_nearest(fruit, name, message):
         fruit[name]
 
 
+@pytest.mark.parametrize("name", [None, 5, b"apple", ["apple"], True])
+def test_names_are_text(fruit, name):
+    message = f"the name of a fruit is text such as 'apple', got {name!r}"
+    with pytest.raises(UnknownNameError, match=f"^{re.escape(message)}$"):
+        fruit[name]
+
+
+def test_long_names_are_answered_in_short(fruit):
+    with pytest.raises(UnknownNameError) as error:
+        fruit["x" * 100_000]
+    assert len(str(error.value)) < 200
+    assert did_you_mean("zzz", [f"name{n}" for n in range(99)]).endswith(" and 78 more")
+
+
 @pytest.mark.parametrize("kind", [UserError, KeyError, ValueError])
 def test_an_unknown_name_is_a_user_error_and_a_key_error(fruit, kind):
     with pytest.raises(kind, match=r"^unknown fruit 'aple'"):

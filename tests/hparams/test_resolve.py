@@ -198,13 +198,49 @@ def test_load_config_takes_overrides(unusual, tmp_path):
     assert flat(loaded) == {**flat(unusual), "train.epochs": 5}
 
 
+NAMES = "model.model_name: efficientnetv2-s\ndata.ds_name: digits\n"
+EMPTY = "config file '{path}' is empty; restore it, or start over in another --model_dir"
+
+
 @pytest.mark.parametrize(
     ("content", "overrides", "message"),
     [
         ("train.epoch: 3\n", (), "unknown key 'train.epoch'; did you mean 'train.epochs'?"),
-        ("train.epochs: x\n", (), "train.epochs must be an int, got 'x'"),
-        ("train.epochs: 3\n", (), "model.blocks_args must hold at least one block string"),
-        ("", (), "model.blocks_args must hold at least one block string"),
+        (
+            NAMES + "train.epochs: x\n",
+            ("train.epochs=3",),
+            "config file '{path}': train.epochs must be an int, got 'x'",
+        ),
+        (
+            NAMES,
+            (),
+            "config file '{path}': model.blocks_args must hold at least one block string",
+        ),
+        (
+            "train.epochs: 3\n",
+            (),
+            "config file '{path}' does not say model.model_name; "
+            "config file '{path}' does not say data.ds_name",
+        ),
+        (
+            NAMES.replace("-s", "-q"),
+            (),
+            "config file '{path}': unknown model 'efficientnetv2-q'; did you mean "
+            "'efficientnetv2-s'?",
+        ),
+        (
+            NAMES.replace("digits", "digit"),
+            (),
+            "config file '{path}': unknown data set 'digit'; did you mean 'digits'?; for any other "
+            "set of TensorFlow Datasets give tfds:NAME",
+        ),
+        (
+            NAMES.replace("digits", "7"),
+            (),
+            "config file '{path}': data.ds_name must be a str, got 7",
+        ),
+        ("", (), EMPTY),
+        ("# nothing\n", (), EMPTY),
         ("- 3\n", (), "config file '{path}' must hold keys and values, got [3]"),
         (
             "train.epoch: 3\n",

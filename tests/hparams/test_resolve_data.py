@@ -147,3 +147,56 @@ def test_an_opened_split_smaller_than_a_batch_is_refused(images):
     message = TOO_LARGE.format(48, images, "folder", images)
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         require_full_batch(config, num_images=images)
+
+
+TINY = "model.blocks_args=[r1_k3_s2_e1_i8_o8],train.stages=1"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (
+            "train.isize=1,train.stages=1",
+            "train.isize=1 is too small for efficientnetv2-s, which shrinks images by 32: give at "
+            "least 8, or blocks with fewer strides of 2",
+        ),
+        ("train.isize=7,train.stages=1", "train.isize=7 is too small for efficientnetv2-s, "),
+        ("data.ibase=7", "data.ibase=7 is too small for efficientnetv2-s, which shrinks"),
+        (
+            "data.ibase=1,train.size_schedule=random,train.stages=1",
+            "data.ibase=1 is too small for efficientnetv2-s, which shrinks images by 32",
+        ),
+        (
+            f"{TINY.replace(']', ',r1_k3_s2_e1_i8_o8]')},train.isize=1",
+            "train.isize=1 is too small for efficientnetv2-s, which shrinks images by 8: give at "
+            "least 2, or blocks",
+        ),
+        ("train.isize=8,train.stages=1", None),
+        ("data.ibase=8", None),
+        ("data.ibase=1,train.stages=1", None),  # not used
+        (f"{TINY},train.isize=1", None),
+        (
+            "train.size_schedule=random,train.epochs=100000,train.batch_size=1",
+            "train.size_steps=1 draws 125700000 image sizes, of which at most 10000000 fit",
+        ),
+        (
+            "train.size_schedule=random,train.epochs=100000,train.batch_size=1,train.size_steps=13",
+            None,
+        ),
+    ],
+)
+def test_sizes_that_a_network_cannot_be_trained_on(overrides, problem):
+    config = resolve("efficientnetv2-s", "digits", overrides)
+    if problem is None:
+        require_trainable(config)
+        return
+    with pytest.raises(ConfigError) as error:
+        require_trainable(config)
+    assert len(error.value.problems) == 1
+    assert error.value.problems[0].startswith(problem)
+
+
+def test_a_resnet_shrinks_images_by_32():
+    config = resolve("resnet50", "digits", "train.isize=4,train.stages=1")
+    with pytest.raises(ConfigError, match=r"^train\.isize=4 is too small for resnet50, which"):
+        require_trainable(config)

@@ -88,7 +88,43 @@ def test_a_file_brings_the_same_network_back(start, tmp_path, capsys):
             "depth must be at least 1 and below 10, got 0.5",
         ),
         (["efficientnetv2-s", "--phi=1", "--last_stage=5"], "must be LAYERSxCHANNELS, such as"),
-        (["efficientnetv2-s", "--phi=nan"], "phi must be at least 0, got nan"),
+        (["efficientnetv2-s", "--phi=nan"], "argument --phi: must be a number, got 'nan'"),
+        (["efficientnetv2-s", "--phi=1e300"], "phi must be at most 20, got 1e+300"),
+        (["efficientnetv2-s", "--phi=1_0"], "argument --phi: must be a number, got '1_0'"),
+        (["efficientnetv2-s", "--phi=\u0663"], "argument --phi: must be a number, got '\u0663'"),
+        (["efficientnetv2-s", "--phi=1", "--width=inf"], "argument --width: must be a number, got"),
+        (
+            ["efficientnetv2-s", "--phi=20"],
+            "phi=20 makes efficientnetv2-s too large: num_repeat must be at most 500, got",
+        ),
+        (
+            ["efficientnetv2-s", "--phi=20", "--depth=1", "--rule=v1", "--resolution=9"],
+            "px are too large; give a smaller phi or resolution",
+        ),
+        (
+            ["efficientnetv2-s", "--phi=10", "--depth=1.1", "--width=1.6"],
+            "billion parameters; at most 10 billion can be built",
+        ),
+        (
+            ["efficientnetv2-s", "--phi=1", "--last_stage=9999999999x999999999"],
+            "argument --last_stage: layers of last_stage must be at most 500, got 9999999999",
+        ),
+        (
+            ["efficientnetv2-s", "--phi=1", "--last_stage=5x999999999"],
+            "argument --last_stage: channels of last_stage must be at most 65536, got 999999999",
+        ),
+        (["efficientnetv2-s", "--phi=1", f"--last_stage={'9' * 5000}x5"], "LAYERSxCHANNELS, such"),
+        (["x" * 5000, "--phi=1"], "unknown model 'xxx"),
+        (["efficientnetv2-s", "--phi=1", "x" * 5000], "unrecognized arguments: xxx"),
+        (
+            ["efficientnetv2-s", "--phi=1", "--out=x.txt"],
+            "argument --out: must end in .yaml or .yml, got 'x.txt'",
+        ),
+        (["efficientnetv2-s", "--phi=1", "--out="], "argument --out: must end in .yaml or .yml"),
+        (
+            ["efficientnetv2-s", "--phi=1", f"--out=/tmp/{'x' * 300}.yaml"],
+            "xxx.yaml': File name too long",
+        ),
         (["efficientnetv2-s", "--phi=99"], "phi must be at most 20, got 99"),
         (["efficientnetv2-s"], "the following arguments are required: --phi"),
         (["efficientnetv2-s", "--phi=1", "--out=/no/where.yaml"], "No such file or directory"),
@@ -104,6 +140,24 @@ def test_wrong_arguments_are_answered_in_one_line(arguments, message, capsys):
     assert printed.count("\n") == 1
     assert printed.startswith("python -m hparams.scale: ")
     assert message in printed
+    assert len(printed) < 600
+
+
+@pytest.mark.parametrize(
+    ("phi", "last_stage", "error", "message"),
+    [
+        ("fast", None, UserError, "phi must be a number, got 'fast'"),
+        (True, None, UserError, "phi must be a number, got True"),
+        (None, None, UserError, "phi must be a number, got None"),
+        (1, (5,), TypeError, r"last_stage must be \(layers, channels\), got \(5,\)"),
+        (1, "5x6", TypeError, r"last_stage must be \(layers, channels\), got '5x6'"),
+        (1, (5, 0), ValueError, "channels of last_stage must be at least 1, got 0"),
+        (1, (2.0, 8), TypeError, r"layers of last_stage must be a whole number, got 2\.0"),
+    ],
+)
+def test_wrong_arguments_of_python_code(phi, last_stage, error, message):
+    with pytest.raises(error, match=f"^{message}$"):
+        scale("efficientnetv2-s", phi, rule=RULES["v2"], last_stage=last_stage)
 
 
 def test_no_coefficient_shrinks():

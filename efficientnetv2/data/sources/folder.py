@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 
 import tensorflow as tf
 
+from efficientnetv2.data.sources.file_names import printable
 from efficientnetv2.data.sources.folder_splits import SPLITS, FolderSplits, open_folder_splits
+from efficientnetv2.data.sources.image_suffixes import PILLOW_SUFFIXES, TENSORFLOW_FORMATS
 from efficientnetv2.data.sources.source import Source, data_folder, permutation
 from hparams.config import Config
 from hparams.errors import DataError
 
 
 def open_source(config: Config, split_file: pathlib.Path | None) -> FolderSource:
-    """Opens the folder ``data.data_dir``; ``split_file`` keeps its split."""
-    return FolderSource(open_folder_splits(data_folder(config), split_file))
+    """Opens the folder ``data.data_dir``; ``split_file`` keeps its split.
+
+    Raises:
+      DataError: as ``open_folder_splits``, or if a ``tf.data`` service would have to read images
+        that only this process can read, with Pillow.
+    """
+    may_be_missing = config.data.on_bad_image == "skip"
+    splits = open_folder_splits(data_folder(config), split_file, may_be_missing=may_be_missing)
+    if config.data.service is not None:
+        for image in itertools.chain(*splits.images.values()):
+            if image.path.lower().endswith(tuple(PILLOW_SUFFIXES)):
+                raise DataError(
+                    f"data.service cannot read '{printable(image.path)}': its workers read "
+                    f"{', '.join(TENSORFLOW_FORMATS)} only; convert such images, or do without it"
+                )
+    return FolderSource(splits)
 
 
 class FolderSource(Source):
@@ -29,6 +46,7 @@ class FolderSource(Source):
 
     def __init__(self, splits: FolderSplits) -> None:
         self.class_names = list(splits.class_names)
+        self.notices = splits.notices
         self._data_dir = splits.data_dir
         # A worker of a tf.data service may have another working directory.
         root = splits.data_dir.absolute()

@@ -10,11 +10,12 @@ import csv
 import dataclasses
 import io
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
-from efficientnetv2.data.sources.folder_layout import divide
-from efficientnetv2.data.sources.image_files import image_paths
+from efficientnetv2.data.sources.file_names import printable
+from efficientnetv2.data.sources.folder_layout import divide, read_layout, require_class_names
+from efficientnetv2.data.sources.folder_scan import FolderScan, left_out_notice, scan_files
 from efficientnetv2.runtime.atomic_write import replace_bytes, write_error_for
 from hparams.errors import DataError
 
@@ -42,28 +43,34 @@ class FolderSplits:
       data_dir: the folder.
       class_names: in the order of the labels.
       images: split -> its images, in the order of their labels, then paths.
+      notices: what a person should know of the folder, one line each.
     """
 
     data_dir: pathlib.Path
     class_names: Sequence[str]
     images: Mapping[str, Sequence[ImageFile]]
+    notices: Sequence[str] = dataclasses.field(default=(), compare=False)
 
 
 def open_folder_splits(
-    data_dir: pathlib.Path, split_file: pathlib.Path | None = None
+    data_dir: pathlib.Path,
+    split_file: pathlib.Path | None = None,
+    *,
+    may_be_missing: bool = False,
 ) -> FolderSplits:
     """Reads the split file; if there is none yet, divides the folder's images and writes it.
 
     Args:
       data_dir: the folder of images.
       split_file: the CSV file that keeps the splits; None: not read and not written.
+      may_be_missing: whether images that the split file lists may be gone.
 
     Raises:
       DataError: as ``scan_folder`` and ``load_folder_splits``.
       WriteError: if the split file cannot be written.
     """
     if split_file is not None and split_file.exists():
-        return load_folder_splits(split_file, data_dir)
+        return load_folder_splits(split_file, data_dir, may_be_missing=may_be_missing)
     splits = scan_folder(data_dir)
     if split_file is not None:
         save_folder_splits(splits, split_file)
@@ -76,17 +83,17 @@ def scan_folder(data_dir: pathlib.Path) -> FolderSplits:
     Raises:
       DataError: if there is no such folder, or its layout is not a known one.
     """
-    classes_of_splits = divide(data_dir)
-    class_names = sorted(classes_of_splits["train"])
+    layout = divide(data_dir)
+    class_names = sorted(layout.splits["train"])
     images = {
         split: [
             ImageFile(path, label)
             for label, name in enumerate(class_names)
             for path in sorted(classes.get(name, ()))
         ]
-        for split, classes in classes_of_splits.items()
+        for split, classes in layout.splits.items()
     }
-    return FolderSplits(data_dir, class_names, images)
+    return FolderSplits(data_dir, class_names, images, layout.notices)
 
 
 def save_folder_splits(splits: FolderSplits, path: pathlib.Path) -> None:
@@ -97,11 +104,14 @@ def save_folder_splits(splits: FolderSplits, path: pathlib.Path) -> None:
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
+    # By itself, csv does not quote a "\r" that ends no line, and then takes it for the end of one.
+    quoting_writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(_COLUMNS)
     for split in SPLITS:
         for image in splits.images[split]:
             name = splits.class_names[image.label]
-            writer.writerow([split, image.label, name, image.path])
+            suitable = quoting_writer if "\r" in image.path else writer
+            suitable.writerow([split, image.label, name, image.path])
     with write_error_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     # File names may be any bytes.
@@ -109,12 +119,16 @@ def save_folder_splits(splits: FolderSplits, path: pathlib.Path) -> None:
     replace_bytes(path, content)
 
 
-def load_folder_splits(path: pathlib.Path, data_dir: pathlib.Path) -> FolderSplits:
+def load_folder_splits(
+    path: pathlib.Path, data_dir: pathlib.Path, *, may_be_missing: bool = False
+) -> FolderSplits:
     """Reads a split file. Images of the folder that it does not list are left out.
 
     Args:
       path: the split file.
       data_dir: the folder of images; it may have moved since the file was written.
+      may_be_missing: whether images that it lists may be gone. They stay in their splits, so that
+        all others keep their places, and reading them fails.
 
     Raises:
       DataError: if the file is not a split file, or an image that it lists is missing.
@@ -128,14 +142,58 @@ def load_folder_splits(path: pathlib.Path, data_dir: pathlib.Path) -> FolderSpli
         images[split].append(ImageFile(image_path, int(label)))
     if sorted(names) != list(range(len(names))):
         raise DataError(f"'{path}' does not number its classes from 0 on")
-    listed = [image.path for split in SPLITS for image in images[split]]
-    missing = sorted(set(listed) - set(image_paths(data_dir)))
-    if missing:
-        more = f" and {len(missing) - 1} more that" if len(missing) > 1 else ", which"
-        raise DataError(f"'{data_dir}' has no '{missing[0]}'{more} '{path}' lists; put it back")
-    if len(set(listed)) < len(listed):
+    require_class_names(names.values(), folder=data_dir)
+    listed = {image.path for split in SPLITS for image in images[split]}
+    if len(listed) < sum(map(len, images.values())):
         raise DataError(f"'{path}' lists an image twice")
-    return FolderSplits(data_dir, [names[label] for label in sorted(names)], images)
+    found = scan_files(data_dir)
+    # The scanner may have come to an image by another path.
+    unseen = sorted(listed.difference(found.images))
+    missing = [image for image in unseen if not (data_dir / image).is_file()]
+    if missing and not may_be_missing:
+        raise _missing(missing, data_dir, path)
+    gone = f"folder '{printable(data_dir)}': {len(missing):,} images that '{path}' lists are gone"
+    notices = [f"{gone}, for example '{printable(missing[0])}'"] if missing else []
+    notices += _notices(found, listed, set(names.values()), path)
+    return FolderSplits(data_dir, [names[label] for label in sorted(names)], images, notices)
+
+
+def _missing(missing: Sequence[str], data_dir: pathlib.Path, path: pathlib.Path) -> DataError:
+    several = len(missing) > 1
+    more = f" and {len(missing) - 1} more that" if several else ", which"
+    return DataError(
+        f"'{printable(data_dir)}' has no '{printable(missing[0])}'{more} '{path}' lists; put "
+        f"{'them' if several else 'it'} back, or take {'their lines' if several else 'its line'} "
+        "out of that file"
+    )
+
+
+def _notices(
+    found: FolderScan, listed: Set[str], classes: Set[str], path: pathlib.Path
+) -> list[str]:
+    """Returns a line about images that a split file does not list, and one about other files."""
+    try:
+        splits = read_layout(found).splits.values()
+        new = {
+            image: name
+            for split in splits
+            for name, images in split.items()
+            for image in images
+            if image not in listed
+        }
+    except DataError:  # a folder of another kind may have been added since
+        new = {image: "" for image in found.images if image not in listed and "/" in image}
+    notices = []
+    if new:
+        names = sorted(set(new.values()) - classes - {""})
+        shown = ", ".join(f"'{printable(name)}'" for name in names[:3])
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        of_classes = f" and {len(names)} new classes ({shown}{more})" if names else ""
+        notices.append(
+            f"folder '{printable(found.folder)}': {len(new):,} new images{of_classes} are not in "
+            f"'{path}' and not used; another --model_dir divides the folder anew"
+        )
+    return notices + left_out_notice(found.folder, found.left_out)
 
 
 def _rows(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:

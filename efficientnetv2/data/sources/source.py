@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -29,9 +29,11 @@ class Source(abc.ABC):
 
     Attributes:
       class_names: in the order of the labels.
+      notices: what a person should know of the data before they are used, one line each.
     """
 
     class_names: list[str]
+    notices: Sequence[str] = ()
 
     @property
     @abc.abstractmethod

@@ -1,12 +1,28 @@
 """Tests that weights survive conversion from format to format, and that errors are one line."""
 
+import contextlib
+import os
+import resource
+import signal
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnetv2.checkpoints import reader, writer
 from efficientnetv2.checkpoints.__main__ import main
 
 OVERRIDES = "blocks_args=[{}],feature_size=32"
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -41,7 +57,10 @@ def test_official_names_are_those_of_the_released_files(golden, arguments, tmp_p
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["convert", "in", "out.h5"], "'out.h5' must end in .weights.h5, .keras, .safetensors"),
+        (["convert", ".", "out.h5"], "'out.h5' must end in .weights.h5, .keras, .safetensors"),
+        (["convert", ".", "nowhere/a.keras"], "cannot write 'nowhere/a.keras': No such file"),
+        (["convert", ".", "/proc/a.keras"], "cannot write '/proc/a.keras': No such file"),
+        (["convert", ".", f"{'a' * 300}.keras"], "a.keras': File name too long"),
         (["convert", "nowhere", "out.keras"], "there are no weights 'nowhere'"),
         (["convert", "in"], "the following arguments are required: OUT"),
         (["transform", "in", "out"], "invalid choice: 'transform'"),
@@ -59,3 +78,63 @@ def test_wrong_arguments_are_one_line(command, message, capsys):
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
     assert message in printed
+
+
+def test_a_file_is_not_converted_to_itself(tmp_path, capsys):
+    file = tmp_path / "a.keras"
+    file.write_text("mine")
+    (tmp_path / "b.keras").symlink_to(file)
+    for target in (file, tmp_path / "b.keras"):
+        assert main(["convert", str(file), str(target), "--model_name=efficientnetv2-b0"]) == 2
+        assert "IN and OUT are the same file" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
+FORMATS = ("a.safetensors", "a.weights.h5", "a.index", "a.keras")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_on_a_full_disk_the_old_file_stays(name, golden, arguments, tmp_path, capsys):
+    source = str(golden / "tiny" / "tf1_namebased")
+    (tmp_path / name).write_text("old")
+    with files_no_larger_than(20_000):
+        assert main(["convert", source, str(tmp_path / name), *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "cannot write '" in printed
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "old")]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_writes_leaves_the_old_file(
+    number, name, golden, arguments, tmp_path, capsys, monkeypatch
+):
+    read = reader.read_weights
+
+    def interrupted(path, *others, **options):
+        if path.parent != tmp_path and path.name == name:  # what was written is being read again
+            os.kill(os.getpid(), number)
+        return read(path, *others, **options)
+
+    monkeypatch.setattr(reader, "read_weights", interrupted)
+    source = str(golden / "tiny" / "tf1_namebased")
+    (tmp_path / name).write_text("old")
+    assert main(["convert", source, str(tmp_path / name), *arguments]) == 128 + number
+    assert capsys.readouterr().err.endswith(f": stopped by {number.name}\n")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "old")]
+
+
+def test_what_cannot_be_read_again_is_not_kept(golden, arguments, tmp_path, capsys, monkeypatch):
+    write = writer.WRITERS[".safetensors"]
+
+    def damaged(model, path, layers):
+        write(model, path, layers)
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+
+    monkeypatch.setitem(writer.WRITERS, ".safetensors", damaged)
+    source = str(golden / "tiny" / "tf1_namebased")
+    assert main(["convert", source, str(tmp_path / "a.safetensors"), *arguments]) == 2
+    assert "is not what was written; check the disk" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

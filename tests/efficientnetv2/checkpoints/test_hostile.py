@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import struct
+import time
+import tracemalloc
 import zipfile
 
 import h5py
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from tensorflow import keras
 
+from efficientnetv2.checkpoints.budget import Budget
 from efficientnetv2.checkpoints.keras_file import read_keras
 from efficientnetv2.checkpoints.safetensors_file import read_safetensors, safetensors_bytes
 from efficientnetv2.checkpoints.torch_file import read_torch
@@ -203,3 +206,175 @@ def test_a_damaged_tensorflow_checkpoint(tmp_path, golden, build_tiny):
     with pytest.raises(WeightsError, match="cannot read checkpoint") as caught:
         build_tiny(weights=tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def measured():
+    """Reads a file that must be refused within a second and a gigabyte."""
+
+    def refuse(read, path, message):
+        tracemalloc.start()
+        start = time.process_time()
+        try:
+            refused(read, path, message)
+            seconds, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert seconds < 2.0  # tracing slows it down
+        assert peak < 2**30
+
+    return refuse
+
+
+def pickled(path, body, *, form):
+    """Writes a PyTorch file whose state is these opcodes."""
+    data = pickle.PROTO + b"\x02" + body + pickle.STOP
+    if form == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x/data.pkl", data)
+    else:
+        head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+        path.write_bytes(b"".join(pickle.dumps(value, protocol=2) for value in head) + data)
+    return path
+
+
+DOUBLED = pickle.NONE + (pickle.DUP + pickle.TUPLE2) * 60  # ((((None, None), (None, None)), ...
+STORAGE = pickle.MARK + b"X\x07\0\0\0storagectorch\nFloatStorage\n"
+FULL_LIST = pickle.EMPTY_LIST + pickle.MARK + pickle.NONE * 10**6 + pickle.APPENDS + b"q\x01"
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pickle.EMPTY_DICT + DOUBLED + pickle.NONE + pickle.SETITEM,
+        pickle.EMPTY_DICT + pickle.MARK + DOUBLED + pickle.NONE + pickle.SETITEMS,
+        pickle.MARK + DOUBLED + pickle.NONE + pickle.DICT,
+        b"ccollections\nOrderedDict\n]](" + DOUBLED + b"Neaa\x85R",
+        STORAGE + DOUBLED + b"X\x03\0\0\0cpuK\x01" + pickle.TUPLE + pickle.BINPERSID,
+        STORAGE + b"X\x01\0\0\x000X\x03\0\0\0cpu" + DOUBLED + pickle.TUPLE + pickle.BINPERSID,
+        pickle.EMPTY_SET + pickle.MARK + DOUBLED + pickle.ADDITEMS,
+        pickle.MARK + DOUBLED + pickle.FROZENSET,
+        pickle.BYTEARRAY8 + struct.pack("<Q", 2**40),
+        FULL_LIST + (b"0ctorch\nSize\nh\x01" + pickle.TUPLE1 + pickle.REDUCE) * 10**4,
+        DOUBLED,
+    ],
+)
+def test_a_pickle_that_grows(tmp_path, measured, form, body):
+    path = pickled(tmp_path / "x.pth", body, form=form)
+    measured(read_torch, path, "(refusing to load|is not a complete PyTorch file)")
+
+
+def test_a_memo_index_takes_no_room(tmp_path):
+    """Python's unpickler in C makes an array of 6 GB of it."""
+    body = pickle.EMPTY_DICT + pickle.LONG_BINPUT + struct.pack("<I", 0x18000000)
+    path = pickled(tmp_path / "x.pth", body, form="zip")
+    tracemalloc.start()
+    try:
+        assert read_torch(path) == {}
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_many_tensors_of_one_storage(tmp_path, torch_files, measured, form):
+    state = {f"a{number}": np.zeros(4, np.float32) for number in range(200)}
+    path = torch_files[form](tmp_path / "x.pth", state)
+    assert len(read_torch(path)) == 200
+    with zipfile.ZipFile(tmp_path / "big.pth", "w") as archive:
+        body = b"}("
+        for number in range(200):
+            name = f"a{number:04}".encode()
+            body += b"X\x05\0\0\0" + name + b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE
+            body += b"X\x01\0\0\x000X\x03\0\0\0cpuJ\0\0\x10\0tQK\0J\0\0\x10\0\x85K\x01\x85tR"
+        archive.writestr("x/data.pkl", b"\x80\x02" + body + b"u.")
+        archive.writestr("x/data/0", bytes(4 * 2**20))
+    measured(read_torch, tmp_path / "big.pth", "more than the network can use")
+
+
+def test_hard_links_that_double_each_level(tmp_path, measured):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("g0")
+        for _ in range(25):
+            inner = group.create_group("a")
+            group["b"] = inner
+            group = inner
+        group.create_group("vars").create_dataset("0", data=np.zeros(3, np.float32))
+    read = read_keras(tmp_path / "x.h5")  # each group is read once
+    assert sum(len(layer.variables) for layer in read.layers) == 1
+    with h5py.File(tmp_path / "loop.h5", "w") as file:
+        file["layers"] = file["/"]
+    assert read_keras(tmp_path / "loop.h5").layers == ()
+
+
+@pytest.mark.parametrize("options", [{"compression": "gzip", "chunks": (2**22,)}, {}])
+@pytest.mark.parametrize("layout", ["layers", "layer_names"])
+def test_values_that_are_larger_than_the_network(tmp_path, measured, options, layout):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        if layout == "layers":
+            group = file.create_group("layers/dense/vars")
+        else:
+            group = file.create_group("dense")
+            group.attrs["weight_names"] = ["0"]
+            file.attrs["layer_names"] = ["dense"]
+        group.create_dataset("0", (2**33,), "f4", **options)
+    assert path.stat().st_size < 10**5
+    measured(read_keras, path, "more than the network can use; is it for another model")
+
+
+def test_one_layer_that_is_named_again_and_again(tmp_path, measured):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("dense")
+        group.create_dataset("0", (2**23,), "f4", compression="gzip")
+        group.attrs["weight_names"] = ["0"] * 100
+        file.attrs["layer_names"] = ["dense"] * 100
+    measured(read_keras, tmp_path / "x.h5", "more than the network can use")
+
+
+def test_a_chunk_that_is_larger_than_its_data(tmp_path, measured):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("layers/dense/vars")
+        chunked = {"chunks": (2**29,), "maxshape": (None,), "compression": "gzip"}
+        group.create_dataset("0", (3,), "f4", **chunked)
+    measured(read_keras, tmp_path / "x.h5", "more than the network can use")
+
+
+def test_a_compressed_keras_file_of_zeros(tmp_path, measured):
+    path = tmp_path / "x.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", bytes(2**28 + 1))
+    measured(read_keras, path, "its config or its weights are too large")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", "[" * 2**20)
+        archive.writestr("model.weights.h5", b"")
+    measured(read_keras, path, "is not a complete Keras file")
+
+
+def test_safetensors_that_overlap(tmp_path, measured):
+    count, size = 2000, 2**20
+    entry = {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}
+    text = json.dumps({f"a{number}": entry for number in range(count)}).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
+    measured(read_safetensors, path, "its tensors overlap, which the format does not allow")
+
+
+def test_safetensors_with_a_hole_for_a_body(tmp_path, measured):
+    size = 2**34
+    entry = {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}
+    text = json.dumps({"a": entry}).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    os.truncate(path, 8 + len(text) + size)  # takes no room on the disk
+    measured(read_safetensors, path, "more than the network can use")
+
+
+def test_a_large_network_may_have_large_values(tmp_path):
+    values = {"a": np.zeros(2**25 + 1, np.float32)}
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(safetensors_bytes(values))
+    refused(read_safetensors, path, "more than the network can use")
+    assert read_safetensors(path, budget=Budget(2**25))["a"].size == 2**25 + 1

@@ -107,6 +107,29 @@ def test_more_channels_keep_the_size_of_what_comes_out(tiny_file, tiny_golden, b
     np.testing.assert_allclose(twice, build_tiny(weights=path)(images), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["efficientnetv2-s", "efficientnetv2-b1", "efficientnet-b0"])
+def test_a_grey_picture_gives_the_logits_of_its_rgb_version(tmp_path, tiny_golden, seed, name):
+    options = {"num_classes": 10, "include_preprocessing": True, "overrides": tiny_golden[0]}
+    rgb = get_model(name, **options)
+    rgb.save_weights(tmp_path / "x.weights.h5")
+    grey = get_model(
+        name, weights=tmp_path / "x.weights.h5", input_shape=(None, None, 1), **options
+    )
+    pixels = np.random.default_rng(seed).uniform(0, 255, (2, 32, 32, 1)).astype(np.float32)
+    np.testing.assert_allclose(grey(pixels), rgb(np.repeat(pixels, 3, axis=-1)), atol=1e-4)
+    six = get_model(name, weights=tmp_path / "x.weights.h5", input_shape=(None, None, 6), **options)
+    colours = np.random.default_rng(seed).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(six(np.tile(colours, 2)), rgb(colours), atol=1e-4)
+
+
+def test_a_stem_for_grey_images_sees_the_same_in_rgb(build_tiny, tmp_path, seed):
+    grey = build_tiny(input_shape=(None, None, 1))
+    grey.save_weights(tmp_path / "grey.weights.h5")
+    rgb = build_tiny(weights=tmp_path / "grey.weights.h5")
+    images = np.random.default_rng(seed).uniform(-1, 1, (2, 32, 32, 1)).astype(np.float32)
+    np.testing.assert_allclose(rgb(np.repeat(images, 3, axis=-1)), grey(images), atol=1e-4)
+
+
 def test_training_layers_take_the_same_weights(tiny_file, tiny_golden):
     from efficientnetv2.train.learning_rate import LearningRate
     from efficientnetv2.train.train_state import build_train_state, start_from_pretrained

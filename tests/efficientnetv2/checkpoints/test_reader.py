@@ -14,6 +14,7 @@ from efficientnetv2.checkpoints.pretrained_model import layer_map_of
 from efficientnetv2.checkpoints.reader import read_weights
 from efficientnetv2.checkpoints.safetensors_file import safetensors_bytes
 from efficientnetv2.checkpoints.torch_names import port_names, timm_names, to_torch
+from efficientnetv2.runtime import checkpoint_store
 from efficientnetv2.train.ema import MovingAverage
 from efficientnetv2.train.train_state import named_weights
 from hparams.errors import WeightsError
@@ -74,9 +75,8 @@ def timm_golden(golden):
     return json.loads((golden / "timm.json").read_text())["models"], np.load(golden / "timm.npz")
 
 
-@pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
 @pytest.mark.parametrize("name", ["efficientnetv2_b0", "efficientnet_b0", "efficientnet_lite0"])
-def test_timm(timm_golden, torch_files, tmp_path, name, form):
+def test_timm(timm_golden, torch_files, tmp_path, name):
     models, arrays = timm_golden
     state = {}
     for key, shape in models[f"tf_{name}"]["state"].items():
@@ -87,11 +87,16 @@ def test_timm(timm_golden, torch_files, tmp_path, name, form):
             values = arrays[stored] if stored in arrays else draw(key, shape)
             state[key] = np.asarray(values, np.float32)
     path = tmp_path / "weights.bin"  # the format is recognised by the content
-    if form == "safetensors":
-        path.write_bytes(safetensors_bytes(state))
-    else:
-        torch_files[form](path, state)
+    path.write_bytes(safetensors_bytes(state))
     model = get_model(name.replace("_", "-"), weights=path)
+    ours = {weight.path: weight.numpy() for weight in model.weights}
+    layers = layer_map_of(resolve_model(name.replace("_", "-")))
+    for write in torch_files.values():
+        write(path, state)
+        stored = read_weights(path, layers, model_name=name)
+        assert stored.extra == () and set(stored.values) == set(ours)
+        for variable, value in stored.values.items():
+            np.testing.assert_array_equal(value, ours[variable])
     images = (arrays["x_uint8"].astype(np.float32) - 128) / 128
     expected = arrays[f"tf_{name}/logits"]
     np.testing.assert_allclose(model(images), expected, atol=TOLERANCE, rtol=0)
@@ -109,11 +114,8 @@ def check(model, tiny_golden):
     np.testing.assert_allclose(logits, arrays["logits_ema"], atol=TOLERANCE, rtol=0)
 
 
-# The older format (h5) stores nested layers under the outer one's name, which is not supported.
-@pytest.mark.parametrize(
-    ("suffix", "nested"),
-    [("weights.h5", False), ("keras", False), ("h5", False), ("weights.h5", True), ("keras", True)],
-)
+@pytest.mark.parametrize("suffix", ["weights.h5", "keras", "h5"])
+@pytest.mark.parametrize("nested", [False, True])
 def test_keras(source, build_tiny, tiny_golden, tmp_path, suffix, nested):
     path = tmp_path / f"tiny.{suffix}"
     model = keras.Sequential([keras.Input((64, 64, 3)), source]) if nested else source
@@ -158,6 +160,18 @@ def test_runs_of_this_program(source, build_tiny, tiny_golden, tmp_path, average
     (tmp_path / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "ckpt-3"\n')
     for path in (tmp_path, prefix, tmp_path / "checkpoints"):
         check(build_tiny(weights=path), tiny_golden)
+
+
+def test_a_run_without_the_list_of_its_checkpoints(source, build_tiny, tiny_golden, tmp_path):
+    """TensorFlow's file ``checkpoint`` may get lost; the checkpoints themselves decide."""
+    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / "checkpoints").mkdir()
+    for step, change in ((3, 1.0), (12, 0.0)):
+        weights = {n: tf.Variable(v + change) for n, v in named_weights(source).items()}
+        write = tf.train.Checkpoint(weights=weights).write
+        checkpoint_store.write(tmp_path / "checkpoints", step, write)
+    assert not (tmp_path / "checkpoints" / "checkpoint").exists()
+    check(build_tiny(weights=tmp_path), tiny_golden)
 
 
 def test_the_best_weights_of_a_run_come_first(source, build_tiny, tiny_golden, tmp_path):

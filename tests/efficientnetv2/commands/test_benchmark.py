@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import multiprocessing
 import os
 import pathlib
@@ -34,11 +35,15 @@ def tiny(**overrides):
 
 @pytest.mark.parametrize(
     "overrides",
-    [{}, {"train.accumulate": 2, "runtime.steps_per_loop": 3}, {"train.precision": "bfloat16"}],
+    [
+        {},
+        pytest.param({"train.accumulate": 2, "runtime.steps_per_loop": 3}, marks=pytest.mark.slow),
+        {"train.precision": "bfloat16"},
+    ],
 )
 def test_what_is_measured_belongs_to_the_network(overrides):
     config = tiny(**overrides)
-    costs = _measure(config, 3)
+    costs = _measure(config, 3) if overrides else _measured_once()
     assert costs.parameters == build_model(config.model).count_params()
     assert (costs.batch_size, costs.train_size, costs.eval_size) == (6, 24, 32)
     assert costs.top1 == 78.7
@@ -54,9 +59,9 @@ def test_what_is_measured_belongs_to_the_network(overrides):
     assert costs.activation_mib == pytest.approx(_measured_once().activation_mib / halves)
 
 
-def _measured_once(cache=[]):  # noqa: B006
-    cache[:] = cache or [_measure(tiny(), 1)]
-    return cache[0]
+@functools.cache
+def _measured_once():
+    return _measure(tiny(), 3)
 
 
 @pytest.mark.slow

@@ -8,6 +8,11 @@ import time
 
 import pytest
 
+from efficientnetv2.commands import MODES
+from efficientnetv2.export.formats import FORMATS
+from efficientnetv2.flags import FLAGS, define_flags, parse
+from hparams.errors import UserError
+
 ROOT = pathlib.Path(__file__).parents[3]
 LIMIT_SECONDS = 1.0
 
@@ -48,8 +53,8 @@ WRONG = {
     "--sweeps=train.lr_base=0": "train.lr_base must be above 0, got 0.0",
     "--mode=trian": "unknown mode 'trian'; did you mean 'train'?",
     "--mode=infer": "--mode=infer needs --image_path=FILE_OR_FOLDER",
-    "--top_k=0": "--top_k",
-    "--crops=3": "--crops",
+    "--mode=infer --top_k=0": "--top_k",
+    "--mode=infer --crops=3": "--crops",
     "--mode=infer --image_path=no/*.jpg": "--image_path 'no/*.jpg' matches no file",
     "--dataset_cfg=cifar10ft": "cifar10ft starts from pretrained weights: give --weights=imagenet|",
     "--weights=nowhere.pth": "there are no weights 'nowhere.pth': give the path of a file, or one",
@@ -57,12 +62,15 @@ WRONG = {
     "--mode=infer --image_path=. --weights=nowhere.pth": "--image_path '.' holds no image",
     "--mode=eval --weights=nowhere.pth": "there are no weights 'nowhere.pth'",
     "--mode=benchmark --models=efficientnetv2-b0,b1": "unknown model 'b1'",
-    "--mode=benchmark --models=": "--models is empty; give model names separated by commas",
+    "--mode=benchmark --models=": "--models is empty",
+    "--mode=benchmark --models=,": "--models is empty; give model names separated by commas",
     "--mode=benchmark --models=resnet50,ResNet50": "--models names resnet50 2 times",
-    "--mode=benchmark --batch_size=0": "flag --batch_size=0: 0 is not a positive integer",
-    "--mode=benchmark --image_scale=nan": "--image_scale must be a number from 0.01 to 4, got nan",
+    "--mode=benchmark --batch_size=0": "--batch_size=0: 0 is not an integer in the range",
+    "--mode=benchmark --image_scale=nan": "flag --image_scale=nan: 'nan' is not a number",
     "--mode=benchmark --image_scale=0": "flag --image_scale=0: 0.0 is not a number in the range",
-    "--mode=benchmark --steps=0": "flag --steps=0: 0 is not a positive integer",
+    "--mode=benchmark --steps=0": "--steps=0: 0 is not an integer in the range",
+    "--mode=benchmark --steps=1_0": "flag --steps=1_0: '1_0' is not a whole number",
+    "--mode=benchmark --steps=١٢": "flag --steps=١٢: '١٢' is not a whole number",
     "--mode=benchmark --hparam_str=train.accumulate=3": "train.batch_size (16) must be divisible",
     "--mode=search --hparam_str=search.sampler=foo": "search.sampler must be one of rl, random",
     "--mode=search --hparam_str=search.kernels=[]": "search.kernels must not be empty",
@@ -76,20 +84,56 @@ WRONG = {
     "--mode=search --hparam_str=search.storage=sqlite:////no/where/s.db": "no folder '/no/where'",
     "--mode=search --hparam_str=search.storage=postgresql://localhost:1/x": "nothing answers at",
     "--mode=search --model_dir=/proc/nowhere": "cannot write to '/proc/nowhere'",
-    "--eval_name=a/b": "use letters, digits, '_', '-' and '.', got 'a/b'",
+    "--eval_name=a/b": "use letters, digits, '_', '-' and '.', at most 100, got 'a/b'",
     "--epochs=3": "Unknown command line flag 'epochs'",
     "train": "unexpected argument 'train'; flags are written --name=value",
     "--use_tpu": "runtime.strategy=tpu, but this machine has no TPU (no /dev/accel*",
     "--tpu=local": "this machine has no TPU",
     "--tpu=grpc://localhost:1": "--tpu: nothing answers at 'grpc://localhost:1'",
     "--hparam_str=runtime.strategy=multi_worker": "multi_worker needs TF_CONFIG on every worker",
-    "--export_to_tpu": "--export_to_tpu needs --mode=export",
+    "--export_to_tpu": "--export_to_tpu belongs to --mode=export, not to --mode=train",
+    "--batch_size=64": 'with --mode=train give --hparam_str="train.batch_size=64"',
+    "--mode=infer --batch_size=8": 'with --mode=infer give --hparam_str="eval.batch_size=8"',
+    "--image_path=new": "--mode=infer or export; with --mode=train give --data_dir=new",
+    "--mode=infer --use_tpu": "--mode=train, traineval, eval or search, not to --mode=infer",
+    "--noarchive_ckpt": "--noarchive_ckpt belongs to --mode=traineval, not to --mode=train",
+    "--mode=infer --image_path=": "--image_path is empty; give it a value, or leave it out",
+    "--model_dir=": "--model_dir is empty",
+    "--mode=benchmark --models=b0 --model_name=b1": "--models and --model_name both name models",
+    "--mode=infer --weights=x --data_dir=new --image_path=.": "holds no image",
     "--mode=export --format=tflit": "unknown --format 'tflit'; did you mean",
     "--mode=export --format=": "--format is empty; give one or more of keras, saved_model",
     "--mode=export --integer_io": "--integer_io needs --format=tflite_int8",
     "--mode=export --weights=x.h5": "--weights needs --image_path=FOLDER",
     "--mode=export --format=onnx --image_path=no": "--image_path 'no' does not exist",
 }
+
+
+# A value of each kind of flag that differs from every default.
+VALUES = {bool: "", int: "=3", float: "=0.5", list: "=onnx", str: "=5", type(None): "=5"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", [name for name, row in FLAGS.items() if set(row.modes) < {*MODES}])
+def test_a_flag_of_another_mode_is_refused(name, mode):
+    row = FLAGS[name]
+    no = "no" if row.default is True else ""
+    argv = ["main_tf2.py", f"--mode={mode}", f"--{no}{name}{VALUES[type(row.default)]}"]
+    if mode in row.modes:
+        argv += [f"--format={','.join(FORMATS)}"] if mode == "export" and name != "format" else []
+        parse(define_flags({}), argv)
+        return
+    with pytest.raises(UserError, match=f"^--{no}{name} belongs to --mode=") as error:
+        parse(define_flags({}), argv)
+    assert mode in str(error.value) and len(str(error.value)) < 200
+
+
+def test_home_is_where_the_tilde_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (name for name, row in FLAGS.items() if row.is_path):
+        mode = FLAGS[name].modes[0]
+        argv = ["main_tf2.py", f"--mode={mode}", f"--{name}=~/a/b"]
+        assert parse(define_flags({}), argv)[name].value == str(tmp_path / "a" / "b")
 
 
 @pytest.mark.parametrize(("argument", "message"), WRONG.items())
@@ -128,7 +172,8 @@ def test_what_a_tpu_cannot_do(arguments, message, tmp_path):
 def test_model_dir_that_is_a_file(mode, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
-    result, seconds = fastest(f"--mode={mode}", f"--model_dir={file}", f"--image_path={file}")
+    images = [f"--image_path={file}"] if mode == "infer" else []
+    result, seconds = fastest(f"--mode={mode}", f"--model_dir={file}", *images)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "is a file; --model_dir must be a directory" in result.stderr
     assert file.read_text() == "mine"
@@ -154,7 +199,8 @@ def test_image_path_without_images(make, message, tmp_path):
 @pytest.mark.parametrize("mode", ["eval", "infer", "export"])
 def test_nothing_trained_yet(mode, tmp_path):
     (tmp_path / "x.png").touch()
-    result, _ = fastest(f"--mode={mode}", "--image_path=x.png", cwd=tmp_path)
+    images = [] if mode == "eval" else ["--image_path=x.png"]
+    result, _ = fastest(f"--mode={mode}", *images, cwd=tmp_path)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "holds no training run (no config.yaml); train first with --mode=train" in result.stderr
 

@@ -16,8 +16,9 @@ pytestmark = pytest.mark.slow  # most tests here train for several seconds
 ROOT = pathlib.Path(__file__).parents[3]
 SETTINGS = (
     "model.blocks_args=[r1_k3_s1_e1_i8_o8_c1,r1_k3_s2_e4_i8_o16_c1],model.feature_size=64,"
-    "train.batch_size=64,train.epochs=12,train.lr_base=0.02,train.lr_warmup_epoch=1,train.stages=2,data.ibase=16,"
-    "train.optimizer=adam,runtime.keep_checkpoint_max=2,"
+    "train.batch_size=64,train.epochs=12,train.lr_base=0.02,train.lr_warmup_epoch=1,"
+    "train.stages=1,train.isize=24,eval.isize=24,data.augname=none,train.optimizer=adam,"
+    "runtime.keep_checkpoint_max=2,"
     "runtime.save_checkpoint_epochs=1"
 )
 
@@ -107,9 +108,9 @@ def copied(followed, tmp_path):
     return pathlib.Path(shutil.copytree(followed["folder"], tmp_path / "copied"))
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(copied):
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(main_tf2, copied):
     damage(copied, 12 * 19)
-    result = run(copied)
+    result = main_tf2(*command(copied)[2:], cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("\n") == 1
     assert f"warning: checkpoint '{copied}/checkpoints/ckpt-228' is damaged: ckpt-228.data" in (

@@ -1,18 +1,28 @@
 """Tests predictions of image files: views, features, broken files and heat maps."""
 
+import os
 import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2 import get_model
 from efficientnetv2.data.eval_input import evaluation_image
 from efficientnetv2.data.sources.image_files import find_images
 from efficientnetv2.evaluation.gradcam import heat_maps, overlay
 from efficientnetv2.evaluation.predictor import UnreadableImage, predict
 from efficientnetv2.model.factory import build_model
+from efficientnetv2.reporting.prediction_journal import PredictionJournal
 from hparams import UserError, resolve
+
+ROOT = pathlib.Path(__file__).parents[3]
 
 SETTINGS = {
     "model.blocks_args": ["r1_k3_s2_e2_i8_o8_se0.25"],
@@ -160,3 +170,129 @@ def test_a_picture_without_heat_is_the_image():
     np.testing.assert_allclose(picture, image * 128 + 128, atol=1)
     hot = overlay(image, np.ones((4, 4), np.float32), preprocess="v2")
     assert np.abs(hot.astype(int) - picture).mean() > 20
+
+
+# -------------------------------------------------------------------- the command, to its end
+
+FLAGS = [
+    "--mode=infer",
+    "--model_name=efficientnetv2-b0",
+    "--hparam_str=model.blocks_args=[r1_k3_s2_e1_i8_o8_c1],model.feature_size=8,"
+    "model.num_classes=7,eval.isize=16,eval.batch_size=1",  # equal bits, whichever come together
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    overrides = {"blocks_args": ["r1_k3_s2_e1_i8_o8_c1"], "feature_size": 8}
+    path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
+    get_model("efficientnetv2-b0", num_classes=7, overrides=overrides).save_weights(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(10):
+        pixels = np.random.default_rng(index).integers(0, 256, (20, 20, 3)).astype(np.uint8)
+        (folder / f"{index}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    return folder
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_a_stopped_command_goes_on(suffix, main_tf2, weights, photos, tmp_path, monkeypatch):
+    (photos / "4.png").write_text("no image")
+    flags = [*FLAGS, f"--weights={weights}", "--image_path=photos", "--features", "--explain"]
+    flags += ["--output_dir=out", "--top_k=3"]
+    whole = main_tf2(*flags, f"--output=whole.{suffix}", cwd=tmp_path)
+    assert whole.returncode == 2 and whole.stderr.count("\n") == 1
+    expected = dict(np.load(tmp_path / "out" / "features.npz"))
+    shutil.rmtree(tmp_path / "out")
+
+    add, added = PredictionJournal.add, []
+
+    def add_and_stop(journal, row, features):
+        add(journal, row, features)
+        added.append(row)
+        if len(added) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(PredictionJournal, "add", add_and_stop)
+    stopped = main_tf2(*flags, f"--output=all.{suffix}", cwd=tmp_path)
+    assert (stopped.returncode, stopped.stderr) == (143, "main_tf2.py: stopped by SIGTERM\n")
+    partial = tmp_path / f".all.{suffix}.partial"
+    assert f"6 predictions are kept in '{partial.name}'; the same command" in stopped.stdout
+    assert not (tmp_path / f"all.{suffix}").exists() and partial.exists()
+
+    again = main_tf2(*flags, f"--output=all.{suffix}", cwd=tmp_path)
+    assert again.returncode == 2 and again.stdout.startswith("going on after 6 of 10 images\n")
+    assert len(added) == 9  # none of them twice
+    assert "\n3 images in " in again.stdout
+    files = [(tmp_path / f"{name}.{suffix}").read_text() for name in ("whole", "all")]
+    assert files[0] == files[1]
+    for name, values in np.load(tmp_path / "out" / "features.npz").items():
+        np.testing.assert_array_equal(values, expected[name])
+    pictures = sorted(path.name for path in (tmp_path / "out" / "explain").iterdir())
+    assert pictures == [f"{n + 1:05}-{n}.png" for n in range(10) if n != 4]
+    assert not partial.exists()
+
+
+@pytest.mark.slow
+def test_a_killed_command_keeps_what_it_had(main_tf2, weights, photos, tmp_path):
+    for index in range(10, 600):
+        shutil.copyfile(photos / f"{index % 10}.png", photos / f"{index}.png")
+    flags = [*FLAGS, f"--weights={weights}", "--image_path=photos", "--output=all.csv"]
+    command = [sys.executable, str(ROOT / "main_tf2.py"), *flags]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    partial = tmp_path / ".all.csv.partial"
+    while not partial.exists() or partial.read_bytes().count(b"\n") < 50:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    kept = partial.read_bytes().count(b"\n") - 1
+    result = main_tf2(*flags, cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"going on after {kept:,} of 600 images\n")
+    rows = (tmp_path / "all.csv").read_text().splitlines()[1:]
+    assert [row.partition(",")[0] for row in rows] == sorted(
+        f"photos/{index}.png" for index in range(600)
+    )
+    assert len({row.split(",")[1] + row.split(",")[2][:5] for row in rows}) <= 10
+
+
+def test_a_picture_of_a_long_name_is_drawn(main_tf2, weights, photos, tmp_path):
+    name = "ü" * 125
+    shutil.copyfile(photos / "0.png", photos / f"{name}.png")
+    flags = [*FLAGS, f"--weights={weights}", f"--image_path=photos/{name}.png", "--explain"]
+    result = main_tf2(*flags, "--output_dir=out", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    (picture,) = (tmp_path / "out" / "explain").iterdir()
+    assert picture.name.startswith("00001-üü") and picture.name.endswith("ü.png")
+
+
+UNWRITABLE = {
+    "photos.csv": "it is a folder",
+    "/proc/a.csv": "No such file or directory",
+    f"{'a' * 300}.csv": "File name too long",
+    "nowhere/a.csv": "the folder 'nowhere' does not exist",
+    "a.txt": "--output must end in .csv, .json, .parquet",
+}
+
+
+@pytest.mark.parametrize(("output", "message"), UNWRITABLE.items())
+def test_what_cannot_be_written_is_refused_at_once(
+    output, message, main_tf2, weights, photos, tmp_path, monkeypatch
+):
+    from efficientnetv2.commands import infer
+
+    monkeypatch.setattr(infer, "import_tensorflow", lambda: pytest.fail("too late"))
+    (tmp_path / "photos.csv").mkdir()
+    (tmp_path / "file").touch()
+    flags = [*FLAGS, f"--weights={weights}", "--image_path=photos"]
+    result = main_tf2(*flags, f"--output={output}", cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert message in result.stderr
+    result = main_tf2(*flags, "--explain", "--output_dir=file", cwd=tmp_path)
+    assert result.returncode == 2 and "'file' is a file" in result.stderr

@@ -1,6 +1,7 @@
 """Tests that two processes train like one device, and what happens when one of them is missing."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ import tensorflow as tf
 pytestmark = pytest.mark.slow  # most tests here train for several seconds
 
 ROOT = pathlib.Path(__file__).parents[3]
-BLOCKS = "[r1_k3_s1_e1_i8_o8_c1,r2_k3_s2_e4_i8_o16_se0.25]"
+BLOCKS = "[r1_k3_s2_e4_i8_o16_se0.25]"
 # Without augmentation and dropout, whose random numbers differ between one process and two.
 SETTINGS = {
     "model.blocks_args": BLOCKS,
@@ -41,6 +42,7 @@ SETTINGS = {
     "eval.isize": 16,
     "eval.batch_size": 5,  # divides neither split, nor does 2 divide it
     "runtime.save_checkpoint_epochs": 10,
+    "runtime.keep_checkpoint_max": 2,  # none of a stop by a signal is left
     "runtime.worker_timeout_seconds": 60,
 }
 STOP_SECONDS = 60  # docs/recipes.md: within this time a worker notices that another one is gone
@@ -105,17 +107,57 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(home):
-    ((code, _, err),) = finish([start(home, "alone")])
-    assert code == 0, err
+def alone(home, main_tf2):
+    text = ",".join(f"{key}={value}" for key, value in SETTINGS.items())
+    flags = ["--mode=train", "--data_dir=images", "--model_dir=alone", f"--hparam_str={text}"]
+    result = main_tf2(*flags, cwd=home)
+    assert result.returncode == 0, result.stderr
     return home / "alone"
 
 
+@dataclasses.dataclass
+class Disturbed:
+    """A training of two processes that was started five times.
+
+    Attributes:
+      signalled: index of the worker that got SIGTERM -> exit code, stdout and stderr of both, and
+        the checkpoints after it.
+      killed: index of the worker that was killed -> exit code and stderr of the other one, and its
+        seconds from then to its end.
+      resumed: index of the worker that was killed -> the lines that this start had printed before.
+      results: of the last start, which trained to the end.
+    """
+
+    run: pathlib.Path
+    signalled: dict = dataclasses.field(default_factory=dict)
+    killed: dict = dataclasses.field(default_factory=dict)
+    results: list = dataclasses.field(default_factory=list)
+    resumed: dict = dataclasses.field(default_factory=dict)
+
+
 @pytest.fixture(scope="module")
-def together(home):
-    results = finish(start_two(home, "together"))
-    assert [code for code, _, _ in results] == [0, 0], results
-    return home / "together", results
+def disturbed(home):
+    """Two processes of which each gets a signal, and then each is killed once."""
+    training = Disturbed(home / "together")
+    for index, epoch in ((1, "epoch  2/50"), (0, "epoch ")):
+        processes = start_two(home, training.run)
+        wait_for(processes[0], epoch)
+        processes[index].send_signal(signal.SIGTERM)
+        results = finish(processes)
+        saved = list((training.run / "checkpoints").glob("ckpt-*.index"))
+        training.signalled[index] = (results, saved)
+    for index, epoch in ((0, "epoch 25/50"), (1, "epoch 45/50")):
+        processes = start_two(home, training.run)
+        training.resumed[index] = wait_for(processes[0], epoch)
+        processes[index].kill()
+        begin = time.monotonic()
+        left = processes[1 - index]
+        _, err = left.communicate(timeout=STOP_SECONDS)
+        training.killed[index] = (left.returncode, err, time.monotonic() - begin)
+        finish(processes)
+    training.results = finish(start_two(home, training.run))
+    assert [code for code, _, _ in training.results] == [0, 0], training.results
+    return training
 
 
 def lines(run):
@@ -126,30 +168,31 @@ def losses(run):
     return [line["loss"] for line in lines(run)]
 
 
-def test_two_processes_have_the_loss_curve_of_one(alone, together):
-    one, two = losses(alone), losses(together[0])
+def test_two_processes_have_the_loss_curve_of_one(alone, disturbed):
+    one, two = losses(alone), losses(disturbed.run)
     assert len(one) == len(two) == 50  # an epoch is one step
     assert one[-1] < 0.7 * one[0]
     np.testing.assert_allclose(two, one, atol=1e-4)
 
 
-def test_two_processes_count_every_image_once(alone, together):
-    one, two = (json.loads((run / "eval.json").read_text()) for run in (alone, together[0]))
+def test_two_processes_count_every_image_once(alone, disturbed):
+    one, two = (json.loads((run / "eval.json").read_text()) for run in (alone, disturbed.run))
     for weights in ("raw", "ema"):
         assert two[weights]["images"] == one[weights]["images"] == 9
         assert two[weights] == pytest.approx(one[weights], abs=1e-3)
 
 
-def test_only_the_chief_writes_and_prints(home, alone, together):
-    run, ((_, chief_out, chief_err), (_, out, err)) = together
-    assert chief_out.count("\nepoch ") == 50
+def test_only_the_chief_writes_and_prints(home, alone, disturbed):
+    (_, chief_out, chief_err), (_, out, err) = disturbed.results
+    assert chief_out.count("\nepoch ") == 10
     assert (out, chief_err, err) == ("", "", "")
 
     def names(folder):
         return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
+    run = disturbed.run
     events = [name for name in names(run) if "tfevents" in name]
-    assert len(events) == 1
+    assert len(events) == 5  # one a start
     assert [n for n in names(run) if "tfevents" not in n] == [
         n for n in names(alone) if "tfevents" not in n
     ]
@@ -157,45 +200,33 @@ def test_only_the_chief_writes_and_prints(home, alone, together):
 
 
 def wait_for(process, beginning):
+    """Returns the lines that the process prints before one with this beginning."""
+    before = []
     for line in process.stdout:
         if line.startswith(beginning):
-            return
+            return before
+        before.append(line)
     raise AssertionError(process.stderr.read())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_worker_ends_the_others_and_the_restart_goes_on(killed, home, alone, tmp_path):
-    run = tmp_path / "run"
-    processes = start_two(home, run)
-    wait_for(processes[0], "epoch 25/50")
-    processes[killed].kill()
-    begin = time.monotonic()
-    left = processes[1 - killed]
-    _, err = left.communicate(timeout=STOP_SECONDS)
-    assert time.monotonic() - begin < STOP_SECONDS
-    assert (left.returncode, err.count("\n")) == (2, 1), err
+def test_a_killed_worker_ends_the_others_and_the_restart_goes_on(killed, disturbed):
+    code, err, seconds = disturbed.killed[killed]
+    assert seconds < STOP_SECONDS
+    assert (code, err.count("\n")) == (2, 1), err
     assert "lost another worker (127.0.0.1:" in err
     assert "start all workers again, and they resume from the newest checkpoint" in err
-    finish(processes)
-
-    results = finish(start_two(home, run))
-    assert [code for code, _, _ in results] == [0, 0], results
-    assert "going on after step 20 of 50" in results[0][1]
-    np.testing.assert_allclose(losses(run), losses(alone), atol=1e-4)
+    # In the end, the loss curve is that of one device: see above.
+    went_on = ["".join(disturbed.resumed[1]), disturbed.results[0][1]][killed]
+    assert f"going on after step {(20, 40)[killed]} of 50" in went_on
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("signalled", [0, 1])
-def test_a_signal_to_one_worker_stops_and_saves_all(signalled, home, tmp_path):
-    run = tmp_path / "run"
-    processes = start_two(home, run, **{"train.batch_size": 2})
-    wait_for(processes[0], "epoch  2/50")
-    processes[signalled].send_signal(signal.SIGTERM)
-    (chief, out, err), (worker, *_) = finish(processes)
+def test_a_signal_to_one_worker_stops_and_saves_all(signalled, disturbed):
+    ((chief, out, err), (worker, *_)), saved = disturbed.signalled[signalled]
     assert (chief, worker) == (143, 143), err
     assert "saved in" in out
-    assert list((run / "checkpoints").glob("ckpt-*.index"))
+    assert saved
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -214,7 +245,6 @@ def test_a_worker_that_never_comes(index, home, tmp_path):
     assert not run.exists()
 
 
-@pytest.mark.slow
 def test_workers_of_different_settings_do_not_train_together(home, tmp_path):
     cluster, run = addresses(), tmp_path / "run"
     processes = [start(home, run, cluster=cluster, index=i, **{"train.seed": i}) for i in range(2)]

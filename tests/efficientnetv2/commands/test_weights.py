@@ -43,9 +43,14 @@ def tiny_file(tmp_path_factory):
     return path
 
 
-def test_a_training_starts_from_weights_and_keeps_to_its_own(main_tf2, tmp_path, tiny_file):
-    settings = f"{BLOCKS},train.epochs=1,train.isize=8,train.stages=1,eval.isize=8"
-    command = ("--model_name=efficientnetv2-b0", "--dataset_cfg=digits", f"--weights={tiny_file}")
+def test_a_training_starts_from_weights_and_keeps_to_its_own(
+    main_tf2, tmp_path, tiny_file, digits, data_dir
+):
+    settings = (
+        f"{BLOCKS},train.epochs=1,train.isize=8,train.stages=1,eval.isize=8,data.augname=none"
+    )
+    data = ("--dataset_cfg=digits", f"--data_dir={data_dir}")
+    command = ("--model_name=efficientnetv2-b0", *data, f"--weights={tiny_file}")
     first = main_tf2(*command, f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert f"weights from '{tiny_file}' (Keras); new, with initial values: predictions/kernel" in (
@@ -54,13 +59,14 @@ def test_a_training_starts_from_weights_and_keeps_to_its_own(main_tf2, tmp_path,
     again = main_tf2(*command, f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "starting from" not in again.stdout
-    other = main_tf2(*command[:2], f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
+    other = main_tf2(*command[:-1], f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
     assert other.returncode == 2
     assert "train.ft_init_ckpt" in other.stderr
 
 
-def test_pretrained_weights_are_evaluated(main_tf2, tmp_path, tiny_file):
-    command = ("--mode=eval", "--model_name=efficientnetv2-b0", "--dataset_cfg=digits")
+def test_pretrained_weights_are_evaluated(main_tf2, tmp_path, tiny_file, digits, data_dir):
+    data = ("--dataset_cfg=digits", f"--data_dir={data_dir}")
+    command = ("--mode=eval", "--model_name=efficientnetv2-b0", *data)
     settings = f"--hparam_str={BLOCKS},eval.isize=8"
     wrong = main_tf2(*command, f"--weights={tiny_file}", settings, cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)

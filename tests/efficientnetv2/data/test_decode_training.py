@@ -190,6 +190,14 @@ def test_a_size_known_before_gives_static_shapes(photo):
     assert stream.element_spec == tf.TensorSpec([48, 48, 3], tf.float32)
 
 
+@pytest.fixture
+def eager():
+    """Runs functions as they are written; once traced, Python sees nothing of them."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 DECODERS = ("decode_jpeg", "decode_and_crop_jpeg", "decode_png", "decode_image")
 
 
@@ -203,7 +211,7 @@ DECODERS = ("decode_jpeg", "decode_and_crop_jpeg", "decode_png", "decode_image")
         ("a jpeg", 501, "decode_jpeg"),
     ],
 )
-def test_an_image_is_decoded_once(name, size, decoder, photo, monkeypatch):
+def test_an_image_is_decoded_once(name, size, decoder, photo, monkeypatch, eager):
     encoded, called = FILES[name](photo), []
     for each in DECODERS:
         original = getattr(tf.io, each)

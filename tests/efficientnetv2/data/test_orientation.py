@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -137,3 +138,86 @@ def test_a_window_is_the_same_pixels_in_the_stored_image(number):
     y, x, h, w = orientation.stored_window(window, tf.constant(number), size=size).numpy()
     part = orientation.turn_upright(stored[y : y + h, x : x + w], tf.constant(number))
     np.testing.assert_array_equal(part, upright[1:4, 2:4])
+
+
+def stored(number, file_format, **options):
+    """The upright picture, stored as its orientation says, with Pillow's own EXIF header."""
+    picture = upright_picture()
+    if number in STORED:
+        picture = picture.transpose(STORED[number])
+    header = Image.Exif()
+    header[274] = number
+    file = io.BytesIO()
+    picture.save(file, file_format, exif=header, **options)
+    return file.getvalue()
+
+
+def is_upright(image):
+    corners = [((4, 4), RED), ((4, 44), BLUE), ((28, 4), GREY), ((28, 44), GREY)]
+    return image.shape == (32, 48, 3) and all(
+        np.abs(image[corner].astype(int) - colour).max() <= 6 for corner, colour in corners
+    )
+
+
+@pytest.mark.parametrize("number", ORIENTATIONS)
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [("PNG", {}), ("WEBP", {"quality": 95}), ("WEBP", {"lossless": True}), ("TIFF", {})],
+)
+def test_other_formats_come_out_upright(number, file_format, options):
+    assert is_upright(decode_image(stored(number, file_format, **options)).numpy())
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+@pytest.mark.parametrize("noise_bytes", [0, 200_000])
+def test_a_png_may_have_its_exif_before_or_after_its_pixels(noise_bytes):
+    header = exif(6)[10:]
+    picture = stored_picture(6)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    png = file.getvalue()
+    filler = chunk(b"teSt", bytes(noise_bytes))
+    at_start = png[:33] + chunk(b"eXIf", header) + filler + png[33:]
+    at_end = png[:33] + filler + png[33:-12] + chunk(b"eXIf", header) + png[-12:]
+    for data in (at_start, at_end):
+        assert is_upright(decode_image(data).numpy())
+    assert not is_upright(decode_image(png).numpy())
+
+
+def stored_picture(number):
+    return upright_picture().transpose(STORED[number])
+
+
+ICC = b"\xff\xe2" + struct.pack(">H", 65000) + b"ICC_PROFILE\0" + bytes(65000 - 14)
+XMP = b"\xff\xe1\x00\x20http://ns.adobe.com/xap/1.0/\0x"
+COMMENT = b"\xff\xfe\x00\x06Exif"
+
+
+@pytest.mark.parametrize(
+    "before", [[XMP], [COMMENT], [ICC, ICC, ICC], [XMP, ICC, b"\xff\xff"], [b"\xff\xed\x00\x04ab"]]
+)
+@pytest.mark.parametrize("after_jfif", [True, False])
+def test_an_exif_segment_need_not_be_the_first(before, after_jfif):
+    segments = b"".join(before) + exif(6, order=">")
+    jpeg = with_segment(stored_jpeg(6), segments, after_jfif=after_jfif)
+    assert read(jpeg).numpy() == 6
+    assert is_upright(decode_image(jpeg).numpy())
+
+
+def test_an_exif_segment_may_follow_a_longer_jfif_segment_and_tables():
+    jpeg = stored_jpeg(6)
+    thumbnail = b"\xff\xe0\x00\x13" + jpeg[6:18] + b"\x01\x01abc"
+    tables = jpeg[20 : jpeg.index(b"\xff\xc0")]
+    rest = jpeg[jpeg.index(b"\xff\xc0") :]
+    assert read(jpeg[:2] + thumbnail + exif(6) + jpeg[20:]).numpy() == 6
+    assert read(jpeg[:2] + tables + exif(6) + rest).numpy() == 6
+
+
+def test_nothing_in_the_pixels_is_taken_for_exif():
+    jpeg = stored_jpeg(1)
+    scan = jpeg.index(b"\xff\xda")
+    assert read(jpeg[: scan + 20] + exif(6) + jpeg[scan + 20 :]).numpy() == 1
+    assert read(jpeg[:-2]).numpy() == 1

@@ -113,3 +113,15 @@ def test_normalization_that_cannot_be_folded_stays():
 
 def test_settings_name_a_squeeze_and_excitation():
     assert any("se" in blocks for blocks in SETTINGS["model.blocks_args"])
+
+
+@pytest.mark.parametrize("model", ["b0.keras", None, keras.Sequential(), keras.layers.ReLU()])
+def test_only_functional_models_are_folded(model):
+    with pytest.raises(TypeError, match=r"^model must be a functional model"):
+        for_inference(model)
+
+
+@pytest.mark.parametrize("precision", ["float16", 16, ["float32"], None])
+def test_unknown_precisions(servable, precision):
+    with pytest.raises(ValueError, match=r"^precision must be 'float32' or 'bfloat16', got "):
+        for_inference(servable.model, precision=precision)

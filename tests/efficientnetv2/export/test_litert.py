@@ -118,6 +118,41 @@ def test_labels_and_metadata_travel_along(int8, servable):
         assert text in packed
 
 
+@pytest.mark.parametrize("integer_io", [False, True])
+def test_the_signature_names_input_and_output(integer_io, servable, network, pixels):
+    file = convert_int8(servable, network, integer_io=integer_io)
+    interpreter = Interpreter(model_content=file)
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["image"], "outputs": ["probabilities"]}
+    }
+    kind = np.uint8 if integer_io else np.float32
+    outputs = interpreter.get_signature_runner()(image=pixels[:1].astype(kind))
+    np.testing.assert_array_equal(outputs["probabilities"], run(file, pixels[:1])[0])
+
+
+FLAT = ["r1_k3_s2_e4_i8_o16_se0.25", *["r1_k3_s2_e4_i16_o16_se0.25"] * 4]  # 32 px to a single one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
+def test_several_images_at_once_even_where_a_single_pixel_is_left(precision, pixels):
+    servable = servable_of(**{"model.blocks_args": FLAT}, logits=True)
+    if precision == "int8":
+        file = convert_int8(servable, QuantisedNetwork(servable.folded, pixels), integer_io=False)
+    else:
+        file = convert(servable, precision)
+    one_by_one, image, output = run(file, pixels[:5])
+    interpreter = Interpreter(model_content=file)
+    interpreter.resize_tensor_input(image["index"], [5, 32, 32, 3])
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(image["index"], pixels[:5])
+    interpreter.invoke()
+    together = interpreter.get_tensor(output["index"])
+    # The runtime rounds the activations of a dynamic file by the range that they have together.
+    tolerance = 0.05 if precision == "dynamic" else 1e-4
+    np.testing.assert_allclose(together, one_by_one, atol=tolerance * np.abs(one_by_one).max())
+
+
 def test_zero_points_are_stored_once(int8):
     model = schema.ModelT.InitFromPackedBuf(int8, 0)
     zeros = sum(

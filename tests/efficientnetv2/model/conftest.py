@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+from tensorflow import keras
 
 
 def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -22,6 +23,14 @@ def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def draw_by_name():
     """(official variable name, shape) -> the golden value."""
     return _draw
+
+
+@pytest.fixture
+def without_weights():
+    """Networks of the test have variables with a shape alone, which are quickly built."""
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    keras.backend.clear_session()  # else Keras would soon initialise them
 
 
 def _raw_variables(file: pathlib.Path) -> dict[str, tuple[int, ...]]:

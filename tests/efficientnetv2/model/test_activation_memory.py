@@ -36,6 +36,7 @@ def test_the_size_must_be_fixed():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_weights")
 @pytest.mark.parametrize("name", ["efficientnetv2-s", "efficientnetv2-m", "efficientnetv2-l"])
 def test_the_table(name):
     (row,) = [line for line in RECIPES.read_text().splitlines() if line.startswith(f"| {name} |")]

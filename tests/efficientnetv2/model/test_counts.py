@@ -9,6 +9,8 @@ from efficientnetv2 import get_model, list_models
 from efficientnetv2.model.complexity import multiply_adds
 from hparams.models import MODELS
 
+pytestmark = pytest.mark.usefixtures("without_weights")
+
 LITE_TRAINABLE = {  # EfficientNet-Lite release notes; timm counts the same
     "efficientnet-lite0": 4_652_008,
     "efficientnet-lite1": 5_416_680,

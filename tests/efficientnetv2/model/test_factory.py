@@ -142,9 +142,44 @@ def test_preprocessing_inside_equals_preprocessing_outside(name, mean, deviation
     np.testing.assert_allclose(inside(pixels), outside(normalised), atol=1e-5)
 
 
-def test_grey_images_are_preprocessed_without_a_colour_mean():
-    model = get_model("efficientnet-b0", input_shape=(32, 32, 1), include_preprocessing=True)
-    assert model.get_layer("rescaling").get_config()["scale"] == 1 / 128
+def _pixels(images, channels):
+    """Pixels of 0..255 with this many channels; those of a grey picture repeat one."""
+    pixels = (images + 1) * 127.5
+    return pixels[..., :1] if channels == 1 else np.tile(pixels, (1, 1, 1, 2))[..., :channels]
+
+
+@pytest.mark.parametrize("name", ["efficientnetv2-s", "efficientnetv2-b0", "efficientnet-b0"])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_grey_picture_is_normalised_as_its_rgb_version(name, data_format, images):
+    options = {"num_classes": 5, "overrides": {**TINY, "data_format": data_format}}
+    is_last = data_format == "channels_last"
+    shape = (None, None, 1) if is_last else (1, 64, 64)
+    grey = get_model(name, include_preprocessing=True, input_shape=shape, **options)
+    rgb = get_model(name, include_preprocessing=True, **options)
+    pixels = _pixels(images, 1)
+    if not is_last:
+        pixels = np.moveaxis(pixels, -1, 1)
+    inside = keras.Model(grey.input, grey.get_layer("rescaling").output)(pixels)
+    expected = keras.Model(rgb.input, rgb.get_layer("rescaling").output)(
+        np.repeat(pixels, 3, axis=-1 if is_last else 1)
+    )
+    np.testing.assert_allclose(np.broadcast_to(inside, expected.shape), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 6])
+def test_more_channels_are_normalised_as_red_green_and_blue_in_turn(channels, images):
+    model = get_model(
+        "efficientnet-b0",
+        num_classes=5,
+        overrides=TINY,
+        include_preprocessing=True,
+        input_shape=(None, None, channels),
+    )
+    pixels = _pixels(images, channels)
+    mean = np.tile([123.675, 116.28, 103.53], 2)[:channels]
+    deviation = np.tile([58.395, 57.12, 57.375], 2)[:channels]
+    normalised = keras.Model(model.input, model.get_layer("rescaling").output)(pixels)
+    np.testing.assert_allclose(normalised, (pixels - mean) / deviation, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(None, None, 3), (3, 64, 48)])

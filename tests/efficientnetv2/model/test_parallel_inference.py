@@ -27,6 +27,21 @@ def test_any_batch_size_gives_the_outputs_of_the_whole(model, count, seed):
     np.testing.assert_allclose(logits, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("parts", "kind", "message"),
+    [
+        ("2", TypeError, "a whole number, got '2'"),
+        (True, TypeError, "a whole number, got True"),
+        (2.5, TypeError, r"a whole number, got 2\.5"),
+        (0, ValueError, "at least 1, got 0"),
+        (10**30, ValueError, f"at most 4096, got {10**30}"),
+    ],
+)
+def test_wrong_numbers_of_parts(parts, kind, message):
+    with pytest.raises(kind, match=f"^parts must be {message}$"):
+        set_inference_threads(parts)
+
+
 def test_several_outputs_keep_their_names(model):
     outputs = {"logits": model.output, "features": model.get_layer("avg_pool").output}
     parallel = ParallelModel(tf.keras.Model(model.inputs, outputs), parts=2)

@@ -14,8 +14,15 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from efficientnetv2.reporting.preview_pictures import PreviewRow, draw_preview, draw_schedule
+from efficientnetv2.data.sources import build_source
+from efficientnetv2.reporting.preview_pictures import (
+    PreviewRow,
+    draw_preview,
+    draw_schedule,
+    preview_rows,
+)
 from efficientnetv2.train.progressive import Stage, build_stages, plan_stages
+from hparams.errors import DataError
 from hparams.factors import first_to_last
 from hparams.resolve import resolve
 
@@ -236,3 +243,38 @@ def test_no_words_and_images_of_a_preview_overlap(
     inside = drawn[0].bbox
     assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes + places)
     assert all(inside.y0 <= box.y0 and box.y1 <= inside.y1 for box in boxes + places)
+
+
+@pytest.mark.slow  # traces the whole preprocessing
+@pytest.mark.parametrize("on_bad_image", ["skip", "error"])
+def test_images_that_cannot_be_read_are_left_out_and_named_once(on_bad_image, tmp_path, capsys):
+    for name, grey in (("cat", 50), ("dog", 200)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.new("L", (8, 8), grey).save(tmp_path / name / f"{number}.png")
+    settings = {
+        "data.data_dir": str(tmp_path),
+        "data.on_bad_image": on_bad_image,
+        "data.augname": "none",
+        "train.batch_size": 2,
+        "train.epochs": 2,
+        "train.stages": 2,
+        "train.isize": 16,
+        "data.ibase": 8,
+        "model.num_classes": 2,
+        "data.train_split": "train",
+    }
+    config = resolve("efficientnetv2-s", "folder", settings)
+    source = build_source(config)
+    bad = next(iter(source.references("train", seed=None, buffer=1).map(source.name))).numpy()
+    pathlib.Path(bad.decode()).write_bytes(b"no image")
+    plan = build_stages(config, num_images=2)
+    if on_bad_image == "error":
+        with pytest.raises(DataError, match="it is not an image"):
+            preview_rows(config, source, plan, columns=2)
+        return
+    rows = preview_rows(config, source, plan, columns=2)
+    assert [row.images.shape for row in rows] == [(2, 8, 8, 3), (2, 16, 16, 3)]
+    assert all(set(row.images.ravel()) == {200} for row in rows)
+    expected = f"left out, because it cannot be read: {bad.decode()}\n"
+    assert capsys.readouterr().err == expected

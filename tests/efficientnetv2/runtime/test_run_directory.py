@@ -1,11 +1,13 @@
 """Tests the run directory: what it refuses, and that everything written is read back."""
 
 import pathlib
+import re
 
 import pytest
 
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
 from hparams.config import Config
+from hparams.errors import UserError
 from hparams.resolve import resolve, with_facts
 
 LINES = [{"step": step, "loss": 1 / step, "minival_top1": 0.5} for step in (19, 38, 57)]
@@ -139,7 +141,7 @@ def test_devices_evaluation_and_the_way_to_the_data_may_change(
         ({"model.dropout_base": None}, r"\(model\.dropout_base 0\.1 -> None\)"),
         ({"data.crop_area": [0.5, 1.0]}, r"\(data\.crop_area \[0\.7, 1\.0\] -> \[0\.5, 1\.0\]\)"),
         ({"data.train_split": "train[:9]"}, r"\(data\.train_split train -> train\[:9\]\)"),
-        ({"data.on_bad_image": "skip"}, r"\(data\.on_bad_image error -> skip\)"),
+        ({"data.cutout": 0.25}, r"\(data\.cutout 0\.0 -> 0\.25\)"),
         (
             {"train.seed": 1, "eval.isize": 8, "model.act_fn": "relu"},
             r"\(model\.act_fn silu -> relu, train\.seed 0 -> 1\)",
@@ -159,7 +161,7 @@ def test_what_is_not_set_may_be_found_in_the_data_again(tmp_path: pathlib.Path) 
     run = RunDirectory(tmp_path)
     opened = with_facts(requested, {"model.num_classes": 3, "data.train_split": "train"})
     run.start(opened, ["a", "b", "c"])
-    run.append_metrics({"step": 1})
+    run.append_metrics({"step": 1, "epoch": 1, "image_size": 8})
     run.require_same(requested)
     run.require_same(opened)
     other = with_facts(requested, {"model.num_classes": 4, "data.train_split": "all"})
@@ -193,6 +195,108 @@ def test_records_after_a_step_are_forgotten(run: RunDirectory, step: int, kept: 
 def test_a_directory_without_records_has_none_to_forget(run: RunDirectory) -> None:
     run.forget_metrics_after(10)
     assert run.metrics() == []
+
+
+RECORD = '{"epoch": 1, "step": 19, "image_size": 8, "loss": 2.5}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("not JSON", "it is not JSON"),
+        ("", "it is not JSON"),
+        ("{}", "it has no 'step'"),
+        ("[" * 100_000, "it is not JSON"),
+        ('{"step": 1' + "0" * 5000 + "}", "it is not JSON"),
+        ("[1, 2]", "it is not an object with names and values"),
+        ('{"hello": "world"}', "it has no 'step'"),
+        ('{"step": true}', "'step' must be a whole number above 19, got True"),
+        ('{"step": "38"}', "'step' must be a whole number above 19, got '38'"),
+        ('{"step": 38.0}', r"'step' must be a whole number above 19, got 38\.0"),
+        ('{"step": 19}', "'step' must be a whole number above 19, got 19"),
+        ('{"step": 38, "loss": "low"}', "'loss' must be a number, got 'low'"),
+        ('{"step": 38, "loss": NaN}', "'loss' must be a number, got nan"),
+        ('{"step": 38, "minival_top1": null}', "'minival_top1' must be a number, got None"),
+        ('{"step": 38, "image_size": [8]}', r"'image_size' must be a number, got \[8\]"),
+    ],
+)
+def test_a_damaged_or_foreign_line_is_named(run: RunDirectory, line: str, problem: str) -> None:
+    run.metrics_file.write_text(f"{RECORD}{line}\n", encoding="utf-8")
+    message = rf"line 2 of '.*/run/metrics\.jsonl' is damaged: {problem}; correct or remove it"
+    for read in (run.metrics, lambda: run.forget_metrics_after(10)):
+        with pytest.raises(RunError, match=f"^{message}$"):
+            read()
+    assert len(run.metrics_file.read_text(encoding="utf-8")) == len(RECORD) + len(line) + 1
+
+
+@pytest.mark.parametrize("line", ["not JSON", '{"step": 38}', '{"step": 38, "epoch": 2}'])
+def test_a_resume_reads_the_records_first(begun: RunDirectory, config: Config, line: str) -> None:
+    begun.metrics_file.write_text(RECORD, encoding="utf-8")
+    begun.require_same(config)
+    begun.metrics_file.write_text(f"{RECORD}{line}\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"^line 2 of '.*metrics\.jsonl' is damaged: it "):
+        begun.require_same(config)
+
+
+def test_records_that_cannot_be_read_are_no_traceback(run: RunDirectory) -> None:
+    run.metrics_file.mkdir()
+    with pytest.raises(RunError, match=r"^cannot read '.*metrics\.jsonl': Is a directory$"):
+        run.metrics()
+
+
+@pytest.mark.parametrize(
+    "left", ["checkpoints/ckpt-19.index", "checkpoints/ckpt-19.tmp/x", "best/b", "metrics.jsonl"]
+)
+def test_results_without_their_config_are_not_continued(
+    run: RunDirectory, config: Config, left: str
+) -> None:
+    run.config_file.unlink()
+    run.require_same(config)  # nothing was trained
+    file = run.path / left
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    message = r"^'.*run' holds a training, but its config\.yaml is missing; restore the file, or "
+    for use in (lambda: run.require_same(config), run.config):
+        with pytest.raises(RunError, match=message):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", " is empty; restore it, or start over in another --model_dir"),
+        ("model.model_name: efficientnetv2-s", " does not say data.ds_name"),
+        (
+            "model.model_name: efficientnetv2-b0x\ndata.ds_name: digits",
+            ": unknown model 'efficientnetv2-b0x'; did you mean 'efficientnetv2-b0'?",
+        ),
+        ("model.model_name: [x", " is not YAML: while parsing a flow sequence"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_named(
+    begun: RunDirectory, config: Config, content: str, problem: str
+) -> None:
+    begun.config_file.write_text(content, encoding="utf-8")
+    start = re.escape(f"config file '{begun.config_file}'{problem}")
+    for use in (lambda: begun.require_same(config), begun.config):
+        with pytest.raises(UserError, match=f"^{start}"):
+            use()
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "a\0b"])
+def test_a_name_that_no_directory_may_have(path: str) -> None:
+    with pytest.raises(RunError, match=r"cannot be a --model_dir: (File name too long|it holds)"):
+        RunDirectory(path)
+
+
+def test_many_changes_make_one_short_message(begun: RunDirectory) -> None:
+    text = "train.epochs=3,train.seed=4,train.lr_base=1,train.momentum=0.1,train.gclip=7"
+    other = resolve("efficientnetv2-s", "digits", text)
+    with pytest.raises(RunError, match=r"another config \(data\.crop_area .* and \d+ more\); use"):
+        begun.require_same(other)
+    with pytest.raises(RunError) as error:
+        begun.require_same(other)
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("kind", [str, pathlib.Path])

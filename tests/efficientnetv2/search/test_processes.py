@@ -24,7 +24,7 @@ from hparams import resolve
 
 ROOT = pathlib.Path(__file__).parents[3]
 NETWORK = {"model.blocks_args": ["r1_k3_s2_e1_i8_o8"], "model.feature_size": 8}
-TRIALS = 3
+TRIALS = 2
 
 
 def job_of(folder, data_dir, **network):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pathlib
 import resource
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2 import get_model
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.runtime.atomic_write import WriteError
 from efficientnetv2.runtime.checkpoint_store import latest_checkpoint
@@ -23,7 +25,7 @@ from efficientnetv2.train.checkpoint_manager import (
     load_weights,
 )
 from efficientnetv2.train.learning_rate import LearningRate
-from efficientnetv2.train.train_state import TrainState, build_train_state
+from efficientnetv2.train.train_state import TrainState, build_train_state, named_weights
 from hparams.config import Config
 from hparams.resolve import resolve
 
@@ -289,3 +291,22 @@ def test_the_best_of_all_records_must_be_beaten(train_state: TrainState, run: Ru
     assert not run.best.exists()
     best.offer({"raw": 0.51, "ema": 0.5})
     assert best_record(run)["step"] == 30
+
+
+def test_another_width_is_one_line(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TensorFlow would log a line for each weight that it did not restore."""
+    blocks = {"blocks_args": ["r1_k3_s2_e1_i8_o8"], "feature_size": 8}
+    narrow = get_model("efficientnetv2-b0", num_classes=3, overrides=blocks)
+    checkpoint = tf.train.Checkpoint(weights=named_weights(narrow))
+    path = checkpoint.write(str(tmp_path / "ckpt-1"))
+    wide = get_model(
+        "efficientnetv2-b0", num_classes=3, overrides={**blocks, "width_coefficient": 2.0}
+    )
+    message = r"ckpt-1' does not fit the model: stem_conv/kernel has shape \(3, 3, 3, 8\), but the "
+    with pytest.raises(RunError, match=message) as caught:
+        load_weights(wide, path, average=False)
+    gc.collect()  # TensorFlow logs when its objects are deleted
+    assert "\n" not in str(caught.value)
+    assert caplog.text == ""

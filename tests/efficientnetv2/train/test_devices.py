@@ -28,121 +28,126 @@ from efficientnetv2.train.strategy import distribute_training
 from hparams import resolve
 from tensorflow import keras
 
-count, data_dir = int(sys.argv[1]), sys.argv[2]
+data_dir = sys.argv[1]
 cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy([f"/cpu:{n}" for n in range(count)])
-numbers = {}
 
-def of_replicas(values):
-    return [np.asarray(v).tolist() for v in strategy.experimental_local_results(values)]
+def numbers_of(count):
+    strategy = tf.distribute.MirroredStrategy([f"/cpu:{n}" for n in range(count)])
+    numbers = {}
 
-# ------------------------------------------------ one layer, a batch whose halves differ
-rng = np.random.default_rng(5)
-offset = np.arange(8)[:, None, None, None] * 2.0 + 100.0
-batch = (rng.normal(size=(8, 3, 5, 4)) + offset).astype(np.float32)
-upstream = rng.normal(size=batch.shape).astype(np.float32)
-for name in ("SyncBatchNormalization", "FusedBatchNormalization"):
-    for axis in (3, 1):
-        order = (0, 1, 2, 3) if axis == 3 else (0, 3, 1, 2)
-        if axis == 1 and name == "FusedBatchNormalization":
-            continue  # TensorFlow has no CPU kernel for it
+    def of_replicas(values):
+        return [np.asarray(v).tolist() for v in strategy.experimental_local_results(values)]
+
+    # ------------------------------------------------ one layer, a batch whose halves differ
+    rng = np.random.default_rng(5)
+    offset = np.arange(8)[:, None, None, None] * 2.0 + 100.0
+    batch = (rng.normal(size=(8, 3, 5, 4)) + offset).astype(np.float32)
+    upstream = rng.normal(size=batch.shape).astype(np.float32)
+    for name in ("SyncBatchNormalization", "FusedBatchNormalization"):
+        for axis in (3, 1):
+            order = (0, 1, 2, 3) if axis == 3 else (0, 3, 1, 2)
+            if axis == 1 and name == "FusedBatchNormalization":
+                continue  # TensorFlow has no CPU kernel for it
+            with strategy.scope():
+                layer = getattr(layers, name)(momentum=0.7, epsilon=1e-3, axis=axis)
+                layer.build(tuple(batch.transpose(order).shape))
+                layer.gamma.assign([0.5, 1.5, -1.0, 2.0])
+
+            @tf.function
+            def run():
+                def replica():
+                    me = tf.distribute.get_replica_context().replica_id_in_sync_group
+                    rows = 8 // count
+                    mine = slice(me * rows, (me + 1) * rows)
+                    inputs = tf.constant(batch.transpose(order))[mine]
+                    with tf.GradientTape() as tape:
+                        tape.watch(inputs)
+                        outputs = layer(inputs, training=True)
+                    watched = [inputs, layer.gamma.value, layer.beta.value]
+                    with_respect = tape.gradient(
+                        outputs, watched, tf.constant(upstream.transpose(order))[mine])
+                    return [outputs, *with_respect]
+                return strategy.run(replica)
+
+            results = [of_replicas(result) for result in run()]
+            back = (0, 1, 2, 3) if axis == 3 else (0, 2, 3, 1)
+            numbers[f"{name} {axis}"] = {
+                "outputs": np.concatenate(results[0]).transpose(back).tolist(),
+                "inputs": np.concatenate(results[1]).transpose(back).tolist(),
+                "gamma": np.sum(results[2], 0).tolist(), "beta": np.sum(results[3], 0).tolist(),
+                "moving": [
+                    of_replicas(v.value) for v in (layer.moving_mean, layer.moving_variance)]}
+
+    # ------------------------------------------------ masks
+    state = layers.StepContext(step=tf.Variable(7, dtype=tf.int64), dropout_rate=0.5, seed=3)
+    drop = layers.StepDropout(0.5, context=state, name="drop")
+    mask = tf.function(lambda: strategy.run(lambda: drop(tf.ones([400]), training=True)))
+    numbers["masks"] = []
+    for step in (7, 8, 7):
+        state.draw.assign(step)
+        numbers["masks"].append(of_replicas(mask()))
+
+    # ------------------------------------------------ 50 steps
+    overrides = {
+        "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
+        "model.feature_size": 16, "model.bn_type": "sync", "model.survival_prob": 1.0,
+        "data.data_dir": data_dir, "data.augname": "none", "data.flip": False,
+        "data.crop_area": [1.0, 1.0],
+        "train.batch_size": 64, "train.optimizer": "momentum"}
+    config = resolve("efficientnetv2-s", "digits", overrides)
+    settings = StepSettings(16, 0.0, 0.0, 0.0, 0.0, 64)
+    columns = {name: np.array([value]) for name, value in settings.asdict().items()}
+    schedule = SettingsSchedule(np.array([0]), StepSettings(**columns))
+    stream = build_training_input(config, build_source(config), phases=[Phase(0, 0, 19, 64)],
+                                  settings=schedule)
+
+    def begin(config):
+        keras.utils.set_random_seed(5)
         with strategy.scope():
-            layer = getattr(layers, name)(momentum=0.7, epsilon=1e-3, axis=axis)
-            layer.build(tuple(batch.transpose(order).shape))
-            layer.gamma.assign([0.5, 1.5, -1.0, 2.0])
+            train_state = build_train_state(config, LearningRate(0.05, "constant", 0, 50))
+        trainer = Trainer(train_state, strategy, settings=schedule, after_step=lambda step: None)
+        trainer.set_input(distribute_training(strategy, stream, start_step=0))
+        return train_state, trainer
 
-        @tf.function
-        def run():
-            def replica():
-                me = tf.distribute.get_replica_context().replica_id_in_sync_group
-                rows = 8 // count
-                mine = slice(me * rows, (me + 1) * rows)
-                inputs = tf.constant(batch.transpose(order))[mine]
-                with tf.GradientTape() as tape:
-                    tape.watch(inputs)
-                    outputs = layer(inputs, training=True)
-                watched = [inputs, layer.gamma.value, layer.beta.value]
-                with_respect = tape.gradient(
-                    outputs, watched, tf.constant(upstream.transpose(order))[mine])
-                return [outputs, *with_respect]
-            return strategy.run(replica)
+    train_state, trainer = begin(config)
+    numbers["losses"] = []
+    for _ in range(50):
+        trainer.train(tf.constant(1))
+        here = train_state.metrics.result()
+        # Added up in another order: the rounding differs.
+        local = train_state.metrics.local_result()
+        np.testing.assert_allclose(list(local.values()), list(here.values()), rtol=1e-5)
+        numbers["losses"].append(here["loss"])
+        train_state.metrics.reset()
+    numbers["traces"] = trainer.num_traces
 
-        results = [of_replicas(result) for result in run()]
-        back = (0, 1, 2, 3) if axis == 3 else (0, 2, 3, 1)
-        numbers[f"{name} {axis}"] = {
-            "outputs": np.concatenate(results[0]).transpose(back).tolist(),
-            "inputs": np.concatenate(results[1]).transpose(back).tolist(),
-            "gamma": np.sum(results[2], 0).tolist(), "beta": np.sum(results[3], 0).tolist(),
-            "moving": [of_replicas(v.value) for v in (layer.moving_mean, layer.moving_variance)]}
-
-# ------------------------------------------------ masks
-state = layers.StepContext(step=tf.Variable(7, dtype=tf.int64), dropout_rate=0.5, seed=3)
-drop = layers.StepDropout(0.5, context=state, name="drop")
-mask = tf.function(lambda: strategy.run(lambda: drop(tf.ones([400]), training=True)))
-numbers["masks"] = []
-for step in (7, 8, 7):
-    state.draw.assign(step)
-    numbers["masks"].append(of_replicas(mask()))
-
-# ------------------------------------------------ 50 steps
-overrides = {
-    "model.blocks_args": ["r2_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
-    "model.feature_size": 16, "model.bn_type": "sync", "model.survival_prob": 1.0,
-    "data.data_dir": data_dir, "data.flip": False, "data.crop_area": [1.0, 1.0],
-    "train.batch_size": 64, "train.optimizer": "momentum"}
-config = resolve("efficientnetv2-s", "digits", overrides)
-settings = StepSettings(16, 0.0, 0.0, 0.0, 0.0, 64)
-columns = {name: np.array([value]) for name, value in settings.asdict().items()}
-schedule = SettingsSchedule(np.array([0]), StepSettings(**columns))
-stream = build_training_input(config, build_source(config), phases=[Phase(0, 0, 19, 64)],
-                              settings=schedule)
-
-def begin(config):
-    keras.utils.set_random_seed(5)
+    # ------------------------------------------------ statistics and averages of replicas
+    config = resolve("efficientnetv2-s", "digits", {**overrides, "model.bn_type": "per_replica"})
+    train_state, trainer = begin(config)
     with strategy.scope():
-        train_state = build_train_state(config, LearningRate(0.05, "constant", 0, 50))
-    trainer = Trainer(train_state, strategy, settings=schedule, after_step=lambda step: None)
-    trainer.set_input(distribute_training(strategy, stream, start_step=0))
-    return train_state, trainer
+        trainer.train(tf.constant(2))
+        stem = train_state.model.get_layer("stem_bn")
+        numbers["statistics"] = [
+            of_replicas(v.value) for v in (stem.moving_mean, stem.moving_variance)]
+        name = "stem_bn/moving_mean"
+        average, value = train_state.average.averages[name], np.asarray(stem.moving_mean.value)
+        before = np.asarray(tf.convert_to_tensor(average))
+        update, decay = train_state.average.update_in_replica, tf.constant(0.75)
+        tf.function(lambda: strategy.run(update, args=(decay,)))()
+        numbers["average"] = [of_replicas(average), (0.75 * before + 0.25 * value).tolist()]
+    return numbers
 
-train_state, trainer = begin(config)
-numbers["losses"] = []
-for _ in range(50):
-    trainer.train(tf.constant(1))
-    here = train_state.metrics.result()
-    local = train_state.metrics.local_result()  # added up in another order: the rounding differs
-    np.testing.assert_allclose(list(local.values()), list(here.values()), rtol=1e-5)
-    numbers["losses"].append(here["loss"])
-    train_state.metrics.reset()
-numbers["traces"] = trainer.num_traces
-
-# ------------------------------------------------ statistics and averages of replicas
-config = resolve("efficientnetv2-s", "digits", {**overrides, "model.bn_type": "per_replica"})
-train_state, trainer = begin(config)
-with strategy.scope():
-    trainer.train(tf.constant(2))
-    stem = train_state.model.get_layer("stem_bn")
-    numbers["statistics"] = [of_replicas(v.value) for v in (stem.moving_mean, stem.moving_variance)]
-    name = "stem_bn/moving_mean"
-    average, value = train_state.average.averages[name], np.asarray(stem.moving_mean.value)
-    before = np.asarray(tf.convert_to_tensor(average))
-    update, decay = train_state.average.update_in_replica, tf.constant(0.75)
-    tf.function(lambda: strategy.run(update, args=(decay,)))()
-    numbers["average"] = [of_replicas(average), (0.75 * before + 0.25 * value).tolist()]
-print(json.dumps(numbers))
+print(json.dumps([numbers_of(1), numbers_of(2)]))
 """
 
 
 @pytest.fixture(scope="module")
 def numbers(data_dir, digits):
-    results = {}
-    for count in (1, 2):
-        command = [sys.executable, "-c", SCRIPT, str(count), data_dir]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        assert result.returncode == 0, result.stderr
-        results[count] = json.loads(result.stdout.splitlines()[-1])
-    return results
+    command = [sys.executable, "-c", SCRIPT, data_dir]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+    return dict(enumerate(json.loads(result.stdout.splitlines()[-1]), start=1))
 
 
 @pytest.mark.parametrize("axis", [3, 1])

@@ -25,10 +25,10 @@ SETTINGS = {
     "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1"],
     "model.feature_size": 16,
     "train.epochs": 4,
-    "train.stages": 2,
+    "train.stages": 1,
     "train.batch_size": 256,
-    "data.ibase": 16,
-    "train.isize": 24,
+    "train.isize": 16,
+    "data.augname": "none",
     "train.optimizer": "rmsprop",
     "runtime.save_checkpoint_epochs": 1,
 }
@@ -149,37 +149,46 @@ def test_patience_ends_a_training_for_good(stop_after, digits, tmp_path):
         np.testing.assert_array_equal(value, values[name])
 
 
-@pytest.mark.parametrize(("way", "epoch"), [("signal", 2), ("error", 4)])
-def test_an_epoch_that_was_not_validated_is_validated_by_the_next_start(
-    way, epoch, digits, tmp_path
-):
-    def train(folder, *, fails_at=None):
-        stop = StopRequest()
-        training = start(folder, digits, stop=stop)
+def train_and_validate(folder, digits, *, fails_at=None, way="signal", callback=None):
+    """Trains in two stages and makes up each validation, one of which may fail."""
+    stop = StopRequest()
+    stages = {"train.stages": 2, "data.ibase": 8}
+    training = start(folder, digits, stop=stop, callback=callback, **stages)
 
-        def validate():
-            if training.train_state.step == fails_at:
-                if way == "error":
-                    raise UserError("cannot read 'a.jpg'")
-                with stop.at_once():
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    pytest.fail("went on")
-            return {"minival_top1": training.train_state.step / 100}
+    def validate():
+        if training.train_state.step == fails_at:
+            if way == "error":
+                raise UserError("cannot read 'a.jpg'")
+            with stop.at_once():
+                os.kill(os.getpid(), signal.SIGTERM)
+                pytest.fail("went on")
+        return {"minival_top1": training.train_state.step / 100}
 
-        return training.run(after_epoch=validate)
-
-    train(tmp_path / "whole")
-    if way == "error":
-        with pytest.raises(UserError, match=r"a\.jpg"):
-            train(tmp_path / "cut", fails_at=epoch * STEPS)
-    else:
-        assert train(tmp_path / "cut", fails_at=epoch * STEPS) == signal.SIGTERM
-    assert len(records(tmp_path / "cut")) == epoch - 1
-    assert train(tmp_path / "cut") is None
-    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+    return training.run(after_epoch=validate)
 
 
-def test_a_full_disk_ends_the_training_and_the_next_start_goes_on(digits, tmp_path):
+@pytest.fixture(scope="module")
+def whole(digits, tmp_path_factory):
+    """The records of a training that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert train_and_validate(folder, digits) is None
+    return records(folder)
+
+
+def test_an_epoch_that_was_not_validated_is_validated_by_the_next_start(whole, digits, tmp_path):
+    def train(**failure):
+        return train_and_validate(tmp_path / "cut", digits, **failure)
+
+    assert train(fails_at=2 * STEPS) == signal.SIGTERM
+    assert len(records(tmp_path / "cut")) == 1
+    with pytest.raises(UserError, match=r"a\.jpg"):
+        train(fails_at=4 * STEPS, way="error")
+    assert len(records(tmp_path / "cut")) == 3
+    assert train() is None
+    assert records(tmp_path / "cut") == whole
+
+
+def test_a_full_disk_ends_the_training_and_the_next_start_goes_on(whole, digits, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     class Full(TrainingCallback):
@@ -187,13 +196,12 @@ def test_a_full_disk_ends_the_training_and_the_next_start_goes_on(digits, tmp_pa
             if step == 2 * STEPS:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
 
-    start(tmp_path / "whole", digits).run()
     try:
         with pytest.raises(WriteError, match=r"^cannot write '.*metrics\.jsonl': File too large"):
-            start(tmp_path / "full", digits, callback=Full()).run()
+            train_and_validate(tmp_path / "full", digits, callback=Full())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     run = RunDirectory(tmp_path / "full")
     assert find_checkpoint(run) == str(run.checkpoints / f"ckpt-{STEPS}")
-    assert start(tmp_path / "full", digits).run() is None
-    assert records(tmp_path / "full") == records(tmp_path / "whole")
+    assert train_and_validate(tmp_path / "full", digits) is None
+    assert records(tmp_path / "full") == whole

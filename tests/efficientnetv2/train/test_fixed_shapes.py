@@ -15,15 +15,15 @@ from hparams import resolve
 pytestmark = pytest.mark.slow  # most tests here train for several seconds
 
 SETTINGS = {
-    "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
+    "model.blocks_args": ["r1_k3_s2_e4_i8_o16_se0.25"],
     "model.feature_size": 16,
-    "train.epochs": 3,
+    "train.epochs": 2,
     "train.stages": 2,
     "train.batch_size": 256,
     "train.optimizer": "rmsprop",
     "train.isize": 24,
     "data.ibase": 16,
-    "data.augname": "randaug",
+    "data.augname": "none",
     "data.mixup_alpha": 0.2,
     "data.cutmix_alpha": 1.0,
 }
@@ -40,7 +40,12 @@ def start(folder, digits, **settings):
     "settings",
     [
         {"train.scale_batch_with_size": True},
-        {"train.size_schedule": "random", "train.size_steps": 0, "train.isize": 40},
+        {
+            "train.size_schedule": "random",
+            "train.size_steps": 0,
+            "train.epochs": 3,
+            "train.isize": 40,
+        },
     ],
     ids=str,
 )

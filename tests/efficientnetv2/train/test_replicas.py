@@ -36,7 +36,7 @@ def weights(training):
     return [tf.convert_to_tensor(variable.value).numpy() for variable in variables]
 
 def start(name, **options):
-    return tests.start(folder / name, digits, **{"train.epochs": 2, "train.stages": 1}, **options)
+    return tests.start(folder / name, digits, **{"train.epochs": 2}, **options)
 
 whole = start("whole")
 assert whole.strategy.num_replicas_in_sync == 2

@@ -92,9 +92,8 @@ KILLS = [
 ]
 
 
-@pytest.mark.parametrize("kills", [KILLS[3:5], pytest.param(KILLS, marks=pytest.mark.slow)])
-def test_killed_at_its_turns_it_ends_with_the_same_bits(kills, whole, killer, data_dir, tmp_path):
-    for where, touch in kills:
+def test_killed_at_its_turns_it_ends_with_the_same_bits(whole, killer, data_dir, tmp_path):
+    for where, touch in KILLS:
         assert not killer.survives(lambda: train(tmp_path, data_dir), where=where, touch=touch)
     assert train(tmp_path, data_dir) == 0
     result = outcome(tmp_path)

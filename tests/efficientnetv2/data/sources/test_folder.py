@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnetv2.data.open_data import open_data
 from efficientnetv2.data.sources import build_source
 from efficientnetv2.data.sources.folder import FolderSource
 from efficientnetv2.data.sources.folder_splits import open_folder_splits, scan_folder
+from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams import resolve
 from hparams.errors import DataError
 
@@ -161,3 +163,49 @@ def test_build_source_knows_the_home_folder(photos, monkeypatch):
     monkeypatch.setenv("HOME", str(photos.parent))
     config = resolve("efficientnetv2-b0", "folder", {"data.data_dir": f"~/{photos.name}"})
     assert build_source(config).num_images("train") == 24
+
+
+def test_a_service_cannot_read_what_only_this_process_can(photos, tmp_path):
+    (tmp_path / "rose").symlink_to(photos / "rose")
+    (tmp_path / "daisy").symlink_to(photos / "daisy")
+    (tmp_path / "tulip").mkdir()
+    (tmp_path / "tulip" / "1.tif").touch()
+    settings = {"data.data_dir": str(tmp_path)}
+    assert build_source(resolve("efficientnetv2-b0", "folder", settings)).num_classes == 3
+    config = resolve(
+        "efficientnetv2-b0", "folder", {**settings, "data.service": "grpc://localhost:1"}
+    )
+    with pytest.raises(DataError, match=r"data.service cannot read 'tulip/1.tif'.* JPEG, PNG, "):
+        build_source(config)
+
+
+def test_what_a_person_should_know_is_said_once_by_one_process(photos, tmp_path, capsys):
+    copy = tmp_path / "photos"
+    for name in CLASSES:
+        (copy / name).mkdir(parents=True)
+        for number in range(4):
+            (copy / name / f"{number}.png").touch()
+    (copy / "notes.txt").touch()
+    config = resolve("efficientnetv2-b0", "folder", {"data.data_dir": str(copy)})
+    run = RunDirectory(tmp_path / "run")
+    line = f"folder '{copy}': left out 1 .txt\n"
+    for is_chief, expected in ((False, ""), (True, line), (True, "")):
+        open_data(config, run, is_chief=is_chief)
+        assert capsys.readouterr().err == expected
+
+
+def test_skip_leaves_out_listed_images_that_are_gone(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "photos" / name / f"{number}.png").touch()
+    settings = {"data.data_dir": str(tmp_path / "photos")}
+    file = tmp_path / "split.csv"
+    strict = resolve("efficientnetv2-b0", "folder", settings)
+    build_source(strict, split_file=file)
+    (tmp_path / "photos" / "a" / "1.png").unlink()
+    with pytest.raises(DataError, match="take its line out"):
+        build_source(strict, split_file=file)
+    skip = resolve("efficientnetv2-b0", "folder", {**settings, "data.on_bad_image": "skip"})
+    source = build_source(skip, split_file=file)
+    assert sum(source.num_images(split) for split in source.default_splits) == 6

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from efficientnetv2.data.sources import folder_layout, folder_splits, image_files
+from efficientnetv2.data.sources import folder_layout, folder_scan, folder_splits
 from hparams.errors import DataError
 
 PAIR = {"cat": 10, "dog": 10}
@@ -111,7 +111,7 @@ def test_the_cut_stays_as_it_is():
 def test_suffixes_in_any_case_are_images(suffix, tmp_path):
     make(tmp_path, PAIR)
     (tmp_path / "cat" / f"x{suffix}").touch()
-    assert len(image_files.image_paths(tmp_path)) == 21
+    assert len(folder_scan.scan_files(tmp_path).images) == 21
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (photos / "owl").symlink_to(elsewhere / "birds")
     (photos / "cat" / "circle").symlink_to(photos)
     assert sizes(folder_splits.scan_folder(photos))["owl"] == (8, 1, 1)
-    assert len(image_files.image_paths(photos)) == 30
+    assert len(folder_scan.scan_files(photos).images) == 30
 
 
 @pytest.mark.parametrize(
@@ -221,3 +221,167 @@ def test_data_of_tensorflow_datasets_are_recognised(name, flag, tmp_path):
     (tmp_path / name / "1.0.0" / "dataset_info.json").write_text(json.dumps({"name": name}))
     with pytest.raises(DataError, match=f"TensorFlow Datasets.*--dataset_cfg={flag}$"):
         folder_splits.scan_folder(tmp_path)
+
+
+def make_splits(root, counts):
+    """Makes ``counts[folder]`` images of each of two classes in the folders of splits."""
+    return make(root, {f"{top}/{name}": n for top, n in counts.items() for name in ("cat", "dog")})
+
+
+@pytest.mark.parametrize(
+    ("train", "minival", "test"),
+    [
+        ("train", "valid", "test"),
+        ("training", "validation", "testing"),
+        ("training_set", "val_set", "test_set"),
+        ("TRAIN_SET", "Dev", "HOLDOUT"),
+        ("Train", "Validate", "hold-out"),
+        ("train_data", "VAL-IMAGES", "Test Data"),
+        ("train2017", "val2017", "test2017"),
+        ("trainset", "devset", "evaluation"),
+        ("images_train", "images_val", "images_test"),
+        ("trainval", "minival", "eval"),
+    ],
+)
+def test_splits_are_known_by_all_usual_names(train, minival, test, tmp_path):
+    splits = folder_splits.scan_folder(make_splits(tmp_path, {train: 9, minival: 3, test: 4}))
+    assert sizes(splits) == {"cat": (9, 3, 4), "dog": (9, 3, 4)}
+    assert splits.notices == [
+        f"folder '{tmp_path}': train is '{train}', minival is '{minival}', test is '{test}'"
+    ]
+
+
+@pytest.mark.parametrize("held_out", ["test_set", "validation", "valid", "dev", "holdout"])
+def test_a_training_set_and_one_more_split_are_no_classes(held_out, tmp_path):
+    splits = folder_splits.scan_folder(make_splits(tmp_path, {"training_set": 20, held_out: 6}))
+    assert sizes(splits) == {"cat": (18, 2, 6), "dog": (18, 2, 6)}
+    assert splits.notices == [
+        f"folder '{tmp_path}': train is 'training_set', test is '{held_out}'; minival: a tenth of "
+        "train"
+    ]
+
+
+@pytest.mark.parametrize(
+    "names", [("valid", "invalid"), ("dev", "prod"), ("train", "bus"), ("unlabelled", "cat")]
+)
+def test_a_class_may_have_the_name_of_a_split(names, tmp_path):
+    splits = folder_splits.scan_folder(make(tmp_path, dict.fromkeys(names, 10)))
+    assert set(splits.class_names) == set(names)
+    assert splits.notices == []
+
+
+@pytest.mark.parametrize(
+    "folder", ["test", "TEST_set", "test/images", "test/unknown", "test1/test1", "seg_pred"]
+)
+@pytest.mark.parametrize("with_val", [True, False])
+def test_an_unlabelled_test_folder_is_left_to_predict(folder, with_val, tmp_path):
+    make_splits(tmp_path, {"train": 20, **({"val": 5} if with_val else {})})
+    make(tmp_path, {folder: 7})
+    splits = folder_splits.scan_folder(tmp_path)
+    expected = (18, 2, 5) if with_val else (16, 2, 2)
+    assert sizes(splits) == {"cat": expected, "dog": expected}
+    top = tmp_path / folder.split("/")[0]
+    assert splits.notices[1:] == [
+        f"folder '{top}': its 7 images without classes are not used; predict them with "
+        f"--mode=infer --image_path={top}"
+    ]
+
+
+def test_splits_may_stand_in_a_folder_of_their_own_name(tmp_path):
+    splits = folder_splits.scan_folder(
+        make_splits(tmp_path, {"seg_train/seg_train": 20, "seg_test/seg_test": 6})
+    )
+    assert sizes(splits) == {"cat": (18, 2, 6), "dog": (18, 2, 6)}
+    with_images = make_splits(tmp_path / "more", {"train/images": 20, "val/images": 6})
+    assert sizes(folder_splits.scan_folder(with_images)) == sizes(splits)
+
+
+def test_each_class_may_hold_its_own_splits(tmp_path):
+    counts = {"train": 9, "Test": 4}
+    make(tmp_path, {f"{name}/{split}": n for name in ("cat", "dog") for split, n in counts.items()})
+    splits = folder_splits.scan_folder(tmp_path)
+    assert sizes(splits) == {"cat": (8, 1, 4), "dog": (8, 1, 4)}
+    assert all("/Test/" in path for path in paths(splits, "test"))
+    assert splits.notices == [f"folder '{tmp_path}': each class has its own test, train"]
+    make(tmp_path, {"eel/test": 3})
+    with pytest.raises(DataError, match=r"class folder '.*/eel' holds no folder 'train' with"):
+        folder_splits.scan_folder(tmp_path)
+
+
+def test_folders_that_hold_the_same_sub_folders_are_splits(tmp_path):
+    make_splits(tmp_path, {"part one": 5, "part two": 5})
+    with pytest.raises(
+        DataError, match=r"'part one' and 'part two' hold the same sub-folders, 'cat'"
+    ) as error:
+        folder_splits.scan_folder(tmp_path)
+    assert "call them train, val and test" in str(error.value)
+    make(tmp_path, {"part two/eel": 3})  # a class that one part lacks
+    with pytest.raises(DataError, match="hold the same sub-folders"):
+        folder_splits.scan_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {
+            "cat/indoors": 5,
+            "cat/outdoors": 5,
+            "dog/indoors": 5,
+            "dog/outdoors": 5,
+            "eel/indoors": 5,
+            "eel/outdoors": 5,
+        },
+        {"cat/images": 5, "cat/masks": 5, "dog/images": 5, "dog/masks": 5, "eel/images": 10},
+        {"cat/a": 10, "dog/a": 10, "eel/a": 10},
+        {"cat/a": 5, "cat/b": 5, "dog": 10, "eel": 10},
+    ],
+)
+def test_sub_folders_of_classes_stay_sub_folders(counts, tmp_path):
+    splits = folder_splits.scan_folder(make(tmp_path, counts))
+    assert sizes(splits) == dict.fromkeys(("cat", "dog", "eel"), (8, 1, 1))
+    assert len(splits.notices) == ("cat/indoors" in counts)
+
+
+@pytest.mark.parametrize(
+    "name", [b"caf\xe9", b"two\nlines", b"two\rlines", b"tab\t", "a\u2028b".encode()]
+)
+@pytest.mark.parametrize("start", ["", "train/"])
+def test_classes_whose_name_no_list_can_hold_are_refused(name, start, tmp_path):
+    odd = f"{start}{os.fsdecode(name)}"
+    make(
+        tmp_path,
+        {odd: 5, f"{start}cat": 5, f"{start}caf\u00e9 \u732b": 5},
+    )
+    with pytest.raises(
+        DataError, match=r"class folder '.*': rename it; .* UTF-8 without line"
+    ) as error:
+        folder_splits.scan_folder(tmp_path)
+    assert str(error.value).isprintable() and "\\" in str(error.value)
+
+
+def test_images_outside_of_class_folders_are_counted(tmp_path):
+    make(tmp_path, {"train/cat": 10, "train/dog": 10, "train": 2, ".": 3})
+    splits = folder_splits.scan_folder(tmp_path)
+    assert splits.notices[-1] == (
+        f"folder '{tmp_path}': left out 5 images outside of the class folders"
+    )
+
+
+def test_a_single_folder_with_folders_is_named_as_the_one_to_give(tmp_path):
+    make(tmp_path, {"archive/cat": 5, "archive/dog": 5})
+    with pytest.raises(
+        DataError, match=r"one class only, 'archive'; .*as in --data_dir=.*/archive$"
+    ):
+        folder_splits.scan_folder(tmp_path)
+
+
+def test_a_class_of_files_that_cannot_be_read_is_named_with_them(tmp_path):
+    make(tmp_path, {**PAIR, "eel": 0})
+    (tmp_path / "eel" / "1.jp2").touch()
+    with pytest.raises(DataError, match=r"eel' holds no image; left out 1 \.jp2 \(convert them"):
+        folder_splits.scan_folder(tmp_path)
+
+
+def test_folders_of_the_system_are_no_classes(tmp_path):
+    make(tmp_path, {**PAIR, "__MACOSX/cat": 3, "lost+found": 0})
+    assert sizes(folder_splits.scan_folder(tmp_path)) == {"cat": (8, 1, 1), "dog": (8, 1, 1)}

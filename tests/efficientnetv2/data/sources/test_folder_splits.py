@@ -112,3 +112,73 @@ def test_no_tensorflow_is_imported():
     code = "from efficientnetv2.data.sources import folder_splits; import sys; "
     code += "assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_byte_of_a_file_name_comes_back(photos, file):
+    for number in {*range(1, 256)} - {ord("/")}:
+        (photos / "cat" / os.fsdecode(b"x" + bytes([number, 65, number]) + b".jpg")).touch()
+    splits = folder_splits.open_folder_splits(photos, file)
+    assert sum(len(images) for images in splits.images.values()) == 40 + 254
+    assert folder_splits.load_folder_splits(file, photos).images == splits.images
+
+
+def test_a_line_may_be_taken_out_to_drop_an_image(photos, file):
+    before = folder_splits.open_folder_splits(photos, file)
+    (photos / "cat" / "7.jpg").unlink()
+    with pytest.raises(DataError, match=r"put it back, or take its line out of that file$"):
+        folder_splits.open_folder_splits(photos, file)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.endswith(",cat/7.jpg\n")))
+    after = folder_splits.open_folder_splits(photos, file)
+    for split in folder_splits.SPLITS:
+        assert paths(after, split) == [p for p in paths(before, split) if p != "cat/7.jpg"]
+
+
+def test_images_that_are_gone_keep_their_places_where_they_may_be_missing(photos, file):
+    before = folder_splits.open_folder_splits(photos, file)
+    (photos / "cat" / "7.jpg").unlink()
+    after = folder_splits.open_folder_splits(photos, file, may_be_missing=True)
+    assert after == before
+    assert after.notices == [
+        f"folder '{photos}': 1 images that '{file}' lists are gone, for example 'cat/7.jpg'"
+    ]
+
+
+def test_new_images_and_classes_are_said(photos, file):
+    assert folder_splits.open_folder_splits(photos, file).notices == []
+    assert folder_splits.open_folder_splits(photos, file).notices == []
+    make(photos, {"cat": 23, "eel": 2, "fox": 1})
+    (photos / "cat" / "notes.txt").touch()
+    assert folder_splits.open_folder_splits(photos, file).notices == [
+        f"folder '{photos}': 6 new images and 2 new classes ('eel', 'fox') are not in '{file}' and "
+        "not used; another --model_dir divides the folder anew",
+        f"folder '{photos}': left out 1 .txt",
+    ]
+
+
+def test_an_unlabelled_test_folder_is_not_new(tmp_path, file):
+    photos = make(tmp_path / "photos", {"train/a": 9, "train/b": 9, "test": 4})
+    folder_splits.open_folder_splits(photos, file)
+    assert folder_splits.open_folder_splits(photos, file).notices == []
+
+
+def test_a_folder_whose_layout_is_no_longer_known_still_goes_on(photos, file):
+    before = folder_splits.open_folder_splits(photos, file)
+    make(photos, {"test/cat": 3, "empty": 0})
+    after = folder_splits.open_folder_splits(photos, file)
+    assert after == before
+    assert after.notices[0].startswith(f"folder '{photos}': 3 new images are not in")
+
+
+def test_an_image_that_the_scanner_comes_to_by_another_path_is_not_missing(photos, file):
+    before = folder_splits.open_folder_splits(photos, file)
+    (photos / "cat").rename(photos / "animals")
+    (photos / "cat").symlink_to(photos / "animals")
+    assert folder_splits.open_folder_splits(photos, file) == before
+
+
+def test_class_names_of_an_old_file_are_checked(photos, file):
+    folder_splits.open_folder_splits(photos, file)
+    file.write_bytes(file.read_bytes().replace(b"0,cat,", b"0,c\xe9t,"))
+    with pytest.raises(DataError, match=r"class folder '.*c\\xe9t': rename it"):
+        folder_splits.open_folder_splits(photos, file)
