@@ -27,6 +27,7 @@ class Key:
       table: name of the table in ``hparams.choices`` that ``choices`` come from, if they do.
       item: type of the items of a list.
       length: number of items that a list must have, if fixed.
+      is_path: whether it names a file or folder, so that ``~/`` is the home folder.
     """
 
     default: Any
@@ -39,6 +40,7 @@ class Key:
     table: str = ""
     item: type = str
     length: int | None = None
+    is_path: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

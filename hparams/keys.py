@@ -236,6 +236,7 @@ KEYS: dict[str, Key] = {
         str,
         "weights to start from: imagenet, imagenet21k, imagenet21k-ft1k, jft, or a path; random: "
         "train from scratch",
+        is_path=True,
     ),
     "train.gclip": Key(
         0.0, float, "clip all gradients together to this norm; 0: no clipping", low=0, high=1e12
@@ -294,7 +295,7 @@ KEYS: dict[str, Key] = {
     ),
     "data.tfds_name": Key("", str, "name of the data set in TensorFlow Datasets"),
     "data.data_dir": Key(
-        None, str, "folder of the data; not set: ~/tensorflow_datasets (TFDS only)"
+        None, str, "folder of the data; not set: ~/tensorflow_datasets (TFDS only)", is_path=True
     ),
     "data.multi_label": Key(False, bool, "images may have any number of labels (ImageNet-21k)"),
     "data.train_split": Key(

@@ -211,6 +211,8 @@ def _checked_scalar(name: str, value: Any, *, kind: type, key: Key) -> Any:
         raise ConfigError(
             [f"{name} must be {article} {kind.__name__}, got {shown(value)}"]
         ) from None
+    if key.is_path and value.startswith("~/"):
+        value = str(pathlib.Path(value).expanduser())
     if key.choices and value not in key.choices:
         hint = did_you_mean(value, key.choices)
         choices = ", ".join(key.choices)

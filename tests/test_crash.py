@@ -10,9 +10,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # A smaller network and fewer epochs than the benchmark has.
 SETTINGS = (
-    "model.blocks_args=[r1_k3_s1_e1_i8_o8_c1,r1_k3_s2_e4_i8_o16_se0.25],model.feature_size=16,"
+    "model.blocks_args=[r1_k3_s2_e4_i8_o16_se0.25],model.feature_size=16,"
     "model.survival_prob=0.8,train.epochs=4,train.stages=2,train.lr_base=0.02,"
-    "train.lr_warmup_epoch=1,train.ema_decay=0.9,train.isize=24,data.ibase=16,data.augname=randaug,"
+    "train.lr_warmup_epoch=1,train.ema_decay=0.9,train.isize=24,data.ibase=16,data.augname=none,"
     "data.mixup_alpha=0.2,runtime.keep_checkpoint_max=2,runtime.save_checkpoint_epochs=1"
 )
 SCRIPT = """

@@ -85,20 +85,20 @@ def _find_tiff(encoded: tf.Tensor) -> tf.Tensor:
     def holds_exif(part: tf.Tensor) -> tf.Tensor:
         return (part[1] == 0xE1) & tf.reduce_all(part[4:8] == list(b"Exif"))
 
-    def goes_on(position: tf.Tensor) -> tf.Tensor:
-        part = segment(position)
+    def goes_on(position: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
         is_header = (part[0] == 0xFF) & (part[1] >= 0xC0) & (part[1] != 0xDA)  # DA: the scan
         return (position < last) & is_header & ~holds_exif(part)
 
-    def following(position: tf.Tensor) -> tuple[tf.Tensor]:
-        part = segment(position)
+    def following(position: tf.Tensor, part: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         size = 2 + 256 * part[2] + part[3]
-        return (position + tf.where(part[1] == 0xFF, 1, size),)  # a byte that fills, or not
+        position += tf.where(part[1] == 0xFF, 1, size)  # a byte that fills, or not
+        return position, segment(position)
 
-    (position,) = tf.while_loop(
-        goes_on, following, [tf.constant(2)], maximum_iterations=_MAX_SEGMENTS
+    first = tf.constant(2)
+    position, part = tf.while_loop(
+        goes_on, following, [first, segment(first)], maximum_iterations=_MAX_SEGMENTS
     )
-    has_exif = (position < last) & holds_exif(segment(position))
+    has_exif = (position < last) & holds_exif(part)
     return tf.where(has_exif, position + 10, 0)
 
 

@@ -299,3 +299,12 @@ def test_defaults_are_the_official_ones_for_v2_s(name):
 )
 def test_defaults_are_the_papers_where_the_official_code_differs_or_has_no_key(name, value):
     assert KEYS[name].default == value
+
+
+def test_home_is_where_the_tilde_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for key in (key for key, row in KEYS.items() if row.is_path):
+        settings = {"data.data_dir": "x", key: "~/a/b"}
+        assert flat(resolve("efficientnetv2-s", "folder", settings))[key] == "/home/me/a/b"
+        settings[key] = "a~/b"
+        assert flat(resolve("efficientnetv2-s", "folder", settings))[key] == "a~/b"

@@ -24,12 +24,13 @@ def photo(side, generator_seed=3):
 def over_seeds(function, image, *, count, seed):
     """``function(image, [seed, index])`` for ``count`` indices inside Dataset.map, in one array."""
     image = tf.constant(image, tf.uint8)
-    data = tf.data.Dataset.range(count).map(
-        lambda index: function(
-            tf.compat.v1.placeholder_with_default(image, [None, None, 3]), tf.stack([seed, index])
-        ),
-        num_parallel_calls=2,
-    )
+
+    @tf.autograph.experimental.do_not_convert
+    def outcome(index):
+        unknown = tf.compat.v1.placeholder_with_default(image, [None, None, 3])
+        return function(unknown, tf.stack([seed, index]))
+
+    data = tf.data.Dataset.range(count).map(outcome, num_parallel_calls=2)
     return np.array(list(data.as_numpy_iterator()))
 
 

@@ -48,7 +48,9 @@ def test_every_golden_case_equals_the_official_bytes_eagerly(facts, arrays):
     assert differing(ours, arrays) == []
 
 
+@pytest.mark.slow
 def test_every_golden_case_equals_the_official_bytes_inside_dataset_map(facts, arrays):
+    @tf.autograph.experimental.do_not_convert
     def all_cases(image):
         unknown = tf.compat.v1.placeholder_with_default(image, [None, None, 3])
         return {key: apply_case(key, case, unknown) for key, case in facts["cases"].items()}

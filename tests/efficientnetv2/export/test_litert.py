@@ -89,6 +89,7 @@ def test_integer_ends(servable, network, int8, pixels):
     np.testing.assert_allclose((np.float32(outputs) - zero) * step, run(int8, pixels)[0])
 
 
+@pytest.mark.slow
 def test_logits_and_normalised_images(pixels):
     servable = servable_of(logits=True, preprocessing=False)
     images = (pixels - 127) / 60

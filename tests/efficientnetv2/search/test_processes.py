@@ -24,11 +24,12 @@ from hparams import resolve
 
 ROOT = pathlib.Path(__file__).parents[3]
 NETWORK = {"model.blocks_args": ["r1_k3_s2_e1_i8_o8"], "model.feature_size": 8}
+DATA = {"data.augname": "none"}
 TRIALS = 2
 
 
 def job_of(folder, data_dir, **network):
-    settings = {"search.epochs": 3, "search.timed_steps": 2, "data.data_dir": data_dir}
+    settings = {"search.epochs": 3, "search.timed_steps": 2, **DATA, "data.data_dir": data_dir}
     config = resolve("efficientnetv2-s", "digits", settings)
     return TrialJob(
         config=trial_config(config, {**NETWORK, **network}),
@@ -100,6 +101,7 @@ def command(folder, data_dir, storage):
         "search.timed_steps": 3,
         "search.prune": False,
         "search.storage": storage,
+        **DATA,
         "data.data_dir": data_dir,
     }
     text = ",".join(f"{key}={value}" for key, value in keys.items())

@@ -90,7 +90,7 @@ def numbers_of(count):
 
     # ------------------------------------------------ 50 steps
     overrides = {
-        "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
+        "model.blocks_args": ["r2_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
         "model.feature_size": 16, "model.bn_type": "sync", "model.survival_prob": 1.0,
         "data.data_dir": data_dir, "data.augname": "none", "data.flip": False,
         "data.crop_area": [1.0, 1.0],
