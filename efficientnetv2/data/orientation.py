@@ -30,6 +30,8 @@ _NO_EXIF = r"\C{6}JFIF\C{12}\x00\x43\x00\C*"
 _START_BYTES = 28
 _MARKER_BYTES = 8  # marker, length, and "Exif" if that is what the segment holds
 _MAX_SEGMENTS = 1000
+_FIRST_TABLE, _FIRST_APP, _SCAN = 0xC0, 0xE0, 0xDA  # markers; Exif is an application's segment
+_TABLES_BYTES = 1 << 13  # in which Exif behind tables is looked for
 _TIFF = r"((?:II\x2a\x00|MM\x00\x2a)\C*)"
 _PNG_EXIF = rf"\C*?eXIf{_TIFF}"
 _WEBP_EXIF = rf"\C*?EXIF\C{{4}}(?:Exif\x00\x00)?{_TIFF}"
@@ -85,21 +87,30 @@ def _find_tiff(encoded: tf.Tensor) -> tf.Tensor:
     def holds_exif(part: tf.Tensor) -> tf.Tensor:
         return (part[1] == 0xE1) & tf.reduce_all(part[4:8] == list(b"Exif"))
 
-    def goes_on(position: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
-        is_header = (part[0] == 0xFF) & (part[1] >= 0xC0) & (part[1] != 0xDA)  # DA: the scan
-        return (position < last) & is_header & ~holds_exif(part)
-
     def following(position: tf.Tensor, part: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         size = 2 + 256 * part[2] + part[3]
         position += tf.where(part[1] == 0xFF, 1, size)  # a byte that fills, or not
         return position, segment(position)
 
-    first = tf.constant(2)
-    position, part = tf.while_loop(
-        goes_on, following, [first, segment(first)], maximum_iterations=_MAX_SEGMENTS
+    def search(position: tf.Tensor, *, lowest: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Goes on as long as markers are at least ``lowest``, and not that of Exif."""
+
+        def goes_on(position: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
+            is_header = (part[0] == 0xFF) & (part[1] >= lowest) & (part[1] != _SCAN)
+            return (position < last) & is_header & ~holds_exif(part)
+
+        start = [position, segment(position)]
+        position, part = tf.while_loop(goes_on, following, start, maximum_iterations=_MAX_SEGMENTS)
+        return position, (position < last) & holds_exif(part)
+
+    position, is_found = search(tf.constant(2), lowest=_FIRST_APP)
+    # Hardly any file has Exif behind the tables of numbers, and going through them takes time.
+    tables = tf.strings.substr(encoded, tf.minimum(position, last), _TABLES_BYTES)
+    is_late = ~is_found & tf.strings.regex_full_match(tables, r"\C*Exif\x00\x00\C*")
+    position, is_found = tf.cond(
+        is_late, lambda: search(position, lowest=_FIRST_TABLE), lambda: (position, is_found)
     )
-    has_exif = (position < last) & holds_exif(part)
-    return tf.where(has_exif, position + 10, 0)
+    return tf.where(is_found, position + 10, 0)
 
 
 def _parse_match(data: tf.Tensor, pattern: str) -> tf.Tensor:

@@ -246,7 +246,7 @@ def test_everything_that_inference_can_write(main_tf2, home, trained, pictures, 
     assert len(lines) == 2 and lines[1].startswith(f"{tmp_path / 'digit.png'},")
     with np.load(tmp_path / "out" / "features.npz") as arrays:
         assert arrays["images"].tolist() == [str(tmp_path / "digit.png")]
-    assert [path.name for path in (tmp_path / "out" / "explain").iterdir()] == ["00001-digit.png"]
+    assert [path.name for path in (tmp_path / "out" / "explain").iterdir()] == ["00002-digit.png"]
 
 
 @pytest.mark.slow

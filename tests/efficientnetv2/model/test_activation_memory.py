@@ -8,6 +8,8 @@ from tensorflow import keras
 from efficientnetv2 import get_model
 from efficientnetv2.model.complexity import activation_bytes
 
+pytestmark = pytest.mark.usefixtures("without_weights")
+
 RECIPES = pathlib.Path(__file__).parents[3] / "docs" / "recipes.md"
 
 
@@ -36,7 +38,6 @@ def test_the_size_must_be_fixed():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_weights")
 @pytest.mark.parametrize("name", ["efficientnetv2-s", "efficientnetv2-m", "efficientnetv2-l"])
 def test_the_table(name):
     (row,) = [line for line in RECIPES.read_text().splitlines() if line.startswith(f"| {name} |")]

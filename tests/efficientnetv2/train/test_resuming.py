@@ -85,7 +85,7 @@ KILLS = [
     ("best/.efficientnetv2-", 0),  # they are written, but best.json does not name them
     ("metrics.jsonl", 0),  # validated, not recorded
     ("checkpoints/ckpt-4.tmp", 0),  # recorded, not saved
-    ("checkpoints/ckpt-8.tmp/ckpt-8.sha256", 4),  # moved to its place, except for the checksums
+    ("checkpoints/ckpt-8.tmp/ckpt-8.sha256", 1),  # moved to its place, except for the checksums
     ("checkpoints/ckpt-4.", 1),  # the oldest checkpoint is half removed
     ("checkpoints/.efficientnetv2-", 4),  # trained to the end, TensorFlow's list is old
     ("eval.json", 0),  # not evaluated
