@@ -134,7 +134,7 @@ def test_defaults(resnet50: keras.Model) -> None:
     assert resnet50.input_shape == (None, None, None, 3)
     assert resnet50.get_layer("top_dropout").rate == 0.3
     norms = [v for v in resnet50.layers if isinstance(v, keras.layers.BatchNormalization)]
-    assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.99, 1.001e-5)}
+    assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.9, 1.001e-5)}
     assert len(norms) == 53
 
 
