@@ -1,9 +1,11 @@
-"""Fixture that simulates a kill of the process at a chosen access to the file system."""
+"""Fixtures that simulate a kill at a chosen access to the file system, and a full disk."""
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -67,3 +69,19 @@ _KILLER = Killer()  # one for all tests: an audit hook cannot be removed
 @pytest.fixture
 def killer() -> Killer:
     return _KILLER
+
+
+@contextlib.contextmanager
+def _files_no_larger_than(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def files_no_larger_than() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """Returns a context in which writing beyond so many bytes fails, as on a full disk."""
+    return _files_no_larger_than

@@ -1,8 +1,6 @@
 """Tests that weights survive conversion from format to format, and that errors are one line."""
 
-import contextlib
 import os
-import resource
 import signal
 
 import numpy as np
@@ -13,16 +11,6 @@ from efficientnetv2.checkpoints import reader, writer
 from efficientnetv2.checkpoints.__main__ import main
 
 OVERRIDES = "blocks_args=[{}],feature_size=32"
-
-
-@contextlib.contextmanager
-def files_no_larger_than(size):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -94,7 +82,9 @@ FORMATS = ("a.safetensors", "a.weights.h5", "a.index", "a.keras")
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_on_a_full_disk_the_old_file_stays(name, golden, arguments, tmp_path, capsys):
+def test_on_a_full_disk_the_old_file_stays(
+    name, golden, arguments, tmp_path, capsys, files_no_larger_than
+):
     source = str(golden / "tiny" / "tf1_namebased")
     (tmp_path / name).write_text("old")
     with files_no_larger_than(20_000):

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from efficientnetv2 import get_model
 from efficientnetv2.cli import main
 
 
@@ -40,3 +41,12 @@ def main_tf2():
         return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory):
+    """A file of random weights of an EfficientNetV2-B0 of one small block, with 7 classes."""
+    overrides = {"blocks_args": ["r1_k3_s1_e1_i8_o8_c1"], "feature_size": 8}
+    path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
+    get_model("efficientnetv2-b0", num_classes=7, overrides=overrides).save_weights(path)
+    return path

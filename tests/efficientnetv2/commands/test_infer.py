@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2 import get_model
 from efficientnetv2.data.eval_input import evaluation_image
 from efficientnetv2.data.sources.image_files import find_images
 from efficientnetv2.evaluation.gradcam import heat_maps, overlay
@@ -177,17 +176,9 @@ def test_a_picture_without_heat_is_the_image():
 FLAGS = [
     "--mode=infer",
     "--model_name=efficientnetv2-b0",
-    "--hparam_str=model.blocks_args=[r1_k3_s2_e1_i8_o8_c1],model.feature_size=8,"
+    "--hparam_str=model.blocks_args=[r1_k3_s1_e1_i8_o8_c1],model.feature_size=8,"
     "model.num_classes=7,eval.isize=16,eval.batch_size=1",  # equal bits, whichever come together
 ]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    overrides = {"blocks_args": ["r1_k3_s2_e1_i8_o8_c1"], "feature_size": 8}
-    path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
-    get_model("efficientnetv2-b0", num_classes=7, overrides=overrides).save_weights(path)
-    return path
 
 
 @pytest.fixture
@@ -201,9 +192,9 @@ def photos(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
-def test_a_stopped_command_goes_on(suffix, main_tf2, weights, photos, tmp_path, monkeypatch):
+def test_a_stopped_command_goes_on(suffix, main_tf2, tiny_weights, photos, tmp_path, monkeypatch):
     (photos / "4.png").write_text("no image")
-    flags = [*FLAGS, f"--weights={weights}", "--image_path=photos", "--features", "--explain"]
+    flags = [*FLAGS, f"--weights={tiny_weights}", "--image_path=photos", "--features", "--explain"]
     flags += ["--output_dir=out", "--top_k=3"]
     whole = main_tf2(*flags, f"--output=whole.{suffix}", cwd=tmp_path)
     assert whole.returncode == 2 and whole.stderr.count("\n") == 1
@@ -239,10 +230,10 @@ def test_a_stopped_command_goes_on(suffix, main_tf2, weights, photos, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_killed_command_keeps_what_it_had(main_tf2, weights, photos, tmp_path):
+def test_a_killed_command_keeps_what_it_had(main_tf2, tiny_weights, photos, tmp_path):
     for index in range(10, 600):
         shutil.copyfile(photos / f"{index % 10}.png", photos / f"{index}.png")
-    flags = [*FLAGS, f"--weights={weights}", "--image_path=photos", "--output=all.csv"]
+    flags = [*FLAGS, f"--weights={tiny_weights}", "--image_path=photos", "--output=all.csv"]
     command = [sys.executable, str(ROOT / "main_tf2.py"), *flags]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     partial = tmp_path / ".all.csv.partial"
@@ -262,10 +253,10 @@ def test_a_killed_command_keeps_what_it_had(main_tf2, weights, photos, tmp_path)
     assert len({row.split(",")[1] + row.split(",")[2][:5] for row in rows}) <= 10
 
 
-def test_a_picture_of_a_long_name_is_drawn(main_tf2, weights, photos, tmp_path):
+def test_a_picture_of_a_long_name_is_drawn(main_tf2, tiny_weights, photos, tmp_path):
     name = "ü" * 125
     shutil.copyfile(photos / "0.png", photos / f"{name}.png")
-    flags = [*FLAGS, f"--weights={weights}", f"--image_path=photos/{name}.png", "--explain"]
+    flags = [*FLAGS, f"--weights={tiny_weights}", f"--image_path=photos/{name}.png", "--explain"]
     result = main_tf2(*flags, "--output_dir=out", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     (picture,) = (tmp_path / "out" / "explain").iterdir()
@@ -283,14 +274,14 @@ UNWRITABLE = {
 
 @pytest.mark.parametrize(("output", "message"), UNWRITABLE.items())
 def test_what_cannot_be_written_is_refused_at_once(
-    output, message, main_tf2, weights, photos, tmp_path, monkeypatch
+    output, message, main_tf2, tiny_weights, photos, tmp_path, monkeypatch
 ):
     from efficientnetv2.commands import infer
 
     monkeypatch.setattr(infer, "import_tensorflow", lambda: pytest.fail("too late"))
     (tmp_path / "photos.csv").mkdir()
     (tmp_path / "file").touch()
-    flags = [*FLAGS, f"--weights={weights}", "--image_path=photos"]
+    flags = [*FLAGS, f"--weights={tiny_weights}", "--image_path=photos"]
     result = main_tf2(*flags, f"--output={output}", cwd=tmp_path)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert message in result.stderr

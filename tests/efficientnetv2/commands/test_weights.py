@@ -35,26 +35,19 @@ def test_photographs_are_named_by_imagenet_weights(main_tf2, tmp_path, lite0):
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
-@pytest.fixture(scope="module")
-def tiny_file(tmp_path_factory):
-    overrides = {"blocks_args": ["r1_k3_s1_e1_i8_o8_c1"], "feature_size": 8}
-    path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
-    get_model("efficientnetv2-b0", num_classes=7, overrides=overrides).save_weights(path)
-    return path
-
-
 def test_a_training_starts_from_weights_and_keeps_to_its_own(
-    main_tf2, tmp_path, tiny_file, digits, data_dir
+    main_tf2, tmp_path, tiny_weights, digits, data_dir
 ):
     settings = (
         f"{BLOCKS},train.epochs=1,train.isize=8,train.stages=1,eval.isize=8,data.augname=none"
     )
     data = ("--dataset_cfg=digits", f"--data_dir={data_dir}")
-    command = ("--model_name=efficientnetv2-b0", *data, f"--weights={tiny_file}")
+    command = ("--model_name=efficientnetv2-b0", *data, f"--weights={tiny_weights}")
     first = main_tf2(*command, f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert f"weights from '{tiny_file}' (Keras); new, with initial values: predictions/kernel" in (
-        first.stdout
+    assert (
+        f"weights from '{tiny_weights}' (Keras); new, with initial values: predictions/kernel"
+        in (first.stdout)
     )
     again = main_tf2(*command, f"--hparam_str={settings}", "--model_dir=run", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -64,11 +57,11 @@ def test_a_training_starts_from_weights_and_keeps_to_its_own(
     assert "train.ft_init_ckpt" in other.stderr
 
 
-def test_pretrained_weights_are_evaluated(main_tf2, tmp_path, tiny_file, digits, data_dir):
+def test_pretrained_weights_are_evaluated(main_tf2, tmp_path, tiny_weights, digits, data_dir):
     data = ("--dataset_cfg=digits", f"--data_dir={data_dir}")
     command = ("--mode=eval", "--model_name=efficientnetv2-b0", *data)
     settings = f"--hparam_str={BLOCKS},eval.isize=8"
-    wrong = main_tf2(*command, f"--weights={tiny_file}", settings, cwd=tmp_path)
+    wrong = main_tf2(*command, f"--weights={tiny_weights}", settings, cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "has a classifier of 7 classes, but the model has 10; give num_classes=7" in wrong.stderr
     overrides = {"blocks_args": ["r1_k3_s1_e1_i8_o8_c1"], "feature_size": 8}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -21,15 +20,7 @@ from efficientnetv2.runtime.atomic_write import (
     replace_text,
 )
 
-
-@contextlib.contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+Limit = Callable[[int], contextlib.AbstractContextManager[None]]
 
 
 @pytest.mark.parametrize("old", [None, "old"])
@@ -44,7 +35,7 @@ def test_a_text_takes_the_place_of_another(tmp_path: pathlib.Path, old: str | No
 
 @pytest.mark.parametrize("old", [None, "old"])
 def test_a_text_that_does_not_fit_leaves_the_old_one(
-    tmp_path: pathlib.Path, old: str | None
+    tmp_path: pathlib.Path, old: str | None, files_no_larger_than: Limit
 ) -> None:
     path = tmp_path / "a.json"
     if old is not None:
@@ -57,7 +48,9 @@ def test_a_text_that_does_not_fit_leaves_the_old_one(
     assert {file.name for file in tmp_path.iterdir()} <= {"a.json", "b"}
 
 
-def test_lines_are_added_until_the_disk_is_full(tmp_path: pathlib.Path) -> None:
+def test_lines_are_added_until_the_disk_is_full(
+    tmp_path: pathlib.Path, files_no_larger_than: Limit
+) -> None:
     path = tmp_path / "a.jsonl"
     with files_no_larger_than(10):
         append_line(path, "one")
