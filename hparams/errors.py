@@ -94,8 +94,20 @@ def one_line(message: str) -> str:
     """
     if not message.isprintable():
         message = re.sub(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", message)
-        message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        message = visible(message)
     return shortened(message, limit=LONGEST_MESSAGE)
+
+
+def visible(text: str) -> str:
+    r"""Returns text with everything that cannot be printed as an escape sequence.
+
+    >>> print(visible("a\nb"))
+    a\nb
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
 
 
 def tensorflow_message(message: str, *, limit: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efficientnetv2.runtime.atomic_write import replace_text
-from efficientnetv2.runtime.console import visible
+from hparams.errors import visible
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

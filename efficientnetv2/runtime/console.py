@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from hparams.errors import visible
+
 # C0, DEL and C1, and the letters that turn the direction of text.
 _CONTROL = [
     chr(code)
@@ -90,14 +92,6 @@ class SteadyStream(io.TextIOBase):
     def was_left(self) -> bool:
         """Whether the reader of a pipe has gone."""
         return self.error is not None and self.error.errno == errno.EPIPE
-
-
-def visible(text: str) -> str:
-    """Returns text with everything that cannot be printed as an escape sequence."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
-        for letter in text
-    )
 
 
 def _open_closed_files() -> None:

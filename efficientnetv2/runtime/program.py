@@ -12,9 +12,9 @@ import signal
 import sys
 from collections.abc import Callable
 
-from efficientnetv2.runtime.console import steady_console, visible
+from efficientnetv2.runtime.console import steady_console
 from efficientnetv2.runtime.signals import Stopped, StopRequest
-from hparams.errors import UserError, shortened
+from hparams.errors import UserError, shortened, visible
 
 # Errors of a full or read-only disk, and of a path that the system does not take.
 _USER_ERRORS = (

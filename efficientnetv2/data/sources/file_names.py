@@ -6,7 +6,7 @@ import os
 import pathlib
 import unicodedata
 
-from efficientnetv2.runtime.console import visible
+from hparams.errors import visible
 
 
 def is_plain_text(name: str) -> bool:

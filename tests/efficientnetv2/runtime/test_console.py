@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from efficientnetv2.runtime.console import SteadyStream, steady_console, visible
+from efficientnetv2.runtime.console import SteadyStream, steady_console
+from hparams.errors import visible
 
 ROOT = pathlib.Path(__file__).parents[3]
 # Prints much, then writes a file, then returns what the command line would.
