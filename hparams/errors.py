@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
-LONGEST_MESSAGE = 500  # characters; a terminal shows it without hiding what was printed before
+LONGEST_MESSAGE = 800  # characters: ten lines of a terminal, with room for two long paths
 _LONGEST_VALUE = 60  # characters of a value in a message
 _NODE_NAMES = re.compile(r"\[\[(\{\{.*?\}\})+\]\] ?|\{\{.*?\}\} ?")
 _TAILS = (" [Op:", " Additional GRPC error")

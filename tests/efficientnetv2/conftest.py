@@ -1,10 +1,11 @@
-"""Fixtures that simulate a kill at a chosen access to the file system, and a full disk."""
+"""Fixtures that simulate a kill at a chosen access and a full disk, and wait with a limit."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -85,3 +86,17 @@ def _files_no_larger_than(size: int) -> Iterator[None]:
 def files_no_larger_than() -> Callable[[int], contextlib.AbstractContextManager[None]]:
     """Returns a context in which writing beyond so many bytes fails, as on a full disk."""
     return _files_no_larger_than
+
+
+def _wait_until(condition: Callable[[], object], *, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited for {seconds} seconds")
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """Returns a function that returns when a condition holds; TimeoutError after two minutes."""
+    return _wait_until

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from hparams import ConfigError, resolve
+from hparams.errors import LONGEST_MESSAGE
 from hparams.overrides import _split_items, checked, read_overrides
 
 
@@ -343,14 +344,14 @@ def test_many_mistakes_are_told_at_once_and_in_short(text):
     with pytest.raises(ConfigError) as error:
         resolve("efficientnetv2-s", "digits", text)
     assert time.process_time() - start < 1
-    assert len(str(error.value)) <= 500
+    assert len(str(error.value)) <= LONGEST_MESSAGE
 
 
 def test_what_does_not_fit_into_a_message_is_counted():
     with pytest.raises(ConfigError, match=r"; and \d more problems$") as error:
         resolve("efficientnetv2-s", "digits", ",".join(f"nonsense{'x' * 50}{n}" for n in range(10)))
     assert len(error.value.problems) == 10
-    assert len(str(error.value)) <= 500
+    assert len(str(error.value)) <= LONGEST_MESSAGE
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import os
 import pathlib
 import signal
 import threading
-import time
 
 import pytest
 
@@ -65,10 +64,9 @@ def _measured_once():
 
 
 @pytest.mark.slow
-def test_a_network_that_cannot_be_measured_does_not_end_the_others(tmp_path, capsys):
+def test_a_network_that_cannot_be_measured_does_not_end_the_others(tmp_path, capsys, wait_until):
     def kill_first():
-        while not multiprocessing.active_children():
-            time.sleep(0.01)
+        wait_until(multiprocessing.active_children)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_first)

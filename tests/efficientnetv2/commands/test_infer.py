@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -230,16 +229,14 @@ def test_a_stopped_command_goes_on(suffix, main_tf2, tiny_weights, photos, tmp_p
 
 
 @pytest.mark.slow
-def test_a_killed_command_keeps_what_it_had(main_tf2, tiny_weights, photos, tmp_path):
+def test_a_killed_command_keeps_what_it_had(main_tf2, tiny_weights, photos, tmp_path, wait_until):
     for index in range(10, 600):
         shutil.copyfile(photos / f"{index % 10}.png", photos / f"{index}.png")
     flags = [*FLAGS, f"--weights={tiny_weights}", "--image_path=photos", "--output=all.csv"]
     command = [sys.executable, str(ROOT / "main_tf2.py"), *flags]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     partial = tmp_path / ".all.csv.partial"
-    while not partial.exists() or partial.read_bytes().count(b"\n") < 50:
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: partial.exists() and partial.read_bytes().count(b"\n") >= 50)
     process.kill()
     process.wait()
     kept = partial.read_bytes().count(b"\n") - 1

@@ -7,7 +7,7 @@ import pytest
 
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
 from hparams.config import Config
-from hparams.errors import UserError
+from hparams.errors import LONGEST_MESSAGE, UserError
 from hparams.resolve import resolve, with_facts
 
 LINES = [{"step": step, "loss": 1 / step, "minival_top1": 0.5} for step in (19, 38, 57)]
@@ -296,7 +296,7 @@ def test_many_changes_make_one_short_message(begun: RunDirectory) -> None:
         begun.require_same(other)
     with pytest.raises(RunError) as error:
         begun.require_same(other)
-    assert len(str(error.value)) < 500
+    assert len(str(error.value)) < LONGEST_MESSAGE
 
 
 @pytest.mark.parametrize("kind", [str, pathlib.Path])

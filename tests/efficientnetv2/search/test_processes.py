@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import optuna
 import pytest
@@ -79,12 +78,11 @@ def _top1(line):
     return max(line["minival_top1"], line["minival_ema_top1"])
 
 
-def test_a_trial_that_is_killed_from_outside_is_one_line(tmp_path, data_dir, digits):
+def test_a_trial_that_is_killed_from_outside_is_one_line(tmp_path, data_dir, digits, wait_until):
     import multiprocessing
 
     def kill():
-        while not multiprocessing.active_children():
-            time.sleep(0.01)
+        wait_until(multiprocessing.active_children)
         multiprocessing.active_children()[0].kill()
 
     threading.Thread(target=kill).start()
@@ -110,16 +108,13 @@ def command(folder, data_dir, storage):
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_study_and_one_is_killed(tmp_path, data_dir, digits):
+def test_two_processes_share_a_study_and_one_is_killed(tmp_path, data_dir, digits, wait_until):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     calls = [command(tmp_path / "run", data_dir, storage) for _ in range(2)]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     processes = [subprocess.Popen(call, cwd=tmp_path, **pipe) for call in calls]
     first = tmp_path / "run" / "trials" / "000" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (first.exists() and first.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: first.exists() and first.read_text())
     study = optuna.load_study(study_name="search", storage=storage)
     before = study.trials[0].params
     printed = []

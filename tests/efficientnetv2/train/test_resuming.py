@@ -115,12 +115,11 @@ def test_a_signal_inside_a_save_waits_for_its_end(whole, killer, data_dir, tmp_p
     assert outcome(tmp_path) == whole
 
 
-def test_a_signal_inside_an_evaluation_stops_it_at_once(whole, data_dir, tmp_path):
+def test_a_signal_inside_an_evaluation_stops_it_at_once(whole, data_dir, tmp_path, wait_until):
     main, signalled = threading.get_ident(), []
 
     def stop_in_evaluation():
-        while "evaluate_split" not in names_on_stack(main):
-            time.sleep(0.01)
+        wait_until(lambda: "evaluate_split" in names_on_stack(main))
         time.sleep(0.2)
         signalled.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGTERM)
