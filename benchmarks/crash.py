@@ -18,9 +18,11 @@ import os
 import pathlib
 import platform
 import random
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import numpy as np
@@ -46,7 +48,7 @@ def command(run: pathlib.Path) -> list[str]:
 
 
 class Process:
-    """A training in a process of its own."""
+    """A training in a process of its own, which is ended with its stacks if it hangs."""
 
     def __init__(self, run: pathlib.Path) -> None:
         self.run = run
@@ -54,8 +56,15 @@ class Process:
         self.errors = run.with_suffix(".stderr")
         with self.errors.open("w") as errors:
             self.popen = subprocess.Popen(
-                command(run), stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
+                command(run),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONFAULTHANDLER": "1"},  # SIGABRT prints the stacks
             )
+        self.limit = threading.Timer(LIMIT_SECONDS, self.popen.send_signal, [signal.SIGABRT])
+        self.limit.start()
 
     @property
     def seconds(self) -> float:
@@ -76,15 +85,21 @@ class Process:
                 time.sleep(0.0005)
             self.popen.kill()
             self.popen.communicate()
+        self.limit.cancel()
+        if self.popen.returncode != -signal.SIGKILL:
+            self.require_success()
         return self.popen.returncode < 0
 
     def finish(self) -> None:
-        self.popen.communicate(timeout=LIMIT_SECONDS)
+        self.popen.communicate()
+        self.limit.cancel()
         self.require_success()
 
     def require_success(self) -> None:
         if self.popen.returncode != 0:
-            sys.exit(f"exit code {self.popen.returncode}: {self.errors.read_text()}")
+            hung = self.popen.returncode == -signal.SIGABRT
+            what = f"hung for {LIMIT_SECONDS} s" if hung else f"exit code {self.popen.returncode}"
+            sys.exit(f"{what}: {self.errors.read_text()}")
 
 
 def undisturbed(run: pathlib.Path) -> tuple[float, float]:
@@ -161,7 +176,6 @@ def killed_training(
             process.wait_for_training()
         moment = rng.uniform(0, seconds[in_training])
         if not process.kill_after(moment, in_a_save=in_training and in_a_save):
-            process.require_success()
             return rows
         row = {"seconds": round(process.seconds, 1), "in_training": in_training, **state(run)}
         rows.append(row)

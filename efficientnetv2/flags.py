@@ -17,6 +17,7 @@ from hparams.datasets import DATASETS
 from hparams.errors import UserError, shown
 from hparams.registry import did_you_mean
 from hparams.scalars import to_float, to_int
+from hparams.weights import name_and_weights
 
 HELP = """EfficientNetV2 for TensorFlow.
 
@@ -285,10 +286,21 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
             raise UserError(f"--{name} is empty; give it a value, or leave it out")
         if row.is_path and str(values[name].value).startswith("~/"):
             values[name].value = str(pathlib.Path(values[name].value).expanduser())
+    _take_weights_from_name(values)
     _check_formats(values)
     if values["use_tpu"].present and not values.use_tpu and values.tpu:
         raise UserError(f"--tpu={values.tpu} contradicts --nouse_tpu")
     return values
+
+
+def _take_weights_from_name(values: flags.FlagValues) -> None:
+    """Reads a ``--model_name`` with weights behind it as both flags."""
+    network, weights = name_and_weights(values.model_name, values.weights)
+    if weights is None or weights == values.weights:
+        return
+    if values.mode not in FLAGS["weights"].modes:
+        raise UserError(f"--mode={values.mode} takes no weights; give --model_name={network}")
+    values.model_name, values.weights = network, weights
 
 
 def _require_used(values: flags.FlagValues, name: str, row: Flag) -> None:

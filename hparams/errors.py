@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
-LONGEST_MESSAGE = 800  # characters: ten lines of a terminal, with room for two long paths
+LONGEST_MESSAGE = 500  # characters; a terminal shows it without hiding what was printed before
 _LONGEST_VALUE = 60  # characters of a value in a message
 _NODE_NAMES = re.compile(r"\[\[(\{\{.*?\}\})+\]\] ?|\{\{.*?\}\} ?")
 _TAILS = (" [Op:", " Additional GRPC error")
@@ -15,11 +15,11 @@ class UserError(ValueError):
     """A flag, config, file or data set that cannot be used.
 
     The message is one line: what is wrong, the value, and what would be right. A message that is
-    longer than ``LONGEST_MESSAGE``, because it repeats what somebody else wrote, loses its middle.
+    longer than ``limit`` characters, because it repeats what somebody else wrote, loses its middle.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+    def __init__(self, message: str, *, limit: int = LONGEST_MESSAGE) -> None:
+        super().__init__(one_line(message, limit=limit))
 
 
 class DataError(UserError):
@@ -86,8 +86,8 @@ def listed(names: Sequence[str], *, limit: int = 160) -> str:
     return ", ".join(names[:count]) + more
 
 
-def one_line(message: str) -> str:
-    """Returns a message as one line of at most ``LONGEST_MESSAGE`` characters.
+def one_line(message: str, *, limit: int = LONGEST_MESSAGE) -> str:
+    """Returns a message as one line of at most ``limit`` characters.
 
     Line breaks become spaces. Other control characters are written as escapes, so that a file name
     cannot change the terminal.
@@ -95,7 +95,7 @@ def one_line(message: str) -> str:
     if not message.isprintable():
         message = re.sub(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", message)
         message = visible(message)
-    return shortened(message, limit=LONGEST_MESSAGE)
+    return shortened(message, limit=limit)
 
 
 def visible(text: str) -> str:

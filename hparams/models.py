@@ -16,6 +16,7 @@ from typing import Literal
 
 from hparams.block_strings import FUSED_MBCONV, decode_block, encode_block
 from hparams.factors import FACTORS, Factors, first_to_last
+from hparams.model_names import our_spelling
 from hparams.registry import Registry
 
 
@@ -102,7 +103,7 @@ class ModelRow:
 # How keras.applications builds its ResNets.
 _KERAS_RESNET = {"model.act_fn": "relu", "model.bn_epsilon": 1.001e-5, "model.survival_prob": 1.0}
 
-MODELS: Registry[ModelRow] = Registry("model")
+MODELS: Registry[ModelRow] = Registry("model", spelling=our_spelling)
 
 _V2_S = (
     "r2_k3_s1_e1_i24_o24_c1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from hparams.errors import UserError, listed, shown
@@ -30,14 +30,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A table of named rows; ``kind`` is what error messages call a row, such as "model".
+    """A table of named rows.
 
-    Lookup ignores case, because the official command line writes ``Imagenet`` as well as
-    ``imagenet``.
+    Args:
+      kind: what error messages call a row, such as "model".
+      spelling: turns a name as people write it into the one in the table. By default lookup ignores
+        case, because the official command line writes ``Imagenet`` as well as ``imagenet``.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, spelling: Callable[[str], str] = str.lower) -> None:
         self._kind = kind
+        self._spelling = spelling
         self._rows: dict[str, T] = {}
         self._aliases: dict[str, str] = {}
 
@@ -68,7 +71,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 f"the name of a {self._kind} is text such as '{next(iter(self._rows), 'x')}', got "
                 f"{shown(name)}"
             )
-        key = name.lower()
+        key = self._spelling(name)
         key = self._aliases.get(key, key)
         if key not in self._rows:
             hint = did_you_mean(key, [*self._rows, *self._aliases])
@@ -79,9 +82,10 @@ class Registry(Mapping[str, T], Generic[T]):
         return self._rows[self.canonical(name)]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (
-            name.lower() in self._rows or name.lower() in self._aliases
-        )
+        if not isinstance(name, str):
+            return False
+        key = self._spelling(name)
+        return key in self._rows or key in self._aliases
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)

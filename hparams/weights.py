@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Mapping
 
 from hparams.errors import UserError, shown
+from hparams.model_names import split_weights
 from hparams.models import MODELS
 from hparams.registry import did_you_mean
 
@@ -70,6 +71,29 @@ RELEASES: Mapping[tuple[str, str], Release] = _releases()
 
 
 RANDOM = "random"  # asks for training from scratch, without pretrained weights
+
+
+def name_and_weights(
+    model_name: str, weights: str | pathlib.Path | None
+) -> tuple[str, str | pathlib.Path | None]:
+    """Moves weights that are part of a name, such as timm's ``tf_efficientnetv2_s.in21k``.
+
+    Args:
+      model_name: of the network, in any spelling.
+      weights: those that are asked for beside the name; None: none.
+
+    Returns:
+      (name of the network alone, weights).
+
+    Raises:
+      UserError: if the name has other weights, or some that were not released.
+    """
+    network, named = split_weights(model_name)
+    if named is not None and weights is not None and str(weights) != named:
+        raise UserError(
+            f"{shown(model_name)} names the weights '{named}', not {shown(str(weights))}"
+        )
+    return network, named or weights
 
 
 def require_weights(weights: str | pathlib.Path, *, model_name: str) -> None:

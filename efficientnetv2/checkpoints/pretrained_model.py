@@ -26,7 +26,7 @@ from hparams.architecture import scaled_architecture
 from hparams.arguments import check_flag
 from hparams.config import ModelSection
 from hparams.errors import WeightsError
-from hparams.weights import NAMES, find_release, require_weights
+from hparams.weights import NAMES, find_release, name_and_weights, require_weights
 
 _IMAGENET_CLASSES = 1000
 
@@ -51,7 +51,8 @@ def get_model(
     (None, 10)
 
     Args:
-      model_name: one of ``list_models()``.
+      model_name: one of ``list_models()``, also as Keras, timm and torchvision spell it. A name of
+        timm with weights, such as ``tf_efficientnetv2_s.in21k_ft_in1k``, loads them.
       weights: None for random initial values; ``imagenet``, ``imagenet21k``, ``imagenet21k-ft1k``
         or ``jft`` for released ones (downloaded once); or the path of a TensorFlow checkpoint, a
         run directory, or a ``.weights.h5``, ``.h5``, ``.keras``, ``.pth`` or ``.safetensors`` file
@@ -94,6 +95,8 @@ def get_model(
     )
     input_shape = check_input_shape(input_shape)
     check_weights(weights)
+    if isinstance(model_name, str):
+        model_name, weights = name_and_weights(model_name, weights)
     config = model_config(model_name, overrides, include_preprocessing=include_preprocessing)
     new_classifier = num_classes is not None
     if num_classes is None:

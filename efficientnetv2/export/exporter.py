@@ -132,10 +132,13 @@ def export_model(
     checks: dict[str, Check] = {}
     in_float: dict[str, list[str]] = {}
     for name in options.formats:
-        path = write_format(name, options.folder, job)
-        checks[path.name] = verify(name, path, verification, inputs, expected)
-        if FORMATS[name].is_int8:
-            in_float[path.name] = float_operators(path.read_bytes())
+        path = options.folder / f"{servable.model_name}{FORMATS[name].suffix}"
+        # Verified before it takes its place, where another export may put its own file meanwhile.
+        with draft_of(path) as draft:
+            FORMATS[name].write(draft, job)
+            checks[path.name] = verify(name, draft, verification, inputs, expected)
+            if FORMATS[name].is_int8:
+                in_float[path.name] = float_operators(draft.read_bytes())
     accuracy = None
     if verification.labels is not None:
         accuracy = float((expected.argmax(axis=1) == verification.labels).mean())
@@ -161,21 +164,3 @@ def _model_inputs(images: Images, servable: Servable) -> np.ndarray:
     if servable.preprocessing:
         return images.pixels
     return normalise(tf.constant(images.pixels), servable.preprocess).numpy()
-
-
-def write_format(format_name: str, folder: pathlib.Path, job: ExportJob) -> pathlib.Path:
-    """Writes one format, replaces the file of an earlier export, and returns the path.
-
-    Args:
-      format_name: a row of ``FORMATS``.
-      folder: an existing folder.
-      job: the network and its options.
-
-    Raises:
-      WriteError: if the file cannot be written; an earlier one stays.
-    """
-    suffix = FORMATS[format_name].suffix
-    path = folder / f"{job.servable.model_name}{suffix}"
-    with draft_of(path) as draft:
-        FORMATS[format_name].write(draft, job)
-    return path

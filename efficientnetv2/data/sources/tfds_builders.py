@@ -15,14 +15,13 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
 from efficientnetv2.data.sources import digits
-from hparams.errors import LONGEST_MESSAGE, DataError
+from hparams.errors import DataError
 
 # Builders that make their files from an installed package, so that they need no network.
 _LOCAL_BUILDERS = {"digits": digits.Digits}
 _DEFAULT_DIR = pathlib.Path("~/tensorflow_datasets")
 _RETRIES = 5  # TFDS's own 10 keep a machine without network waiting for more than 3 minutes
 _REASON_LENGTH = 400  # characters
-_SHORTEST_REASON = 60  # characters, where paths leave no room
 
 
 def open_builder(name: str, *, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
@@ -66,14 +65,14 @@ def _prepare(builder: tfds.core.DatasetBuilder, name: str, where: str) -> None:
             builder.download_and_prepare()
         except Exception as error:  # a builder is foreign code: it may raise anything
             said = f"data set '{name}' is not prepared in '{where}', and preparing it failed: "
-            room = LONGEST_MESSAGE - len(said) - len(advice)
-            reason = one_line(error, limit=max(_SHORTEST_REASON, min(room, _REASON_LENGTH)))
-            raise DataError(f"{said}{reason}{advice}") from None
+            message = f"{said}{one_line(error)}{advice}"
+            # TFDS says there what must be fetched by hand, and three times where: all is needed.
+            raise DataError(message, limit=len(message)) from None
 
 
-def one_line(error: Exception, *, limit: int = _REASON_LENGTH) -> str:
+def one_line(error: Exception) -> str:
     """Shortens an error of TensorFlow Datasets, which may fill pages, to one line."""
     if isinstance(error, requests.ConnectionError) and error.request is not None:
         return f"no connection to {urllib.parse.urlsplit(str(error.request.url)).hostname}"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return textwrap.shorten(text, limit, placeholder=" ...")
+    return textwrap.shorten(text, _REASON_LENGTH, placeholder=" ...")

@@ -20,6 +20,7 @@ def arguments(tiny_golden):
     return ["--model_name=efficientnetv2-b0", "--num_classes=10", overrides]
 
 
+@pytest.mark.slow
 def test_from_format_to_format(golden, tiny_golden, build_tiny, arguments, tmp_path, capsys):
     source = golden / "tiny" / "tf1_namebased"
     for name in ("a.safetensors", "b.weights.h5", "model.index", "c.keras", "d.safetensors"):

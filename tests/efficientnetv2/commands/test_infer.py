@@ -190,6 +190,7 @@ def photos(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "json"])
 def test_a_stopped_command_goes_on(suffix, main_tf2, tiny_weights, photos, tmp_path, monkeypatch):
     (photos / "4.png").write_text("no image")

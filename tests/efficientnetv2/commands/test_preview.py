@@ -53,6 +53,7 @@ def test_pixels_are_those_before_normalisation(digits, preprocess):
     assert row.images.std() > 50
 
 
+@pytest.mark.slow
 def test_sizes_drawn_at_random_are_shown_from_small_to_large(digits):
     rows = rows_of(digits, **{"train.size_schedule": "random"})
     assert [row.images.shape[1] for row in rows] == [16, 27, 37, 48]

@@ -98,6 +98,7 @@ def photograph(path, seed):
     Image.fromarray(pixels).save(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["classes", "splits"])
 def test_a_folder_of_photographs(layout, tmp_path):
     photos = tmp_path / "photos"
@@ -146,6 +147,7 @@ def test_tfrecord_files(name, labels, multi_label, tmp_path):
     assert [line["image_size"] for line in lines] == ([24, 32] if official else [32])
 
 
+@pytest.mark.slow
 def test_a_label_beyond_the_classes_is_named(tmp_path):
     place = tmp_path / "shards"
     write_shards(place, split="train", shards=4, labels=[[1], [0], [3]], multi_label=False)
@@ -154,6 +156,7 @@ def test_a_label_beyond_the_classes_is_named(tmp_path):
         train_and_count("imagenet_tfrecord", tmp_path / "run", **{"data.data_dir": str(place)})
 
 
+@pytest.mark.slow
 def test_with_skip_bad_images_are_counted_in_the_records(tmp_path):
     photos = tmp_path / "photos"
     for number in range(60):

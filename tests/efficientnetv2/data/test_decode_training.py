@@ -226,6 +226,7 @@ def test_an_image_is_decoded_once(name, size, decoder, photo, monkeypatch, eager
     assert called == [decoder]
 
 
+@pytest.mark.slow
 def test_other_processes_can_run_it(photo):
     # The service sends the graph as bytes; Python functions would not survive that.
     service = tf.data.experimental.service

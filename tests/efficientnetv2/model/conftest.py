@@ -30,7 +30,7 @@ def without_weights():
     """Networks of the test file have variables with a shape alone, which are quickly built."""
     with keras.StatelessScope(initialize_variables=False):
         yield
-    keras.backend.clear_session()  # else Keras would soon initialise them
+    keras.backend.clear_session(free_memory=False)  # else Keras would soon initialise them
 
 
 def _raw_variables(file: pathlib.Path) -> dict[str, tuple[int, ...]]:

@@ -20,13 +20,13 @@ SIZE = 64  # pixels: every layer has work to do, and 15 pairs of networks stay a
 
 @pytest.fixture(autouse=True)
 def _fresh_session():
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_variables_left():
     yield
-    keras.backend.clear_session()  # else Keras would soon initialise them
+    keras.backend.clear_session(free_memory=False)  # else Keras would soon initialise them
 
 
 def build_twins(name, twin, *, v1):

@@ -74,6 +74,7 @@ print(num_parts(), isinstance(fast, ParallelModel), difference < 1e-5)
 """
 
 
+@pytest.mark.slow
 def test_a_process_with_its_threads_set_infers_by_parts():
     result = subprocess.run(
         [sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=False

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import gc, json, sys
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
@@ -22,6 +24,7 @@ print(json.dumps(facts))
 """
 
 
+@pytest.mark.slow
 def test_the_import_of_tensorflow_collects_no_garbage():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
     facts = json.loads(done.stdout)

@@ -63,6 +63,7 @@ def finish(*processes):
     return [json.loads(line) for lines in printed for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folders", [("one", "one"), ("one", "two")], ids=str)
 def test_two_processes_run_each_trial_once(tmp_path, url, folders):
     ran = finish(*[start(tmp_path / folder, url) for folder in folders])
@@ -75,6 +76,7 @@ def test_two_processes_run_each_trial_once(tmp_path, url, folders):
         assert len(trials) == LIMIT
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_its_trial_to_the_next(tmp_path, url):
     killed = start(tmp_path / "one", url, seconds=600)
     killed.stdin.write("go\n")

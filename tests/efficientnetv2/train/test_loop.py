@@ -96,6 +96,7 @@ def test_the_dropout_rate_follows_the_stage(uninterrupted):
     assert training.train_state.context.dropout_rate.numpy() == np.float32(0.2)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(uninterrupted, digits, tmp_path):
     again = start(tmp_path, digits)
     again.run()
@@ -108,6 +109,7 @@ def assert_same(values, expected):
         np.testing.assert_array_equal(values[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_asking_for_the_cpu_trains_there(uninterrupted, digits, tmp_path):
     training = start(tmp_path, digits, **{"runtime.strategy": "cpu"})
     training.run()
@@ -128,9 +130,8 @@ def records(lines):
     return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 
 
-@pytest.mark.parametrize(
-    "stop_after", [8, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 6, 13))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_after", [1, 6, 8, 13])
 def test_a_stopped_and_resumed_training_has_the_same_bits_and_records(
     stop_after, uninterrupted, digits, tmp_path
 ):

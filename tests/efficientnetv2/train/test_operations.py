@@ -125,6 +125,7 @@ def test_an_update_is_one_kernel_a_variable(state_and_trainer, operations) -> No
     )
 
 
+@pytest.mark.slow
 def test_fifty_steps_equal_those_of_plain_layers() -> None:
     """Compares with stock Keras layers and plain TensorFlow formulas: losses agree to 1e-4."""
     train_state, trainer = build()

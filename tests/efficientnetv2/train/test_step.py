@@ -95,6 +95,7 @@ def plain() -> tuple[dict, dict]:
     return train(4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adamw", "momentum"])
 @pytest.mark.parametrize("parts", [2, 4])
 def test_parts_of_a_batch_make_the_step_of_the_whole(optimizer: str, parts: int) -> None:

@@ -27,6 +27,7 @@ def test_gpu_without_a_gpu_is_refused():
         of("gpu")
 
 
+@pytest.mark.slow
 def test_a_tpu_that_is_not_there_is_refused():
     with pytest.raises(UserError, match=r"^cannot use the TPU 'local': [^\n]+$"):
         of("tpu", tpu="local")

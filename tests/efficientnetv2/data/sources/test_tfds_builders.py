@@ -42,7 +42,7 @@ def test_a_name_that_is_not_known_is_an_error_of_one_line(name, message, tmp_pat
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("length", [4, 60, 200])
+@pytest.mark.parametrize("length", [4, 120, 200])
 def test_a_set_that_must_be_fetched_by_hand_says_how(length, tmp_path):
     folder = tmp_path / ("x" * length)
     with pytest.raises(DataError) as caught:
