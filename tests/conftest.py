@@ -1,5 +1,6 @@
 """Fixtures for all tests. TensorFlow is not imported here: tests of ``hparams`` run without it."""
 
+import gc
 import pathlib
 
 import pytest
@@ -11,6 +12,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Runs the files with slow tests first, so that no process ends long after the others."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the objects of the imports out of garbage collections, and makes these rare."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)  # tracing makes many objects, and little garbage
 
 
 @pytest.fixture(scope="session")

@@ -78,5 +78,5 @@ def test_weights_behind_the_name(name, ours, weights):
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_b0.ra_in1k", "tf_efficientnetv2_s.ns_jft_in1k"])
 def test_weights_that_were_not_released(name):
-    with pytest.raises(UserError, match=r"names weights '.*', which are no release of efficientnet"):
+    with pytest.raises(UserError, match=r"names weights '.*', which are no release"):
         split_weights(name)
