@@ -27,13 +27,16 @@ _MODULES = {
 }
 
 
-def list_models() -> list[str]:
+def list_models(pattern: str | None = None) -> list[str]:
     """Returns the names that ``get_model`` takes.
 
-    >>> list_models()[:2]
-    ['efficientnetv2-s', 'efficientnetv2-m']
+    Args:
+      pattern: those that match it, such as ``*lite*``; None: all.
+
+    >>> list_models()[:2], list_models("*v2-b*")[-1]
+    (['efficientnetv2-s', 'efficientnetv2-m'], 'efficientnetv2-b3')
     """
-    return list(MODELS)
+    return MODELS.matching(pattern)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,10 +6,12 @@ TensorFlow is imported after everything that can be checked without it.
 from __future__ import annotations
 
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efficientnetv2.commands import run_mode
+from efficientnetv2.commands.version import version_text
 from efficientnetv2.flags import define_flags, help_text, parse
 from efficientnetv2.runtime.program import run_program
 
@@ -29,8 +31,17 @@ def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
     def work() -> int:
         values = parse(define_flags(defaults or {}), argv)
         if values.help or values.helpfull:
-            print(help_text(values, program=program), flush=True)
+            started = f"python {program}" if program.endswith(".py") else program
+            print(help_text(values, program=started), flush=True)
+            return 0
+        if values.version:
+            print(version_text(), flush=True)
             return 0
         return run_mode(values)
 
     return run_program(program, work)
+
+
+def console() -> int:
+    """Runs the command ``efficientnetv2``."""
+    return main(sys.argv)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import re
 import textwrap
@@ -11,33 +10,38 @@ from typing import Any
 
 from absl import flags
 
-from efficientnetv2.commands import MODES
+from efficientnetv2.commands import MODE_NAMES, MODES
+from efficientnetv2.commands.flag_table import FLAGS, Flag
+from efficientnetv2.commands.other_flags import our_words
 from efficientnetv2.export.formats import FORMATS
-from hparams.datasets import DATASETS
+from hparams.datasets import DATASETS, TFDS_PREFIX
 from hparams.errors import UserError, shown
+from hparams.overrides import ConfigError, checked
 from hparams.registry import did_you_mean
 from hparams.scalars import to_float, to_int
 from hparams.weights import name_and_weights
 
 HELP = """EfficientNetV2 for TensorFlow.
 
-usage: python {program} --mode=MODE [flags]
+usage: {program} MODE [DATA] [flags], or --mode=MODE --data=DATA
 
 modes:
 {modes}
 
 flags that matter:
-  --model_name   what to train: efficientnetv2-s (default: {model_name}); -m, -l, -xl, -b0 to -b3,
+  --model        what to train: efficientnetv2-s (default: {model_name}); -m, -l, -xl, -b0 to -b3,
                  efficientnet-b0 to -b8, -l2, efficientnet-lite0 to -lite4;
                  for comparison: resnet50, resnet152, efficientnet-b4-fused-1-3, -1-5, -1-7
-  --dataset_cfg  what to train on: {datasets};
+  --data         your own images: photos/<class>/*.jpg or photos/{{train,val,test}}/<class>/*.jpg;
+                 or a data set: {datasets};
                  tfds:NAME for any other set of TensorFlow Datasets
                  (default: {dataset_cfg})
+  --epochs, --batch_size, --learning_rate, --image_size, --optimizer, --augment, --precision,
+  --seed, --validate
+                 what everyone sets; MODE --help says what each means there
   --model_dir    where everything is written and resumed from (default: runs/<model>-<data set>)
-  --data_dir     your own images: photos/<class>/*.jpg or photos/{{train,val,test}}/<class>/*.jpg;
-                 with --dataset_cfg the folder of that data set (default: ~/tensorflow_datasets)
-  --hparam_str   settings, for example "train.epochs=3,train.batch_size=32", or a .yaml file;
-                 docs/hparams.md lists all keys
+  --hparam_str   all other settings, for example "data.mixup_alpha=0.2,train.gclip=1", or a .yaml
+                 file; docs/hparams.md lists all keys
   --weights      pretrained weights: imagenet, imagenet21k, imagenet21k-ft1k, jft, or a path;
                  --mode=train starts from them, --mode=infer needs no --model_dir with them
   --image_path   image file, folder or "*.jpg", for --mode=infer; with
@@ -52,159 +56,14 @@ flags that matter:
                  --steps
 
 examples:
-  python {program} --model_name=efficientnetv2-s --mode=train
-  python {program} --model_name=efficientnetv2-b0 --mode=traineval --hparam_str="train.epochs=5"
-  python {program} --model_name=efficientnetv2-b0 --mode=train --data_dir=photos/
-  python {program} --model_name=efficientnetv2-b0 --mode=infer --data_dir=photos/ --image_path=new/
+  {program} --model_name=efficientnetv2-s --mode=train
+  {program} train photos --model=efficientnetv2-b0 --epochs=20 --image_size=96 --validate
+  {program} infer new/ --model_dir=runs/efficientnetv2-b0-photos
 
---helpfull lists every flag."""
+MODE --help lists the flags of a mode, --helpfull every flag, --version the versions."""
 
 
 _TPU_FLAGS = ("tpu", "gcp_project", "tpu_zone", "tpu_job_name")  # empty means not given
-_TRAINING = ("train", "traineval")
-_DEVICE_MODES = (*_TRAINING, "eval", "search")
-_WITH_DATA = tuple(mode for mode in MODES if mode != "benchmark")
-
-
-@dataclasses.dataclass(frozen=True)
-class Flag:
-    """A flag of the command line.
-
-    Attributes:
-      default: its type is the flag's: bool, int, float, list of str, or str (None: not given).
-      text: one line for ``--helpfull``.
-      modes: the modes that use it; the others refuse it.
-      instead: mode -> what does the same there, with ``{value}`` for the value of the flag.
-      choices: the allowed values; empty: any.
-      limits: smallest and largest number; None: no limit.
-      is_path: whether it names a file or folder, so that ``~`` is the home folder.
-    """
-
-    default: Any
-    text: str
-    modes: Sequence[str] = tuple(MODES)
-    instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    choices: Sequence[str] = ()
-    limits: tuple[float | None, float | None] = (None, None)
-    is_path: bool = False
-
-
-def _for(modes: Sequence[str], text: str) -> dict[str, str]:
-    return dict.fromkeys(modes, text)
-
-
-_DATA_INSTEAD = _for((*_TRAINING, "eval", "preview", "search"), "--data_dir={value}")
-_RUN_INSTEAD = _for((*_TRAINING, "preview", "search", "benchmark"), "--model_dir={value}")
-_BATCH_INSTEAD = {
-    **_for((*_TRAINING, "preview", "search"), '--hparam_str="train.batch_size={value}"'),
-    **_for(("eval", "infer", "export"), '--hparam_str="eval.batch_size={value}"'),
-}
-
-# To add a flag, add a row; the mode reads it from the ``FlagValues``.
-FLAGS: Mapping[str, Flag] = {
-    "mode": Flag("train", f"one of {', '.join(MODES)}"),
-    "model_name": Flag("efficientnetv2-s", "name of the model"),
-    "dataset_cfg": Flag(None, "name of the data set", _WITH_DATA),
-    "model_dir": Flag(None, "run directory; default: runs/<model>-<data set>", is_path=True),
-    "data_dir": Flag(
-        None,
-        "folder of your own images, or of the data set of --dataset_cfg",
-        _WITH_DATA,
-        is_path=True,
-    ),
-    "hparam_str": Flag("", "comma-separated key=value settings, or a .yaml file", is_path=True),
-    "sweeps": Flag("", "more key=value settings, applied after --hparam_str", is_path=True),
-    "weights": Flag(
-        None, "pretrained weights: the name of a release, or a path", _WITH_DATA, is_path=True
-    ),
-    "eval_name": Flag(None, "write the evaluation to eval_<name>.json", (*_TRAINING, "eval")),
-    "archive_ckpt": Flag(
-        True, "keep the checkpoint with the best minival accuracy in best/", ("traineval",)
-    ),
-    # ------------------------------------------------------------------------ TPU
-    "use_tpu": Flag(False, "use a TPU: the same as runtime.strategy=tpu", _DEVICE_MODES),
-    "tpu": Flag(
-        None,
-        "TPU name or grpc:// address; implies --use_tpu; default: this machine's",
-        _DEVICE_MODES,
-    ),
-    "gcp_project": Flag(None, "project of the Cloud TPU", _DEVICE_MODES),
-    "tpu_zone": Flag(None, "zone of the Cloud TPU", _DEVICE_MODES),
-    "tpu_job_name": Flag(None, "job name of the TPU workers", _DEVICE_MODES),
-    # ------------------------------------------------------------------ inference
-    "image_path": Flag(
-        None,
-        "image file, folder, or pattern such as 'photos/*.jpg'",
-        ("infer", "export"),
-        _DATA_INSTEAD,
-        is_path=True,
-    ),
-    "output": Flag(
-        None,
-        "file for all predictions: .csv, .json or .parquet",
-        ("infer",),
-        {**_RUN_INSTEAD, "eval": "--eval_name=NAME", "export": "--output_dir={value}"},
-        is_path=True,
-    ),
-    "output_dir": Flag(
-        None,
-        "folder of the exported files, or of what --features and --explain write; default: inside "
-        "the run directory",
-        ("infer", "export"),
-        {**_RUN_INSTEAD, "eval": "--model_dir={value}"},
-        is_path=True,
-    ),
-    "flip": Flag(
-        False,
-        "average over each image and its mirror image",
-        ("infer",),
-        _for(_TRAINING, '--hparam_str="data.flip={value}"'),
-    ),
-    "features": Flag(False, "write the input of the classifier to features.npz", ("infer",)),
-    "explain": Flag(False, "draw a heat map of the top class over each image", ("infer",)),
-    "crops": Flag("1", "crops of each image to average over", ("infer",), choices=("1", "5")),
-    "top_k": Flag(5, "classes to name for each image", ("infer",), limits=(1, 1_000_000)),
-    # --------------------------------------------------------------------- export
-    "format": Flag(
-        ["saved_model", "tflite"],
-        f"formats to write, separated by commas, of {', '.join(FORMATS)}",
-        ("export",),
-        {"infer": "--output=FILE.csv (or .json, .parquet)"},
-    ),
-    "preprocessing": Flag(
-        True, "include the preprocessing: the input is pixels of 0..255", ("export",)
-    ),
-    "logits": Flag(False, "output logits instead of probabilities", ("export",)),
-    "integer_io": Flag(
-        False, "uint8 input and output in the int8 file, instead of float32", ("export",)
-    ),
-    "debug_int8": Flag(False, "write the int8 error of each layer to int8_layers.csv", ("export",)),
-    "export_to_tpu": Flag(False, "add an XLA signature to the SavedModel", ("export",)),
-    # ------------------------------------------------------------------ benchmark
-    "models": Flag(
-        None,
-        "model names, separated by commas; default: --model_name",
-        ("benchmark",),
-        _for(_WITH_DATA, "--model_name={value}"),
-    ),
-    "batch_size": Flag(16, "images a step", ("benchmark",), _BATCH_INSTEAD, limits=(1, 100_000)),
-    "image_scale": Flag(
-        1.0,
-        "factor on each model's own image sizes",
-        ("benchmark",),
-        _for(_TRAINING, '--hparam_str="train.isize=SIZE,eval.isize=SIZE" in pixels'),
-        limits=(0.01, 4.0),
-    ),
-    "steps": Flag(
-        20,
-        "timed steps",
-        ("benchmark",),
-        _for(_TRAINING, '--hparam_str="train.epochs=N"'),
-        limits=(1, 1_000_000),
-    ),
-    "help": Flag(False, "show the help and exit"),
-    "helpfull": Flag(False, "show all flags and exit"),
-}
 
 
 def define_flags(defaults: Mapping[str, Any]) -> flags.FlagValues:
@@ -265,16 +124,35 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
       UserError: if a flag or the mode is unknown, a value has the wrong type, flags contradict each
         other, or there is an argument that is not a flag.
     """
+    values.set_gnu_getopt(True)  # flags may come after arguments
     try:
-        rest = values(list(argv))[1:]
+        rest = values([argv[0], *our_words(argv[1:], values)])[1:]
     except flags.Error as error:
         raise UserError(str(error)) from None
-    if values.help or values.helpfull:
+    if values.help or values.helpfull or values.version:
+        if rest and rest[0] in MODE_NAMES and not values["mode"].present:
+            _give(values, "mode", rest[0])
         return values
-    if rest:
-        raise UserError(f"unexpected argument '{rest[0]}'; flags are written --name=value")
-    if values.mode not in MODES:
+    _take_arguments(values, rest)
+    if values.mode not in MODE_NAMES:
         raise UserError(f"unknown mode {shown(values.mode)}{did_you_mean(values.mode, MODES)}")
+    called, values.mode = values.mode, MODE_NAMES[values.mode]
+    _take_validate(values)
+    _check_flags(values)
+    _take_model_and_data(values)
+    _take_weights_from_name(values)
+    if "tune" in called and values.weights is None:
+        raise UserError(
+            f"--mode={called} needs weights to start from: --weights=imagenet, or a path"
+        )
+    _check_short_flags(values)
+    _check_formats(values)
+    if values["use_tpu"].present and not values.use_tpu and values.tpu:
+        raise UserError(f"--tpu={values.tpu} contradicts --nouse_tpu")
+    return values
+
+
+def _check_flags(values: flags.FlagValues) -> None:
     if values.eval_name and re.fullmatch(r"[\w.-]{1,100}", values.eval_name) is None:
         raise UserError(
             "--eval_name becomes part of a file name: use letters, digits, '_', '-' and '.', at "
@@ -286,11 +164,77 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
             raise UserError(f"--{name} is empty; give it a value, or leave it out")
         if row.is_path and str(values[name].value).startswith("~/"):
             values[name].value = str(pathlib.Path(values[name].value).expanduser())
-    _take_weights_from_name(values)
-    _check_formats(values)
-    if values["use_tpu"].present and not values.use_tpu and values.tpu:
-        raise UserError(f"--tpu={values.tpu} contradicts --nouse_tpu")
-    return values
+
+
+def _take_arguments(values: flags.FlagValues, rest: list[str]) -> None:
+    """Reads arguments without a name: a mode, and the data."""
+    if rest and not values["mode"].present:
+        if rest[0] not in MODE_NAMES:
+            hint = did_you_mean(rest[0], MODE_NAMES)
+            raise UserError(f"unexpected argument {shown(rest[0])}: no mode{hint}")
+        _give(values, "mode", rest.pop(0))
+    takes = "pattern" if values.mode == "models" else "data"
+    if rest and not values[takes].present:
+        _give(values, takes, rest.pop(0))
+    if rest:
+        raise UserError(f"unexpected argument {shown(rest[0])}; flags are written --name=value")
+
+
+def _give(values: flags.FlagValues, name: str, value: str) -> None:
+    """Sets a flag as if it had been written."""
+    values[name].value = value
+    values[name].present = 1
+
+
+def _take_validate(values: flags.FlagValues) -> None:
+    if values.validate and values.mode == "train":
+        values.mode = "traineval"
+    elif values["validate"].present and not values.validate and values.mode == "traineval":
+        raise UserError("--novalidate contradicts --mode=traineval; give --mode=train")
+
+
+def _take_model_and_data(values: flags.FlagValues) -> None:
+    """Reads ``--model`` and ``--data`` as the flags that they stand for.
+
+    Raises:
+      UserError: if one of these is given as well, or ``--data`` is neither a folder nor a data set.
+    """
+    for name, stands_for in (("model", "model_name"), ("data", _flag_of_data(values))):
+        if not values[name].present:
+            continue
+        if values[stands_for].present and values[stands_for].value != values[name].value:
+            raise UserError(f"--{name} and --{stands_for} say the same; give one of them")
+        _give(values, stands_for, values[name].value)
+
+
+def _flag_of_data(values: flags.FlagValues) -> str:
+    if values.data is None:
+        return "data_dir"
+    if values.mode in FLAGS["image_path"].modes:
+        return "image_path"
+    is_folder = pathlib.Path(values.data).exists()
+    is_name = values.data in DATASETS or values.data.lower().startswith(TFDS_PREFIX)
+    if is_folder and is_name:
+        raise UserError(
+            f"--data={values.data} is a folder here, and the name of a data set; give "
+            f"--data_dir={values.data} or --dataset_cfg={values.data}"
+        )
+    if is_name:
+        return "dataset_cfg"
+    if not is_folder and "/" not in values.data:
+        hint = did_you_mean(values.data, DATASETS)
+        raise UserError(f"--data: no folder and no data set {shown(values.data)}{hint}")
+    return "data_dir"
+
+
+def _check_short_flags(values: flags.FlagValues) -> None:
+    for name, row in FLAGS.items():
+        if values[name].present:
+            for key in row.keys.get(values.mode, ()):
+                try:
+                    checked(key, values[name].value)
+                except ConfigError as error:
+                    raise UserError(f"--{name}: {error}") from None
 
 
 def _take_weights_from_name(values: flags.FlagValues) -> None:
@@ -349,6 +293,17 @@ def help_text(values: flags.FlagValues, *, program: str) -> str:
             for name in sorted(values)
         ]
         return "\n".join([f"flags of {program}:", *rows])
+    mode = MODE_NAMES.get(values.mode) if values["mode"].present else None
+    if mode is not None:
+        rows = [
+            textwrap.fill(
+                row.text, 100, initial_indent=f"  --{name:<14} ", subsequent_indent=" " * 19
+            )
+            for name, row in FLAGS.items()
+            if mode in row.modes and name not in ("mode", "version", "help", "helpfull")
+        ]
+        head = f"usage: {program} {mode} [DATA] [flags]\n\n{MODES[mode].meaning}\n\nflags:"
+        return "\n".join([head, *rows])
     modes = "\n".join(f"  {name:<10} {mode.meaning}" for name, mode in MODES.items())
     return HELP.format(
         program=program,

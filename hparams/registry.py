@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
@@ -77,6 +78,12 @@ class Registry(Mapping[str, T], Generic[T]):
             hint = did_you_mean(key, [*self._rows, *self._aliases])
             raise UnknownNameError(f"unknown {self._kind} {shown(name)}{hint}")
         return key
+
+    def matching(self, pattern: str | None = None) -> list[str]:
+        """Returns the names that match a pattern such as ``*v2*``, in order; None: all."""
+        if pattern is None:
+            return list(self._rows)
+        return [name for name in self._rows if fnmatch.fnmatch(name, pattern.lower())]
 
     def __getitem__(self, name: str) -> T:
         return self._rows[self.canonical(name)]

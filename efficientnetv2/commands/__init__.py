@@ -47,6 +47,17 @@ MODES: Mapping[str, Mode] = {
     "search": Mode(
         "search", "look for the best network for your data and device (search.* in --hparam_str)"
     ),
+    "models": Mode(
+        "model_list", "list the networks, with their costs, accuracy and released weights"
+    ),
+}
+
+# What others call a mode -> our name.
+MODE_NAMES: Mapping[str, str] = {
+    **{name: name for name in MODES},
+    **dict.fromkeys(("evaluate", "test", "val", "valid", "validate"), "eval"),
+    **dict.fromkeys(("predict", "inference"), "infer"),
+    **dict.fromkeys(("fit", "finetune", "fine-tune"), "train"),
 }
 
 

@@ -19,6 +19,7 @@ from hparams.resolve import resolve
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
+_BATCH_SIZE = 16  # unless --batch_size is given
 _SMALLEST = 32  # pixels; five stages of stride 2 leave one position of them
 
 
@@ -54,7 +55,7 @@ def _config(values: FlagValues, model_name: str) -> Config:
             ("eval.isize", defaults.eval.isize),
         )
     }
-    settings = {"train.stages": 1, "train.batch_size": values.batch_size, **sizes}
+    settings = {"train.stages": 1, "train.batch_size": _BATCH_SIZE, **sizes}
     return resolve(model_name, "imagenet2012", settings, *overrides_from_flags(values))
 
 

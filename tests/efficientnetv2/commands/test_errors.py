@@ -1,6 +1,8 @@
 """Tests that wrong input gives a one-line error, exit code 2, in under a second."""
 
+import importlib.metadata
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -8,10 +10,12 @@ import sys
 
 import pytest
 
+import efficientnetv2
 from efficientnetv2.commands import MODES
 from efficientnetv2.export.formats import FORMATS
 from efficientnetv2.flags import FLAGS, define_flags, parse
 from hparams.errors import UserError
+from hparams.models import MODELS
 
 ROOT = pathlib.Path(__file__).parents[3]
 LIMIT_SECONDS = 1.0
@@ -61,7 +65,7 @@ WRONG = {
     "--mode=benchmark --models=": "--models is empty",
     "--mode=benchmark --models=,": "--models is empty; give model names separated by commas",
     "--mode=benchmark --models=resnet50,ResNet50": "--models names resnet50 2 times",
-    "--mode=benchmark --batch_size=0": "--batch_size=0: 0 is not an integer in the range",
+    "--mode=benchmark --batch_size=0": "--batch_size: train.batch_size must be at least 1, got 0",
     "--mode=benchmark --image_scale=nan": "flag --image_scale=nan: 'nan' is not a number",
     "--mode=benchmark --image_scale=0": "flag --image_scale=0: 0.0 is not a number in the range",
     "--mode=benchmark --steps=0": "--steps=0: 0 is not an integer in the range",
@@ -81,15 +85,28 @@ WRONG = {
     "--mode=search --hparam_str=search.storage=postgresql://localhost:1/x": "nothing answers at",
     "--mode=search --model_dir=/proc/nowhere": "cannot write to '/proc/nowhere'",
     "--eval_name=a/b": "use letters, digits, '_', '-' and '.', at most 100, got 'a/b'",
-    "--epochs=3": "Unknown command line flag 'epochs'",
-    "train": "unexpected argument 'train'; flags are written --name=value",
+    "--epohcs=3": "Unknown command line flag 'epohcs'. Did you mean: epochs",
+    "trian": "unexpected argument 'trian': no mode; did you mean 'train'?",
+    "train photos more": "unexpected argument 'more'; flags are written --name=value",
+    "train nowhere": "--data: no folder and no data set 'nowhere'; known: digits, ",
+    "--data=dgits": "--data: no folder and no data set 'dgits'; did you mean 'digits'?",
+    "--epochs=0": "--epochs: train.epochs must be at least 1, got 0",
+    "--epochs=abc": "--epochs: train.epochs must be an int, got 'abc'",
+    "--optimizer=adamm": "--optimizer: train.optimizer",
+    "--epochs=3 --hparam_str=train.epochs=4": "--epochs=3 contradicts train.epochs='4' of --hpar",
+    "--seed=1 --sweeps=train.seed=2": "--seed=1 contradicts train.seed='2' of --sweeps",
+    "--model=efficientnetv2-s --model_name=efficientnetv2-b0": "--model and --model_name say the",
+    "train digits --data_dir=. --dataset_cfg=mnist": "--data and --dataset_cfg say the same",
+    "--mode=traineval --novalidate": "--novalidate contradicts --mode=traineval",
+    "finetune digits": "--mode=finetune needs weights to start from: --weights=imagenet, or a path",
+    "models x": "no model matches 'x'; known: efficientnetv2-s, ",
+    "models --model=x": "--model belongs to --mode=train, eval, traineval, infer, export, preview",
+    "--mode=eval --epochs=3": "--epochs belongs to --mode=train, traineval, preview or search, no",
     "--use_tpu": "runtime.strategy=tpu, but this machine has no TPU (no /dev/accel*",
     "--tpu=local": "this machine has no TPU",
     "--tpu=grpc://localhost:1": "--tpu: nothing answers at 'grpc://localhost:1'",
     "--hparam_str=runtime.strategy=multi_worker": "multi_worker needs TF_CONFIG on every worker",
     "--export_to_tpu": "--export_to_tpu belongs to --mode=export, not to --mode=train",
-    "--batch_size=64": 'with --mode=train give --hparam_str="train.batch_size=64"',
-    "--mode=infer --batch_size=8": 'with --mode=infer give --hparam_str="eval.batch_size=8"',
     "--image_path=new": "--mode=infer or export; with --mode=train give --data_dir=new",
     "--mode=infer --use_tpu": "--mode=train, traineval, eval or search, not to --mode=infer",
     "--noarchive_ckpt": "--noarchive_ckpt belongs to --mode=traineval, not to --mode=train",
@@ -107,6 +124,7 @@ WRONG = {
 
 # A value of each kind of flag that differs from every default.
 VALUES = {bool: "", int: "=3", float: "=0.5", list: "=onnx", str: "=5", type(None): "=5"}
+TEXTS = {"optimizer": "=adam", "augment": "=randaug", "precision": "=bfloat16", "data": "=digits"}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -114,7 +132,11 @@ VALUES = {bool: "", int: "=3", float: "=0.5", list: "=onnx", str: "=5", type(Non
 def test_a_flag_of_another_mode_is_refused(name, mode):
     row = FLAGS[name]
     no = "no" if row.default is True else ""
-    argv = ["main_tf2.py", f"--mode={mode}", f"--{no}{name}{VALUES[type(row.default)]}"]
+    argv = [
+        "main_tf2.py",
+        f"--mode={mode}",
+        f"--{no}{name}{TEXTS.get(name) or VALUES[type(row.default)]}",
+    ]
     if mode in row.modes:
         argv += [f"--format={','.join(FORMATS)}"] if mode == "export" and name != "format" else []
         parse(define_flags({}), argv)
@@ -213,8 +235,50 @@ def test_help():
     assert (result.returncode, result.stderr) == (0, "")
     for word in ("train", "eval", "traineval", "infer", "--hparam_str", "--model_dir", "digits"):
         assert word in result.stdout
-    assert result.stdout.count("\n  python main_tf2.py") == 4
+    assert result.stdout.count("\n  python main_tf2.py") == 3
     assert seconds < LIMIT_SECONDS
+
+
+@pytest.mark.parametrize("arguments", [["infer", "--help"], ["--mode=predict", "--help"]])
+def test_help_of_a_mode_has_its_flags_alone(arguments):
+    result, seconds = measured(*arguments)
+    flags = re.findall(r"^  --(\w+)", result.stdout, re.MULTILINE)
+    others = {"mode", "version", "help", "helpfull"}
+    assert flags == [n for n, row in FLAGS.items() if "infer" in row.modes and n not in others]
+    assert "usage: python main_tf2.py infer [DATA] [flags]" in result.stdout
+    assert seconds < LIMIT_SECONDS
+
+
+def test_version():
+    result, seconds = measured("--version")
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"efficientnetv2 {efficientnetv2.__version__}"
+    assert f"tensorflow {importlib.metadata.version('tensorflow')}" in lines
+    assert lines[-1].startswith("devices: ")
+    assert seconds < LIMIT_SECONDS
+
+
+def test_models_are_listed_as_the_readme_lists_them():
+    result, seconds = measured("models")
+    rows = [re.split(r"\s{2,}", line) for line in result.stdout.splitlines()[1:]]
+    assert [row[0] for row in rows] == list(MODELS)
+    listed = {row[0]: row[1:6] for row in rows}
+    readme = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("| efficientnetv2-")
+    ]
+    assert len(readme) == 8
+    for name, *cells in readme:
+        assert listed[name] == cells
+    assert seconds < LIMIT_SECONDS
+
+
+def test_a_pattern_filters_the_models():
+    result, _ = measured("models", "*LITE?")
+    names = [line.split()[0] for line in result.stdout.splitlines()[1:]]
+    assert names == efficientnetv2.list_models("*lite?")
+    assert names == [f"efficientnet-lite{number}" for number in range(5)]
 
 
 OFFICIAL_FLAGS = [

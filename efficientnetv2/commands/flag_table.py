@@ -1,0 +1,218 @@
+"""Lists the flags of the command line; to add one, add a row, and the mode reads its value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from efficientnetv2.commands import MODES
+from efficientnetv2.export.formats import FORMATS
+
+_TRAINING = ("train", "traineval")
+_DEVICE_MODES = (*_TRAINING, "eval", "search")
+_PLANNING = (*_TRAINING, "preview")
+_WITH_MODEL = tuple(mode for mode in MODES if mode != "models")
+_WITH_DATA = tuple(mode for mode in _WITH_MODEL if mode != "benchmark")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag of the command line.
+
+    Attributes:
+      default: its type is the flag's: bool, int, float, list of str, or str (None: not given).
+      text: one line for ``--helpfull``.
+      modes: the modes that use it; the others refuse it.
+      instead: mode -> what does the same there, with ``{value}`` for the value of the flag.
+      choices: the allowed values; empty: any.
+      limits: smallest and largest number; None: no limit.
+      is_path: whether it names a file or folder, so that ``~`` is the home folder.
+      keys: mode -> the config keys that it is a short name for there.
+    """
+
+    default: Any
+    text: str
+    modes: Sequence[str] = tuple(MODES)
+    instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    choices: Sequence[str] = ()
+    limits: tuple[float | None, float | None] = (None, None)
+    is_path: bool = False
+    keys: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+
+
+def _for(modes: Sequence[str], text: str) -> dict[str, str]:
+    return dict.fromkeys(modes, text)
+
+
+_DATA_INSTEAD = _for((*_TRAINING, "eval", "preview", "search"), "--data_dir={value}")
+_RUN_INSTEAD = _for((*_TRAINING, "preview", "search", "benchmark"), "--model_dir={value}")
+
+
+def _short(text: str, **modes_of_key: Sequence[str]) -> Flag:
+    """Returns a flag that is a short name for config keys, which check its value.
+
+    Args:
+      text: its meaning.
+      modes_of_key: ``section__key`` -> the modes in which it stands for that key.
+    """
+    keys: dict[str, list[str]] = {}
+    for name, modes in modes_of_key.items():
+        for mode in modes:
+            keys.setdefault(mode, []).append(name.replace("__", "."))
+    return Flag(None, text, tuple(keys), keys=keys)
+
+
+FLAGS: Mapping[str, Flag] = {
+    "mode": Flag("train", f"one of {', '.join(MODES)}"),
+    "model_name": Flag("efficientnetv2-s", "name of the model", _WITH_MODEL),
+    "dataset_cfg": Flag(None, "name of the data set", _WITH_DATA),
+    "model_dir": Flag(
+        None, "run directory; default: runs/<model>-<data set>", _WITH_MODEL, is_path=True
+    ),
+    "data_dir": Flag(
+        None,
+        "folder of your own images, or of the data set of --dataset_cfg",
+        _WITH_DATA,
+        is_path=True,
+    ),
+    "hparam_str": Flag(
+        "", "comma-separated key=value settings, or a .yaml file", _WITH_MODEL, is_path=True
+    ),
+    "sweeps": Flag(
+        "", "more key=value settings, applied after --hparam_str", _WITH_MODEL, is_path=True
+    ),
+    "weights": Flag(
+        None, "pretrained weights: the name of a release, or a path", _WITH_DATA, is_path=True
+    ),
+    "eval_name": Flag(None, "write the evaluation to eval_<name>.json", (*_TRAINING, "eval")),
+    "archive_ckpt": Flag(
+        True, "keep the checkpoint with the best minival accuracy in best/", ("traineval",)
+    ),
+    # ------------------------------------------- what everyone sets, by a short name
+    "model": Flag(None, "the same as --model_name", _WITH_MODEL),
+    "data": Flag(
+        None,
+        "folder of your own images (--data_dir), or name of a data set (--dataset_cfg); for infer "
+        "and export the images (--image_path)",
+        _WITH_DATA,
+        is_path=True,
+    ),
+    "epochs": _short(
+        "passes over the training images; search: of each trial",
+        train__epochs=_PLANNING,
+        search__epochs=("search",),
+    ),
+    "batch_size": _short(
+        "images a step; benchmark: 16 by default",
+        train__batch_size=(*_PLANNING, "search", "benchmark"),
+        eval__batch_size=("eval", "infer", "export"),
+    ),
+    "learning_rate": _short(
+        "peak learning rate for a batch of 256; proportional to the batch size",
+        train__lr_base=(*_PLANNING, "search"),
+    ),
+    "image_size": _short(
+        "pixels: image size of the last stage and of evaluation; the first stage has half of it",
+        train__isize=(*_PLANNING, "search"),
+        data__ibase=(*_PLANNING, "search"),
+        eval__isize=(*_PLANNING, "search", "eval", "infer", "export"),
+    ),
+    "optimizer": _short("optimizer", train__optimizer=(*_PLANNING, "search")),
+    "augment": _short(
+        "augmentation of single images: none, randaug or autoaug",
+        data__augname=(*_PLANNING, "search"),
+    ),
+    "precision": _short(
+        "float32, bfloat16 or float16", train__precision=(*_PLANNING, "search", "benchmark")
+    ),
+    "seed": _short("seed of everything random", train__seed=(*_PLANNING, "search")),
+    "validate": Flag(
+        False, "train: evaluate on the minival split after each epoch, as traineval does", _TRAINING
+    ),
+    # ------------------------------------------------------------------------ TPU
+    "use_tpu": Flag(False, "use a TPU: the same as runtime.strategy=tpu", _DEVICE_MODES),
+    "tpu": Flag(
+        None,
+        "TPU name or grpc:// address; implies --use_tpu; default: this machine's",
+        _DEVICE_MODES,
+    ),
+    "gcp_project": Flag(None, "project of the Cloud TPU", _DEVICE_MODES),
+    "tpu_zone": Flag(None, "zone of the Cloud TPU", _DEVICE_MODES),
+    "tpu_job_name": Flag(None, "job name of the TPU workers", _DEVICE_MODES),
+    # ------------------------------------------------------------------ inference
+    "image_path": Flag(
+        None,
+        "image file, folder, or pattern such as 'photos/*.jpg'",
+        ("infer", "export"),
+        _DATA_INSTEAD,
+        is_path=True,
+    ),
+    "output": Flag(
+        None,
+        "file for all predictions: .csv, .json or .parquet",
+        ("infer",),
+        {**_RUN_INSTEAD, "eval": "--eval_name=NAME", "export": "--output_dir={value}"},
+        is_path=True,
+    ),
+    "output_dir": Flag(
+        None,
+        "folder of the exported files, or of what --features and --explain write; default: inside "
+        "the run directory",
+        ("infer", "export"),
+        {**_RUN_INSTEAD, "eval": "--model_dir={value}"},
+        is_path=True,
+    ),
+    "flip": Flag(
+        False,
+        "average over each image and its mirror image",
+        ("infer",),
+        _for(_TRAINING, '--hparam_str="data.flip={value}"'),
+    ),
+    "features": Flag(False, "write the input of the classifier to features.npz", ("infer",)),
+    "explain": Flag(False, "draw a heat map of the top class over each image", ("infer",)),
+    "crops": Flag("1", "crops of each image to average over", ("infer",), choices=("1", "5")),
+    "top_k": Flag(5, "classes to name for each image", ("infer",), limits=(1, 1_000_000)),
+    # --------------------------------------------------------------------- export
+    "format": Flag(
+        ["saved_model", "tflite"],
+        f"formats to write, separated by commas, of {', '.join(FORMATS)}",
+        ("export",),
+        {"infer": "--output=FILE.csv (or .json, .parquet)"},
+    ),
+    "preprocessing": Flag(
+        True, "include the preprocessing: the input is pixels of 0..255", ("export",)
+    ),
+    "logits": Flag(False, "output logits instead of probabilities", ("export",)),
+    "integer_io": Flag(
+        False, "uint8 input and output in the int8 file, instead of float32", ("export",)
+    ),
+    "debug_int8": Flag(False, "write the int8 error of each layer to int8_layers.csv", ("export",)),
+    "export_to_tpu": Flag(False, "add an XLA signature to the SavedModel", ("export",)),
+    # ------------------------------------------------------------------ benchmark
+    "models": Flag(
+        None,
+        "model names, separated by commas; default: --model_name",
+        ("benchmark",),
+        _for(_WITH_DATA, "--model_name={value}"),
+    ),
+    "image_scale": Flag(
+        1.0,
+        "factor on each model's own image sizes",
+        ("benchmark",),
+        _for(_TRAINING, '--hparam_str="train.isize=SIZE,eval.isize=SIZE" in pixels'),
+        limits=(0.01, 4.0),
+    ),
+    "steps": Flag(
+        20,
+        "timed steps",
+        ("benchmark",),
+        _for(_TRAINING, '--hparam_str="train.epochs=N"'),
+        limits=(1, 1_000_000),
+    ),
+    # --------------------------------------------------------------------- models
+    "pattern": Flag(None, "the networks to list, such as '*lite*'; default: all", ("models",)),
+    "version": Flag(False, "show the versions and devices and exit"),
+    "help": Flag(False, "show the help and exit"),
+    "helpfull": Flag(False, "show all flags and exit"),
+}
