@@ -20,7 +20,7 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.weights_run import run_of_weights, whole_run
 from hparams.config import Config
 from hparams.datasets import find_dataset
-from hparams.errors import UserError, shown
+from hparams.errors import UserError, shortened
 from hparams.models import MODELS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 from hparams.resolve import flat, resolve
@@ -114,10 +114,8 @@ def _short_settings(values: FlagValues) -> dict[str, Any]:
                 settings.pop(key, None)
             elif key in settings and not _is_same(key, value, settings[key]):
                 short = next(n for n, row in FLAGS.items() if key in row.keys.get(values.mode, ()))
-                raise UserError(
-                    f"--{short}={settings[key]} contradicts {key}={shown(value)} of --{flag}; "
-                    "give one of them"
-                )
+                other = f"{key}={shortened(str(value))} of --{flag}"
+                raise UserError(f"--{short}={settings[key]} contradicts {other}; give one of them")
     return settings
 
 
