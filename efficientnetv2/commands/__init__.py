@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from hparams.errors import UserError
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
@@ -22,30 +25,54 @@ class Mode:
     Attributes:
       module: name of its module in this folder; ``run`` takes the flags, returns the exit code.
       meaning: one line for ``--help``.
+      extras: the extras of the package that it needs, of ``EXTRAS``.
     """
 
     module: str
     meaning: str
+    extras: tuple[str, ...] = ()
 
+
+# Extra of the package -> the modules that it brings, besides those that every mode needs.
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "train": ("orbit", "tensorflow_datasets", "sklearn", "matplotlib"),
+    "export": ("ai_edge_litert",),  # the packages of a single format are checked with it
+    "search": ("optuna",),
+}
+PACKAGE = "efficientnetv2-tensorflow"
 
 MODES: Mapping[str, Mode] = {
     "train": Mode(
-        "train", "train, resuming what the model_dir holds; then evaluate on the test split"
+        "train",
+        "train, resuming what the model_dir holds; then evaluate on the test split",
+        ("train",),
     ),
     "eval": Mode(
-        "evaluate", "evaluate a trained model_dir, or follow the training that runs there"
+        "evaluate",
+        "evaluate a trained model_dir, or follow the training that runs there",
+        ("train",),
     ),
-    "traineval": Mode("train", "train, and evaluate on the minival split after each epoch"),
+    "traineval": Mode(
+        "train", "train, and evaluate on the minival split after each epoch", ("train",)
+    ),
     "infer": Mode("infer", "name what is in --image_path, with a trained model_dir or --weights"),
     "export": Mode(
-        "export", "write a trained model_dir or --weights for servers, phones and browsers"
+        "export",
+        "write a trained model_dir or --weights for servers, phones and browsers",
+        ("train", "export"),
     ),
-    "preview": Mode("preview", "draw what the network will see in each stage, and the schedule"),
+    "preview": Mode(
+        "preview", "draw what the network will see in each stage, and the schedule", ("train",)
+    ),
     "benchmark": Mode(
-        "benchmark", "measure what networks cost on this machine, in training and inference"
+        "benchmark",
+        "measure what networks cost on this machine, in training and inference",
+        ("train",),
     ),
     "search": Mode(
-        "search", "look for the best network for your data and device (search.* in --hparam_str)"
+        "search",
+        "look for the best network for your data and device (search.* in --hparam_str)",
+        ("train", "search"),
     ),
     "models": Mode(
         "model_list", "list the networks, with their costs, accuracy and released weights"
@@ -62,7 +89,31 @@ MODE_NAMES: Mapping[str, str] = {
 
 
 def run_mode(values: FlagValues) -> int:
-    """Runs the mode that the flags name; returns the exit code."""
+    """Runs the mode that the flags name; returns the exit code.
+
+    Raises:
+      UserError: if a package that the mode needs is not installed.
+    """
+    for extra in MODES[values.mode].extras:
+        require_extra(extra, f"--mode={values.mode}")
     module = importlib.import_module(f"efficientnetv2.commands.{MODES[values.mode].module}")
     code: int = module.run(values)
     return code
+
+
+def require_extra(extra: str, what: str) -> None:
+    """Checks that the packages of an extra are installed, without importing them.
+
+    Args:
+      extra: a row of ``EXTRAS``.
+      what: needs them, as the message calls it.
+
+    Raises:
+      UserError: if one is not; the message has the command that installs it.
+    """
+    for module in EXTRAS[extra]:
+        if importlib.util.find_spec(module) is None:
+            raise UserError(
+                f"{what} needs the package {module}, which is not installed: "
+                f"pip install '{PACKAGE}[{extra}]'"
+            )

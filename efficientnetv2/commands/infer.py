@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from efficientnetv2.commands import require_extra
 from efficientnetv2.commands.config_from_flags import run_from_flags, trained_run_from_flags
 from efficientnetv2.data.sources.image_files import find_images
 from efficientnetv2.reporting.prediction_files import require_writable
@@ -64,6 +65,8 @@ def run(values: FlagValues) -> int:
         raise UserError(
             "--output_dir is for --features and --explain; for predictions give --output"
         )
+    if values.explain:
+        require_extra("train", "--explain")
     images = find_images(pathlib.Path(values.image_path))
     output = pathlib.Path(values.output) if values.output else None
     if output is not None:
@@ -172,7 +175,6 @@ def _predict(
     """Predicts the images that are not in the journal; returns the rows of all, in order."""
     import tqdm
 
-    from efficientnetv2.evaluation.gradcam import explain_prediction
     from efficientnetv2.evaluation.predictor import UnreadableImage, predict
     from efficientnetv2.reporting.prediction_files import best_classes
 
@@ -195,6 +197,8 @@ def _predict(
             unreadable.append(prediction)
             continue
         if options.explain:
+            from efficientnetv2.evaluation.gradcam import explain_prediction  # needs Matplotlib
+
             number = numbers[prediction.path]
             explain_prediction(loaded, prediction, folder=options.folder, number=number)
         best = best_classes(prediction.probabilities, loaded.class_names, top_k=options.top_k)

@@ -1,0 +1,80 @@
+"""Tests the wheel: what it installs, what works with that alone, and who must install more."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from efficientnetv2.commands import EXTRAS, MODES, PACKAGE, require_extra
+from hparams.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+PREDICT = """
+import numpy as np
+from efficientnetv2 import get_model
+model = get_model(
+    "EfficientNetV2B0",
+    num_classes=7,
+    include_preprocessing=True,
+    overrides={"blocks_args": ["r1_k3_s1_e1_i8_o8_c1"], "feature_size": 8},
+)
+model.save_weights("tiny.weights.h5")
+print(model.predict(np.zeros([1, 32, 32, 3]), verbose=0).shape)
+"""
+
+
+def requirements(lines):
+    """Returns requirements in one spelling, without comments and references to own extras."""
+    found = (re.sub(r"[\s'\"]", "", line.partition("#")[0]).rstrip(",") for line in lines)
+    return {line for line in found if line and not line.startswith((PACKAGE, "-r"))}
+
+
+def test_requirements_are_the_package_and_all_its_extras():
+    text = (ROOT / "pyproject.toml").read_text()
+    lists = text[text.index("dependencies = [") : text.index("[project.scripts]")]
+    quoted = re.findall(r'"([^"]+)"', lists)
+    assert requirements(quoted) == requirements(
+        (ROOT / "requirements.txt").read_text().splitlines()
+    )
+    assert {extra for row in MODES.values() for extra in row.extras} == {*EXTRAS}
+
+
+def test_a_missing_extra_is_one_line(monkeypatch):
+    monkeypatch.setitem(EXTRAS, "search", ("no_such_module",))
+    with pytest.raises(UserError) as error:
+        require_extra("search", "--mode=search")
+    assert str(error.value) == (
+        "--mode=search needs the package no_such_module, which is not installed: "
+        f"pip install '{PACKAGE}[search]'"
+    )
+
+
+@pytest.mark.slow
+def test_the_wheel_with_its_own_requirements_builds_and_predicts(golden, tmp_path):
+    def run(*command, code=0):
+        result = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=900
+        )
+        assert result.returncode == code, result.stderr
+        return result
+
+    python = tmp_path / "venv" / "bin" / "python"
+    command = tmp_path / "venv" / "bin" / "efficientnetv2"
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    run(python, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    run(python, "-m", "pip", "install", "--no-compile", wheel)
+    assert run(python, "-c", PREDICT).stdout == "(1, 7)\n"
+    settings = "model.blocks_args=[r1_k3_s1_e1_i8_o8_c1],model.feature_size=8,eval.isize=32"
+    infer = [command, "infer", ROOT / "docs" / "images" / "digits", "--model=efficientnetv2-b0"]
+    infer += ["--weights=tiny.weights.h5", f"--hparam_str={settings}", "--output=all.csv"]
+    assert "class" in run(*infer).stdout
+    assert (tmp_path / "all.csv").read_text().count("\n") > 2
+    for mode in ("train", "search", "export", "eval"):
+        error = run(command, mode, code=2).stderr
+        assert error.startswith(f"efficientnetv2: --mode={mode} needs the package "), error
+        assert error.endswith("[train]'\n") and error.count("\n") == 1
+    assert "[train]" in run(*infer, "--explain", "--output_dir=out", code=2).stderr
+    assert "efficientnetv2-s" in run(command, "models").stdout
