@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efficientnetv2.commands import run_mode
-from efficientnetv2.commands.version import version_text
 from efficientnetv2.flags import define_flags, help_text, parse
 from efficientnetv2.runtime.program import run_program
 
@@ -35,6 +34,8 @@ def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
             print(help_text(values, program=started), flush=True)
             return 0
         if values.version:
+            from efficientnetv2.commands.version import version_text  # --help need not wait for it
+
             print(version_text(), flush=True)
             return 0
         return run_mode(values)

@@ -16,7 +16,6 @@ from efficientnetv2.commands.other_flags import our_words
 from efficientnetv2.export.formats import FORMATS
 from hparams.datasets import DATASETS, TFDS_PREFIX
 from hparams.errors import UserError, shown
-from hparams.overrides import ConfigError, checked
 from hparams.registry import did_you_mean
 from hparams.scalars import to_float, to_int
 from hparams.weights import name_and_weights
@@ -162,8 +161,15 @@ def _check_flags(values: flags.FlagValues) -> None:
         _require_used(values, name, row)
         if row.default is None and values[name].value == "" and name not in _TPU_FLAGS:
             raise UserError(f"--{name} is empty; give it a value, or leave it out")
-        if row.is_path and str(values[name].value).startswith("~/"):
-            values[name].value = str(pathlib.Path(values[name].value).expanduser())
+        if row.is_path and values[name].value is not None:
+            values[name].value = _plain_path(values[name].value)
+
+
+def _plain_path(text: str) -> str:
+    """Returns a path with the home folder for ``~``, and without the ``/`` that completion adds."""
+    if text.startswith("~/"):
+        text = str(pathlib.Path(text).expanduser())
+    return text.rstrip("/") or text
 
 
 def _take_arguments(values: flags.FlagValues, rest: list[str]) -> None:
@@ -202,9 +208,12 @@ def _take_model_and_data(values: flags.FlagValues) -> None:
     for name, stands_for in (("model", "model_name"), ("data", _flag_of_data(values))):
         if not values[name].present:
             continue
-        if values[stands_for].present and values[stands_for].value != values[name].value:
+        value = values[name].value
+        if FLAGS[stands_for].is_path:
+            value = _plain_path(value)
+        if values[stands_for].present and values[stands_for].value != value:
             raise UserError(f"--{name} and --{stands_for} say the same; give one of them")
-        _give(values, stands_for, values[name].value)
+        _give(values, stands_for, value)
 
 
 def _flag_of_data(values: flags.FlagValues) -> str:
@@ -212,7 +221,7 @@ def _flag_of_data(values: flags.FlagValues) -> str:
         return "data_dir"
     if values.mode in FLAGS["image_path"].modes:
         return "image_path"
-    is_folder = pathlib.Path(values.data).exists()
+    is_folder = pathlib.Path(_plain_path(values.data)).exists()
     is_name = values.data in DATASETS or values.data.lower().startswith(TFDS_PREFIX)
     if is_folder and is_name:
         raise UserError(
@@ -228,6 +237,8 @@ def _flag_of_data(values: flags.FlagValues) -> str:
 
 
 def _check_short_flags(values: flags.FlagValues) -> None:
+    from hparams.overrides import ConfigError, checked  # --help need not wait for PyYAML
+
     for name, row in FLAGS.items():
         if values[name].present:
             for key in row.keys.get(values.mode, ()):

@@ -96,7 +96,6 @@ FLAGS: Mapping[str, Flag] = {
         "folder of your own images (--data_dir), or name of a data set (--dataset_cfg); for infer "
         "and export the images (--image_path)",
         _WITH_DATA,
-        is_path=True,
     ),
     "epochs": _short(
         "passes over the training images; search: of each trial",
