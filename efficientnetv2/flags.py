@@ -11,11 +11,12 @@ from typing import Any
 from absl import flags
 
 from efficientnetv2.commands import MODE_NAMES, MODES
-from efficientnetv2.commands.flag_table import FLAGS, Flag
+from efficientnetv2.commands.flag_table import FLAGS, Flag, short_flags
 from efficientnetv2.commands.other_flags import our_words
 from efficientnetv2.export.formats import FORMATS
 from hparams.datasets import DATASETS, TFDS_PREFIX
 from hparams.errors import UserError, shown
+from hparams.model_names import split_weights
 from hparams.registry import did_you_mean
 from hparams.scalars import to_float, to_int
 from hparams.weights import name_and_weights
@@ -239,23 +240,21 @@ def _flag_of_data(values: flags.FlagValues) -> str:
 def _check_short_flags(values: flags.FlagValues) -> None:
     from hparams.overrides import ConfigError, checked  # --help need not wait for PyYAML
 
-    for name, row in FLAGS.items():
-        if values[name].present:
-            for key in row.keys.get(values.mode, ()):
-                try:
-                    checked(key, values[name].value)
-                except ConfigError as error:
-                    raise UserError(f"--{name}: {error}") from None
+    for key, name in short_flags(values).items():
+        try:
+            checked(key, values[name].value)
+        except ConfigError as error:
+            raise UserError(f"--{name}: {error}") from None
 
 
 def _take_weights_from_name(values: flags.FlagValues) -> None:
     """Reads a ``--model_name`` with weights behind it as both flags."""
-    network, weights = name_and_weights(values.model_name, values.weights)
-    if weights is None or weights == values.weights:
+    network, named = split_weights(values.model_name)
+    if named is None:
         return
     if values.mode not in FLAGS["weights"].modes:
         raise UserError(f"--mode={values.mode} takes no weights; give --model_name={network}")
-    values.model_name, values.weights = network, weights
+    values.model_name, values.weights = name_and_weights(values.model_name, values.weights)
 
 
 def _require_used(values: flags.FlagValues, name: str, row: Flag) -> None:

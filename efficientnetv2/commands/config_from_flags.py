@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from efficientnetv2.commands.flag_table import FLAGS
+from efficientnetv2.commands.flag_table import short_flags
 from efficientnetv2.data.sources.folder_splits import scan_folder
 from efficientnetv2.data.sources.tfrecord_files import find_shards
 from efficientnetv2.runtime.checkpoint_store import require_usable
@@ -102,10 +102,8 @@ def _short_settings(values: FlagValues) -> dict[str, Any]:
     Raises:
       UserError: if ``--hparam_str`` or ``--sweeps`` gives such a key another value.
     """
-    settings: dict[str, Any] = {}
-    for name, row in FLAGS.items():
-        if values[name].present:
-            settings.update(dict.fromkeys(row.keys.get(values.mode, ()), values[name].value))
+    given = short_flags(values)
+    settings: dict[str, Any] = {key: values[name].value for key, name in given.items()}
     if "data.ibase" in settings:
         settings["data.ibase"] = max(1, checked("train.isize", settings["train.isize"]) // 2)
     for flag in ("hparam_str", "sweeps"):
@@ -113,9 +111,9 @@ def _short_settings(values: FlagValues) -> dict[str, Any]:
             if key == "data.ibase":
                 settings.pop(key, None)
             elif key in settings and not _is_same(key, value, settings[key]):
-                short = next(n for n, row in FLAGS.items() if key in row.keys.get(values.mode, ()))
+                short = f"--{given[key]}={settings[key]}"
                 other = f"{key}={shortened(str(value))} of --{flag}"
-                raise UserError(f"--{short}={settings[key]} contradicts {other}; give one of them")
+                raise UserError(f"{short} contradicts {other}; give one of them")
     return settings
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from efficientnetv2.commands import MODES
 from efficientnetv2.export.formats import FORMATS
+
+if TYPE_CHECKING:
+    from absl import flags
 
 _TRAINING = ("train", "traineval")
 _DEVICE_MODES = (*_TRAINING, "eval", "search")
@@ -215,3 +218,13 @@ FLAGS: Mapping[str, Flag] = {
     "help": Flag(False, "show the help and exit"),
     "helpfull": Flag(False, "show all flags and exit"),
 }
+
+
+def short_flags(values: flags.FlagValues) -> dict[str, str]:
+    """Returns config key -> the short flag that was given for it, in the mode of the values."""
+    return {
+        key: name
+        for name, row in FLAGS.items()
+        if values[name].present
+        for key in row.keys.get(values.mode, ())
+    }

@@ -49,6 +49,7 @@ _SAME: Mapping[str, str] = {
     "val": "validate",
     "tta": "flip",
     "include": "format",
+    "h": "help",
 }
 
 # Another name -> the config key, which has no short flag.

@@ -55,6 +55,7 @@ MEANS = {
     "validate photos": {"mode": "eval", "data_dir": "photos"},
     "evaluate cifar10 --batch-size=8": {"mode": "eval", "batch_size": "8"},
     "export --include=tflite": {"mode": "export", "format": ["tflite"]},
+    "train -h": {"mode": "train", "help": True},
     "benchmark --batch_size=8": {"mode": "benchmark", "batch_size": "8"},
     "search digits": {"mode": "search", "dataset_cfg": "digits"},
 }

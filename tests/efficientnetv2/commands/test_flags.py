@@ -16,6 +16,11 @@ def test_a_name_of_timm_is_a_network_and_its_weights(mode):
     assert (values.model_name, values.weights) == ("efficientnetv2-s", "imagenet21k-ft1k")
 
 
+def test_the_same_weights_may_be_given_twice():
+    values = parsed("--model_name=tf_efficientnetv2_s.in21k", "--weights=imagenet21k")
+    assert (values.model_name, values.weights) == ("efficientnetv2-s", "imagenet21k")
+
+
 def test_a_name_alone_keeps_the_other_weights():
     values = parsed("--model_name=tf_efficientnetv2_s", "--weights=a.pth")
     assert (values.model_name, values.weights) == ("tf_efficientnetv2_s", "a.pth")
