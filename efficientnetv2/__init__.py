@@ -1,6 +1,6 @@
-"""Builds EfficientNetV2 models for TensorFlow, with or without pretrained weights.
+"""EfficientNetV2 for TensorFlow: models, training, evaluation, prediction and export.
 
-``list_models`` needs no TensorFlow, which is imported on the first use of any other name.
+``list_models`` and the checks of arguments need no TensorFlow, which is imported for the work.
 """
 
 from __future__ import annotations
@@ -8,7 +8,22 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# Three functions have the names of rooms. These are imported first, so that the functions stay.
+import efficientnetv2.export
+import efficientnetv2.search
+import efficientnetv2.train  # noqa: F401
+from efficientnetv2.commands.api import (
+    benchmark,
+    evaluate,
+    export,
+    predict,
+    preview,
+    search,
+    train,
+)
+from efficientnetv2.commands.trained_run import Run, load_run
 from efficientnetv2.runtime.keras_version import require_keras_3
+from hparams.errors import UserError
 from hparams.models import MODELS
 
 if TYPE_CHECKING:
@@ -18,8 +33,24 @@ if TYPE_CHECKING:
         set_inference_threads as set_inference_threads,
     )
 
-__all__ = ["for_inference", "get_model", "list_models", "set_inference_threads"]
+__all__ = [
+    "Run",
+    "UserError",
+    "benchmark",
+    "evaluate",
+    "export",
+    "for_inference",
+    "get_model",
+    "list_models",
+    "load_run",
+    "predict",
+    "preview",
+    "search",
+    "set_inference_threads",
+    "train",
+]
 __version__ = "0.1.0"
+# Name -> its module, which imports TensorFlow.
 _MODULES = {
     "for_inference": "efficientnetv2.model.fold_batchnorm",
     "get_model": "efficientnetv2.checkpoints.pretrained_model",
@@ -44,3 +75,7 @@ def __getattr__(name: str) -> Any:
         require_keras_3()
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'efficientnetv2' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efficientnetv2.commands import run_mode
-from efficientnetv2.flags import define_flags, help_text, parse
+from efficientnetv2.commands.flag_values import define_flags
+from efficientnetv2.flags import help_text, parse
 from efficientnetv2.runtime.program import run_program
+from efficientnetv2.runtime.signals import StopRequest
 
 
 def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
@@ -27,7 +29,7 @@ def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
     """
     program = pathlib.Path(argv[0]).name
 
-    def work() -> int:
+    def work(stop: StopRequest) -> int:
         values = parse(define_flags(defaults or {}), argv)
         if values.help or values.helpfull:
             started = f"python {program}" if program.endswith(".py") else program
@@ -38,7 +40,7 @@ def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
 
             print(version_text(), flush=True)
             return 0
-        return run_mode(values)
+        return run_mode(values, stop).code
 
     return run_program(program, work)
 

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--num_classes", type=int, default=1000, help="of IN (default: 1000)")
     parser.add_argument("--overrides", default="", help="config keys, such as round_down_limit=0.1")
     arguments = parser.parse_args(argv)
-    return run_program(parser.prog, lambda: _convert(arguments))
+    return run_program(parser.prog, lambda _: _convert(arguments))
 
 
 def _convert(arguments: argparse.Namespace) -> int:

@@ -10,12 +10,14 @@ import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hparams.errors import UserError
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
+
+    from efficientnetv2.runtime.signals import StopRequest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Mode:
     """Describes a value of ``--mode``.
 
     Attributes:
-      module: name of its module in this folder; ``run`` takes the flags, returns the exit code.
+      module: name of its module in this folder; its ``run`` takes the flags and the signals that
+        stop the work, and returns an ``Outcome``.
       meaning: one line for ``--help``.
       extras: the extras of the package that it needs, of ``EXTRAS``.
     """
@@ -31,6 +34,20 @@ class Mode:
     module: str
     meaning: str
     extras: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a mode has come to.
+
+    Attributes:
+      value: what the Python API returns for it.
+      code: the exit code: 0; 2 if something could not be used and has been named; 128 + N if
+        signal N stopped the work, which is saved.
+    """
+
+    value: Any = None
+    code: int = 0
 
 
 # Extra of the package -> the modules that it brings, besides those that every mode needs.
@@ -88,8 +105,12 @@ MODE_NAMES: Mapping[str, str] = {
 }
 
 
-def run_mode(values: FlagValues) -> int:
-    """Runs the mode that the flags name; returns the exit code.
+def run_mode(values: FlagValues, stop: StopRequest) -> Outcome:
+    """Runs the mode that the flags name.
+
+    Args:
+      values: the flags, checked.
+      stop: the signals that stop it; they must be listened to.
 
     Raises:
       UserError: if a package that the mode needs is not installed.
@@ -97,8 +118,8 @@ def run_mode(values: FlagValues) -> int:
     for extra in MODES[values.mode].extras:
         require_extra(extra, f"--mode={values.mode}")
     module = importlib.import_module(f"efficientnetv2.commands.{MODES[values.mode].module}")
-    code: int = module.run(values)
-    return code
+    outcome: Outcome = module.run(values, stop)
+    return outcome
 
 
 def require_extra(extra: str, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs ``--mode=benchmark``: measures the speed and memory of models on this machine."""
+"""Measures the speed and memory of models on this machine: ``--mode=benchmark``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from efficientnetv2.commands import Outcome
 from efficientnetv2.commands.config_from_flags import overrides_from_flags
 from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.config import Config
 from hparams.errors import UserError
@@ -23,8 +25,9 @@ _BATCH_SIZE = 16  # unless --batch_size is given
 _SMALLEST = 32  # pixels; five stages of stride 2 leave one position of them
 
 
-def run(values: FlagValues) -> int:
-    """Measures the networks that the flags name; returns the exit code."""
+def run(values: FlagValues, stop: StopRequest) -> Outcome:
+    """Measures the networks that the flags name; the value is the rows of benchmark.csv."""
+    del stop
     configs = [_config(values, name) for name in models_from_flags(values)]
     folder = pathlib.Path(values.model_dir or "runs/benchmark")
     RunDirectory(folder)  # refuses a path that is a file
@@ -59,7 +62,7 @@ def _config(values: FlagValues, model_name: str) -> Config:
     return resolve(model_name, "imagenet2012", settings, *overrides_from_flags(values))
 
 
-def benchmark(configs: Sequence[Config], folder: pathlib.Path, *, steps: int) -> int:
+def benchmark(configs: Sequence[Config], folder: pathlib.Path, *, steps: int) -> Outcome:
     """Measures one network after the other.
 
     Args:
@@ -68,7 +71,7 @@ def benchmark(configs: Sequence[Config], folder: pathlib.Path, *, steps: int) ->
       steps: number of timed training steps, and of timed calls of each kind of inference.
 
     Returns:
-      0, or 2 if some of the networks could not be measured.
+      The rows of benchmark.csv; the exit code is 2 if some networks could not be measured.
 
     Raises:
       UserError: if no network could be measured, or the results cannot be written.
@@ -101,4 +104,4 @@ def benchmark(configs: Sequence[Config], folder: pathlib.Path, *, steps: int) ->
         print(f"\n{ratios}")
     written = ["benchmark.csv", *draw_costs(rows, folder)]
     print(f"\nwritten to {folder}: {', '.join(written)}")
-    return 2 if failed else 0
+    return Outcome(rows, 2 if failed else 0)

@@ -1,9 +1,10 @@
-"""Runs ``--mode=eval``: evaluates a trained run, or pretrained weights, on the final split."""
+"""Evaluates a trained run, or pretrained weights, on the final split: ``--mode=eval``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from efficientnetv2.commands import Outcome
 from efficientnetv2.commands.config_from_flags import (
     config_from_flags,
     require_devices_from_flags,
@@ -14,6 +15,7 @@ from efficientnetv2.runtime.checkpoint_store import is_whole
 from efficientnetv2.runtime.checkpoint_watcher import new_checkpoints, wait_for_config
 from efficientnetv2.runtime.lock import lock_holder
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
+from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.runtime.weights_run import whole_run
 from hparams.config import Config
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from efficientnetv2.evaluation.predictions import Predictions
 
 
-def run(values: FlagValues) -> int:
-    """Evaluates the run or the weights that the flags name; returns the exit code."""
+def run(values: FlagValues, stop: StopRequest) -> Outcome:
+    """Evaluates the run or the weights that the flags name; the value is the metrics."""
+    del stop
     has_data = values["data_dir"].present or values["dataset_cfg"].present
     takes_all = not has_data and not values["model_dir"].present
     named = whole_run(values.weights) if takes_all else None
@@ -39,16 +42,16 @@ def run(values: FlagValues) -> int:
         folder = values.model_dir or f"{run_from_flags(values).path}-pretrained"
         results = RunDirectory(folder)
         import_tensorflow()
-        return evaluate_weights(config, results, eval_name=values.eval_name)
+        return Outcome(evaluate_weights(config, results, eval_name=values.eval_name))
     wait_for_config(named or run_from_flags(values))
     trained, config = trained_run_from_flags(values)
     assert trained is not None  # only --weights has no run
     require_devices_from_flags(values, config, trains=False)
     import_tensorflow()
-    return evaluate_run(config, trained, eval_name=values.eval_name)
+    return Outcome(evaluate_run(config, trained, eval_name=values.eval_name))
 
 
-def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) -> int:
+def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) -> Metrics:
     """Evaluates the newest checkpoint on the final split, with raw and averaged weights.
 
     While a training runs in the directory, each checkpoint that it saves is evaluated and adds a
@@ -102,10 +105,10 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
     if workers.is_chief:
         names = source.class_names
         report_evaluation(config, run, images, metrics, predictions, names, eval_name=eval_name)
-    return 0
+    return metrics
 
 
-def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None) -> int:
+def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None) -> Metrics:
     """Evaluates the weights that ``train.ft_init_ckpt`` names.
 
     Args:
@@ -128,16 +131,15 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
         with workers.strategy.scope():
             loaded = load_trained(config, _trained_on(source.class_names, config))
         evaluator = open_evaluator(config, loaded.model, strategy=workers.strategy)
-        metrics, raw_predictions = evaluate_with_predictions(evaluator, images, workers=workers)
+        raw, raw_predictions = evaluate_with_predictions(evaluator, images, workers=workers)
+    metrics = {"raw": raw}
     if workers.is_chief:
         print(loaded.origin)
         run.create()
         predictions = {} if raw_predictions is None else {"raw": raw_predictions}
         names = source.class_names
-        report_evaluation(
-            config, run, images, {"raw": metrics}, predictions, names, eval_name=eval_name
-        )
-    return 0
+        report_evaluation(config, run, images, metrics, predictions, names, eval_name=eval_name)
+    return metrics
 
 
 def _run_with_split(config: Config, run: RunDirectory) -> RunDirectory:

@@ -1,4 +1,4 @@
-"""Runs ``--mode=export``: writes a trained network for servers, phones and browsers."""
+"""Writes a trained network for servers, phones and browsers: ``--mode=export``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from efficientnetv2.commands import Outcome
 from efficientnetv2.commands.config_from_flags import run_from_flags, trained_run_from_flags
 from efficientnetv2.data.sources.image_files import find_images
 from efficientnetv2.export.formats import FORMATS
 from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.runtime.weights_run import whole_run
 from hparams.errors import UserError
@@ -19,13 +21,14 @@ if TYPE_CHECKING:
     from absl.flags import FlagValues
 
 
-def run(values: FlagValues) -> int:
-    """Exports to the formats that the flags name; returns the exit code.
+def run(values: FlagValues, stop: StopRequest) -> Outcome:
+    """Exports to the formats that the flags name; the value is format -> path of its file.
 
     Raises:
       UserError: if the outputs of a file differ from those of the Keras model by more than its
         format allows; all files are written nevertheless.
     """
+    del stop
     is_file = values.weights is not None and whole_run(values.weights) is None
     if is_file and values.image_path is None:
         raise UserError(
@@ -54,8 +57,9 @@ def run(values: FlagValues) -> int:
     )
     loaded = load_trained(config, trained)
     RunDirectory(folder).create()
-    report_export(export_model(loaded, config, trained, options), options)
-    return 0
+    result = export_model(loaded, config, trained, options)
+    report_export(result, options)
+    return Outcome(result.paths)
 
 
 def _require_packages(formats: Sequence[str]) -> None:

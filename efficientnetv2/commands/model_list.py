@@ -1,9 +1,10 @@
-"""Runs ``--mode=models``: prints a table of the networks, without TensorFlow."""
+"""Prints a table of the networks, without TensorFlow: ``--mode=models``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from efficientnetv2.commands import Outcome
 from efficientnetv2.reporting.tables import table
 from hparams.architecture import cost, scaled_architecture
 from hparams.errors import UserError, shown
@@ -15,18 +16,21 @@ from hparams.weights import RELEASES
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
+    from efficientnetv2.runtime.signals import StopRequest
+
 _HEADER = ("model", "parameters", "multiply-adds", "train px", "eval px", "top-1", "weights")
 _NUM_CLASSES = 1000
 
 
-def run(values: FlagValues) -> int:
-    """Prints the networks that match ``--pattern``; returns the exit code."""
+def run(values: FlagValues, stop: StopRequest) -> Outcome:
+    """Prints the networks that match ``--pattern``; the value is their names."""
+    del stop
     names = MODELS.matching(values.pattern)
     if not names:
         hint = did_you_mean(values.pattern, MODELS)
         raise UserError(f"no model matches {shown(values.pattern)}{hint}")
     print(table(_HEADER, [model_row(name) for name in names]))
-    return 0
+    return Outcome(names)
 
 
 def model_row(name: str) -> list[str]:

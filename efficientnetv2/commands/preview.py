@@ -1,11 +1,14 @@
-"""Runs ``--mode=preview``: draws the training images of each stage, and the schedule."""
+"""Draws the training images of each stage, and the schedule: ``--mode=preview``."""
 
 from __future__ import annotations
 
+import pathlib
 from typing import TYPE_CHECKING
 
+from efficientnetv2.commands import Outcome
 from efficientnetv2.commands.config_from_flags import config_from_flags, run_from_flags
 from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.config import Config
 from hparams.resolve import require_full_batch
@@ -16,16 +19,17 @@ if TYPE_CHECKING:
 _COLUMNS = 8  # images a stage
 
 
-def run(values: FlagValues) -> int:
-    """Draws the preview of the training that the flags describe; returns the exit code."""
+def run(values: FlagValues, stop: StopRequest) -> Outcome:
+    """Draws the training that the flags describe; the value is the list of the pictures' paths."""
+    del stop
     config = config_from_flags(values)
     run_directory = run_from_flags(values)
     import_tensorflow()
-    return preview(config, run_directory)
+    return Outcome(preview(config, run_directory))
 
 
-def preview(config: Config, run: RunDirectory) -> int:
-    """Draws ``preview.png`` and ``schedule.png`` into the run directory; returns 0."""
+def preview(config: Config, run: RunDirectory) -> list[pathlib.Path]:
+    """Draws ``preview.png`` and ``schedule.png`` into the run directory; returns their paths."""
     from efficientnetv2.data.open_data import open_data
     from efficientnetv2.reporting.preview_pictures import draw_preview, draw_schedule, preview_rows
     from efficientnetv2.reporting.results import run_title
@@ -46,4 +50,4 @@ def preview(config: Config, run: RunDirectory) -> int:
     for row in rows:
         print(f"{row.title}: {', '.join(row.strengths)}")
     print(f"\nwritten to {run.path}: {', '.join(written)}")
-    return 0
+    return [run.path / name for name in written]

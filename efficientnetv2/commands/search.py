@@ -1,10 +1,11 @@
-"""Runs ``--mode=search``: looks for the best network for your data and device."""
+"""Looks for the best network for your data and device: ``--mode=search``."""
 
 from __future__ import annotations
 
 import pathlib
 from typing import TYPE_CHECKING
 
+from efficientnetv2.commands import Outcome
 from efficientnetv2.commands.config_from_flags import (
     config_from_flags,
     require_devices_from_flags,
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from absl.flags import FlagValues
 
 
-def run(values: FlagValues) -> int:
-    """Searches as the flags say; returns the exit code."""
+def run(values: FlagValues, stop: StopRequest) -> Outcome:
+    """Searches as the flags say; the value is the rows of trials.csv, the best first."""
     config = config_from_flags(values)
     require_trainable(config)
     require_devices_from_flags(values, config, trains=True)
@@ -34,5 +35,5 @@ def run(values: FlagValues) -> int:
     import_tensorflow()
     from efficientnetv2.search.engine import search
 
-    with resumable(), StopRequest().listening() as stop:
-        return search(config, folder, stop)
+    with resumable():
+        return Outcome(search(config, folder, stop))

@@ -1,15 +1,17 @@
-"""Runs ``--mode=train`` and ``traineval``: trains, then evaluates on the final split."""
+"""Trains, then evaluates on the final split: ``--mode=train`` and ``traineval``."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING
 
+from efficientnetv2.commands import Outcome
 from efficientnetv2.commands.config_from_flags import (
     config_from_flags,
     require_devices_from_flags,
     run_from_flags,
 )
+from efficientnetv2.commands.trained_run import Run
 from efficientnetv2.runtime.atomic_write import resumable
 from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import find_cluster
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from efficientnetv2.evaluation.training_session import TrainingSession
 
 
-def run(values: FlagValues) -> int:
-    """Trains as the flags say; returns the exit code."""
+def run(values: FlagValues, stop: StopRequest) -> Outcome:
+    """Trains as the flags say; the value is the ``Run``."""
     validate = values.mode == "traineval"
     config = config_from_flags(values)
     require_trainable(config)
@@ -38,11 +40,11 @@ def run(values: FlagValues) -> int:
     run_directory = run_from_flags(values)
     is_chief = find_cluster(config.runtime.strategy).is_chief
     lock = training_lock(run_directory.lock_file) if is_chief else contextlib.nullcontext()
-    with resumable(), lock, StopRequest().listening() as stop:
+    with resumable(), lock:
         run_directory.require_same(config)
         require_usable(run_directory)
         import_tensorflow()
-        return train(
+        code = train(
             config,
             run_directory,
             validate=validate,
@@ -50,6 +52,7 @@ def run(values: FlagValues) -> int:
             eval_name=values.eval_name,
             stop=stop,
         )
+    return Outcome(Run(run_directory.path, eval_name=values.eval_name), code)
 
 
 def train(
@@ -101,7 +104,7 @@ def train(
 
 
 def _evaluate(session: TrainingSession, *, eval_name: str | None) -> None:
-    from efficientnetv2.reporting.results import report_result, result_file
+    from efficientnetv2.reporting.results import report_result
 
     metrics = session.evaluate()
     if not session.workers.is_chief:
@@ -111,5 +114,5 @@ def _evaluate(session: TrainingSession, *, eval_name: str | None) -> None:
     best = "best/, " if run.best.is_dir() else ""
     print(
         f"\nwritten to {run.path}: checkpoints/, {best}config.yaml, labels.txt, "
-        f"metrics.jsonl, {run.curves_file.name}, tensorboard/, {result_file(run, eval_name).name}"
+        f"metrics.jsonl, {run.curves_file.name}, tensorboard/, {run.result_file(eval_name).name}"
     )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from efficientnetv2.data.open_data import open_data
 from efficientnetv2.data.preprocess import normalise
@@ -26,6 +24,7 @@ from efficientnetv2.export.litert import float_operators
 from efficientnetv2.export.servable import Servable, build_servable
 from efficientnetv2.export.verify import Check, verify
 from efficientnetv2.runtime.atomic_write import draft_of, replace_text
+from efficientnetv2.runtime.console import open_bar
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.config import Config
 from hparams.errors import UserError
@@ -65,6 +64,7 @@ class ExportResult:
       images: the number of images that the files were checked on.
       keras_accuracy: top-1 of the Keras model on these images, 0..1; None: labels are not known.
       checks: file name -> its measurements.
+      paths: format -> its file.
       layer_noise: the quantisation noise of each layer; empty without an int8 file.
       in_float: name of an int8 file -> its operators that do not run in 8 bits.
     """
@@ -73,6 +73,7 @@ class ExportResult:
     images: int
     keras_accuracy: float | None
     checks: dict[str, Check]
+    paths: dict[str, pathlib.Path]
     layer_noise: Sequence[LayerNoise]
     in_float: dict[str, list[str]]
 
@@ -87,9 +88,7 @@ class _LazyInt8Network:
 
     def __call__(self) -> QuantisedNetwork:
         if self.network is None:
-            with tqdm.tqdm(
-                unit="layer", desc="int8", leave=False, disable=not sys.stderr.isatty()
-            ) as bar:
+            with open_bar(unit="layer", desc="int8") as bar:
 
                 def progress(done: int, total: int) -> None:
                     bar.total = total
@@ -131,8 +130,11 @@ def export_model(
     )
     checks: dict[str, Check] = {}
     in_float: dict[str, list[str]] = {}
-    for name in options.formats:
-        path = options.folder / f"{servable.model_name}{FORMATS[name].suffix}"
+    paths = {
+        name: options.folder / f"{servable.model_name}{FORMATS[name].suffix}"
+        for name in options.formats
+    }
+    for name, path in paths.items():
         # Verified before it takes its place, where another export may put its own file meanwhile.
         with draft_of(path) as draft:
             FORMATS[name].write(draft, job)
@@ -143,7 +145,7 @@ def export_model(
     if verification.labels is not None:
         accuracy = float((expected.argmax(axis=1) == verification.labels).mean())
     noise = int8.network.layer_noise if int8.network else []
-    return ExportResult(servable, len(inputs), accuracy, checks, noise, in_float)
+    return ExportResult(servable, len(inputs), accuracy, checks, paths, noise, in_float)
 
 
 def _images(

@@ -14,7 +14,7 @@ from efficientnetv2.data.preprocess import to_pixels
 from efficientnetv2.evaluation.evaluator import Metrics
 from efficientnetv2.evaluation.predictions import Predictions
 from efficientnetv2.reporting.figures import save_figure
-from efficientnetv2.reporting.results import data_name, report_result, result_file
+from efficientnetv2.reporting.results import data_name, report_result
 from efficientnetv2.reporting.tables import table, write_csv_rows
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.config import Config
@@ -57,7 +57,7 @@ def report_evaluation(
       WriteError: if a file cannot be written.
     """
     report_result(config, run, metrics, eval_name=eval_name)
-    files = [result_file(run, eval_name).name]
+    files = [run.result_file(eval_name).name]
     if not config.data.multi_label and predictions:
         kind = list(predictions)[-1]
         weights = {"ema": "moving average"}.get(kind, "raw weights")

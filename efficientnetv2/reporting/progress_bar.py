@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import tqdm
-
+from efficientnetv2.runtime.console import open_bar
 from efficientnetv2.train.callbacks import TrainingCallback
 from efficientnetv2.train.progressive import Stage
 
@@ -37,20 +36,18 @@ class ProgressBar(BadImageReporter):
         self._epochs = 0
         self._plan: list[Stage] = []
         self._stage: Stage | None = None
-        self._bar: tqdm.tqdm | None = None
+        self._bar: Any = None
         self._start: tuple[int, float] | None = None
         self._last_read = 0.0
 
     def begin(self, *, step: int, plan: list[Stage]) -> None:
         """Shows the bar, at the step where the training begins or resumes."""
         self._plan, self._epochs = plan, plan[-1].end_epoch
-        self._bar = tqdm.tqdm(
+        self._bar = open_bar(
             initial=step,
             total=plan[-1].end_step,
             unit="step",
             bar_format="{percentage:3.0f}%|{bar:20}| {desc}",
-            disable=not sys.stderr.isatty(),
-            leave=False,
         )
         if step == 0:
             self._bar.set_description_str("building the training step, once for all stages")

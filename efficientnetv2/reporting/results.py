@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pathlib
 
 from efficientnetv2.evaluation.evaluator import Metrics
 from efficientnetv2.evaluation.training_session import TrainingSession
@@ -11,11 +10,6 @@ from efficientnetv2.reporting.tables import table
 from efficientnetv2.runtime.atomic_write import append_line, replace_text
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.config import Config
-
-
-def result_file(run: RunDirectory, eval_name: str | None) -> pathlib.Path:
-    """Returns the file that the metrics of an evaluation are written to."""
-    return run.path / (f"eval_{eval_name}.json" if eval_name else "eval.json")
 
 
 def data_name(config: Config) -> str:
@@ -71,7 +65,7 @@ def report_result(
     """
     split = config.data.eval_split
     result = {"data_set": config.data.ds_name, "split": split, **metrics}
-    replace_text(result_file(run, eval_name), json.dumps(result, indent=2) + "\n")
+    replace_text(run.result_file(eval_name), json.dumps(result, indent=2) + "\n")
     weights = {"raw": "raw", "ema": "EMA"}
     columns = {"top-1": "top1", "top-5": "top5", "loss": "loss"}
     if config.data.multi_label:
@@ -107,6 +101,6 @@ def append_result(
         "split": config.data.eval_split,
         **metrics,
     }
-    append_line(result_file(run, eval_name).with_suffix(".jsonl"), json.dumps(record))
+    append_line(run.result_file(eval_name).with_suffix(".jsonl"), json.dumps(record))
     top1 = "  ".join(f"{name} {values['top1']:.4f}" for name, values in metrics.items())
     print(f"step {step}  {data_name(config)}, split {config.data.eval_split}  {top1}", flush=True)

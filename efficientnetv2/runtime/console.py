@@ -11,6 +11,8 @@ import errno
 import io
 import os
 import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -121,3 +123,52 @@ def steady_console() -> Iterator[SteadyStream]:
         out.flush()
         err.flush()
         sys.stdout, sys.stderr = before
+
+
+class _Muted(io.TextIOBase):
+    """Drops what the thread that made it prints; what other threads print passes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Writes text of other threads; returns its length."""
+        if threading.get_ident() != self._thread:
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes the stream."""
+        self._stream.flush()
+
+
+@contextlib.contextmanager
+def muted(is_muted: bool = True) -> Iterator[None]:
+    """Within the context, this thread prints nothing to standard output.
+
+    Args:
+      is_muted: False: it does, as everywhere else.
+    """
+    with contextlib.redirect_stdout(_Muted(sys.stdout)) if is_muted else contextlib.nullcontext():
+        yield
+
+
+def in_notebook() -> bool:
+    """Returns whether this is the kernel of a notebook, which can show pictures."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def open_bar(iterable: Any = None, **options: Any) -> Any:
+    """Returns a progress bar on standard error, or in the notebook; else one that shows nothing.
+
+    Args:
+      iterable: what to iterate over; None: the caller moves the bar.
+      **options: those of ``tqdm.tqdm``.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in a notebook without ipywidgets it is a line of text
+        import tqdm.auto
+    is_seen = in_notebook() or sys.stderr.isatty()
+    return tqdm.auto.tqdm(iterable, leave=False, disable=not is_seen, **options)

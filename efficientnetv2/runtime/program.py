@@ -6,11 +6,12 @@ signal N stopped the program, with its state saved.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from efficientnetv2.runtime.console import steady_console
 from efficientnetv2.runtime.signals import Stopped, StopRequest
@@ -24,12 +25,12 @@ _USER_ERRORS = (
 _SHOWN = 80  # characters of a path in a message
 
 
-def run_program(name: str, work: Callable[[], int]) -> int:
+def run_program(name: str, work: Callable[[StopRequest], int]) -> int:
     """Runs ``work`` to its end, whatever becomes of the console; see ``steady_console``.
 
     Args:
       name: of the program, which error messages begin with.
-      work: does everything, with the signals of ``StopRequest``; returns an exit code.
+      work: does everything, with the signals that may stop it; returns an exit code.
 
     Returns:
       The exit code.
@@ -45,21 +46,27 @@ def run_program(name: str, work: Callable[[], int]) -> int:
         return code
 
 
-def _run(name: str, work: Callable[[], int]) -> int:
+def _run(name: str, work: Callable[[StopRequest], int]) -> int:
     try:
-        with StopRequest().listening():
-            return work()
+        with StopRequest().listening() as stop, system_errors():
+            return work(stop)
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(f"{name}: {stopped}", file=sys.stderr)
         return 128 + stopped.number
+
+
+@contextlib.contextmanager
+def system_errors() -> Iterator[None]:
+    """Within the context, an error of a disk or path that the user can mend is a ``UserError``."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in _USER_ERRORS:
             raise
-        print(f"{name}: {_describe(error)}", file=sys.stderr)
-        return 2
+        raise UserError(_describe(error)) from error
 
 
 def _describe(error: OSError) -> str:

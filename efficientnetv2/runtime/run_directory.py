@@ -76,6 +76,10 @@ class RunDirectory:
         self.bad_images_file = self.path / "bad_images.txt"
         self.lock_file = self.path / "training.lock"
 
+    def result_file(self, eval_name: str | None = None) -> pathlib.Path:
+        """Returns the file that the metrics of an evaluation are written to."""
+        return self.path / (f"eval_{eval_name}.json" if eval_name else "eval.json")
+
     def create(self) -> None:
         """Creates the directory.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,28 +27,33 @@ class Stopped(BaseException):
 class StopRequest:
     """Handles stop signals: the first one raises ``Stopped``, a second one kills the process.
 
+    Args:
+      kills: False: a second signal does what it did before the context; for use as a library.
+
     Attributes:
       number: of the signal that was received, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, kills: bool = True) -> None:
         self.number: int | None = None
         self._at_once = True
+        self._kills = kills
+        self._before: dict[int, Any] = {}
         self._is_listening = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Installs the signal handlers within the context. Works in the main thread only."""
-        if self._is_listening:
+        """Installs the signal handlers within the context, where it is that of the main thread."""
+        if self._is_listening or threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.signal(number, self._request) for number in _SIGNALS}
+        self._before = {number: signal.signal(number, self._request) for number in _SIGNALS}
         self._is_listening = True
         try:
             yield self
         finally:
             self._is_listening = False
-            for number, handler in before.items():
+            for number, handler in self._before.items():
                 signal.signal(number, handler)
 
     def reinstall_handlers(self) -> None:
@@ -84,6 +91,7 @@ class StopRequest:
         self.number = number
         # The system's default action ends the process even in the middle of a long native call.
         for signal_number in _SIGNALS:
-            signal.signal(signal_number, signal.SIG_DFL)
+            second = signal.SIG_DFL if self._kills else self._before[signal_number]
+            signal.signal(signal_number, second)
         if self._at_once:
             raise Stopped(number)

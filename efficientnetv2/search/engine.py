@@ -56,7 +56,7 @@ from hparams.resolve import with_overrides
 _PAUSE_SECONDS = 2.0
 
 
-def search(config: Config, folder: pathlib.Path, stop: StopRequest) -> int:
+def search(config: Config, folder: pathlib.Path, stop: StopRequest) -> list[dict[str, Any]]:
     """Runs trials until all processes together have finished ``search.trials`` of them.
 
     Args:
@@ -65,7 +65,7 @@ def search(config: Config, folder: pathlib.Path, stop: StopRequest) -> int:
       stop: the signals that stop the search; the trial that is running is saved.
 
     Returns:
-      0.
+      The rows of trials.csv, those with the highest rewards first.
 
     Raises:
       UserError: if the study cannot be opened, the backbone cannot be trained, or no trial
@@ -85,8 +85,7 @@ def search(config: Config, folder: pathlib.Path, stop: StopRequest) -> int:
     except Stopped:
         print(f"saved in {folder}; the same command goes on from there", flush=True)
         raise
-    report_search(study, config, space, folder=folder)
-    return 0
+    return report_search(study, config, space, folder=folder)
 
 
 class Engine:

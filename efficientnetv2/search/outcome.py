@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from typing import Any
 
@@ -74,8 +75,13 @@ def _parameters(trial: FrozenTrial, config: Config, space: Space) -> int:
     return parameters(space.architecture(trial.params), num_classes=classes)
 
 
-def report_search(study: Study, config: Config, space: Space, *, folder: pathlib.Path) -> None:
+def report_search(
+    study: Study, config: Config, space: Space, *, folder: pathlib.Path
+) -> list[dict[str, Any]]:
     """Writes trials.csv, best.yaml and search.png, and prints the best networks.
+
+    Returns:
+      The rows of trials.csv, ordered by reward; those without one come last.
 
     Raises:
       UserError: if no trial finished.
@@ -97,3 +103,4 @@ def report_search(study: Study, config: Config, space: Space, *, folder: pathlib
     print(f"\n{best_table(rows, backbone, count=_TABLE_ROWS)}")
     print(f"\nstudy '{study.study_name}' in {redacted_url(config, folder)}")
     print(f"written to {folder}: best.yaml, trials.csv, search.png, search.yaml, trials/")
+    return sorted(rows, key=lambda row: math.inf if row["reward"] is None else -row["reward"])

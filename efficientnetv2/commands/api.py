@@ -1,0 +1,359 @@
+"""The verbs as Python functions. Each gives its arguments to the mode of the command line.
+
+So both languages check the same things, write the same files and get the same numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Any, Union
+
+from absl import flags
+
+from efficientnetv2.commands import run_mode
+from efficientnetv2.commands.flag_table import FLAGS
+from efficientnetv2.commands.flag_values import check_flags, define_flags, give
+from efficientnetv2.commands.trained_run import Run
+from efficientnetv2.runtime.console import in_notebook, muted
+from efficientnetv2.runtime.program import system_errors
+from efficientnetv2.runtime.random_state import random_state_kept
+from efficientnetv2.runtime.signals import Stopped, StopRequest
+from hparams.errors import UserError
+from hparams.overrides import Overrides
+
+Path = Union[str, "os.PathLike[str]"]
+
+
+def train(
+    model: str = "efficientnetv2-s",
+    data: Path | None = None,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    image_size: int | None = None,
+    optimizer: str | None = None,
+    augment: str | None = None,
+    precision: str | None = None,
+    seed: int | None = None,
+    validate: bool = False,
+    weights: Path | None = None,
+    overrides: Overrides = None,
+    model_dir: Path | None = None,
+    eval_name: str | None = None,
+    verbose: bool = False,
+) -> Run:
+    """Trains with progressive learning, then evaluates on the final split.
+
+    A training that was stopped goes on where it was when the function is called again with the same
+    arguments.
+
+    Args:
+      model: one of ``list_models()``, in anyone's spelling; with weights behind it, as in
+        ``tf_efficientnetv2_s.in21k_ft_in1k``, the training starts from these.
+      data: a folder ``photos/<class>/*.jpg`` or ``photos/{train,val,test}/<class>/*.jpg``, or the
+        name of a data set; None: ``digits``.
+      epochs: passes over the training images.
+      batch_size: images a step.
+      learning_rate: its peak for a batch of 256; proportional to the batch size.
+      image_size: pixels, of the last stage and of evaluation; the first stage has half of it.
+      optimizer: a value of ``train.optimizer`` in docs/hparams.md.
+      augment: of single images: ``none``, ``randaug`` or ``autoaug``.
+      precision: ``float32``, ``bfloat16`` or ``float16``.
+      seed: of everything random; the same seed gives the same weights.
+      validate: evaluate on the minival split after each epoch, and keep the best weights.
+      weights: to start from: the name of a release, or a path; None: random.
+      overrides: all other settings, for example ``{"data.augname": "randaug"}``; docs/hparams.md.
+      model_dir: the run directory; None: ``runs/<model>-<data>``.
+      eval_name: metrics go to ``eval_<eval_name>.json``; None: ``eval.json``.
+      verbose: print what the command line prints.
+
+    Returns:
+      The training, with its metrics and its network.
+
+    Raises:
+      UserError: if an argument, the data or the run directory cannot be used; it is a ValueError.
+      KeyboardInterrupt: after an interrupt; the training is saved.
+    """
+    run: Run = _call("train", locals())
+    _show(run.path / "curves.png")
+    return run
+
+
+def evaluate(
+    model: str | None = None,
+    data: Path | None = None,
+    *,
+    weights: Path | None = None,
+    model_dir: Path | None = None,
+    batch_size: int | None = None,
+    image_size: int | None = None,
+    overrides: Overrides = None,
+    eval_name: str | None = None,
+    verbose: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Evaluates a training, or pretrained weights, on the final split of the data.
+
+    Args:
+      model: name of the network; None: that of the training.
+      data: as in ``train``; None: that of the training.
+      weights: a file, the name of a release, or a run directory; None: those of ``model_dir``.
+      model_dir: the run directory; None: ``runs/<model>-<data>``.
+      batch_size: images evaluated at once.
+      image_size: pixels; None: that of the training.
+      overrides: other settings, as in ``train``.
+      eval_name: results go to ``eval_<eval_name>.json`` and pictures of this name.
+      verbose: print what the command line prints.
+
+    Returns:
+      ``{"raw": {"images": ..., "loss": ..., "top1": ..., "top5": ...}, "ema": {...}}``: of the
+      weights as they were trained, and of their moving average if there is one; top-1 and top-5 are
+      0..1.
+
+    Raises:
+      UserError: if an argument, the data or the weights cannot be used.
+    """
+    metrics: dict[str, dict[str, float]] = _call("eval", locals())
+    return metrics
+
+
+def predict(
+    images: Path | Sequence[Path],
+    model: str | None = None,
+    *,
+    weights: Path | None = None,
+    model_dir: Path | None = None,
+    top_k: int = 5,
+    crops: int = 1,
+    flip: bool = False,
+    features: bool = False,
+    explain: bool = False,
+    output: Path | None = None,
+    output_dir: Path | None = None,
+    batch_size: int | None = None,
+    image_size: int | None = None,
+    overrides: Overrides = None,
+    verbose: bool = False,
+) -> list[Any]:
+    """Predicts the classes of images."""
+    image_path = images  # the flag's name
+    predictions: list[Any] = _call("infer", {**locals(), "images": None})
+    return predictions
+
+
+def export(
+    format: str | Sequence[str] = ("saved_model", "tflite"),
+    model: str | None = None,
+    *,
+    weights: Path | None = None,
+    model_dir: Path | None = None,
+    images: Path | None = None,
+    output_dir: Path | None = None,
+    preprocessing: bool = True,
+    logits: bool = False,
+    integer_io: bool = False,
+    debug_int8: bool = False,
+    batch_size: int | None = None,
+    image_size: int | None = None,
+    overrides: Overrides = None,
+    verbose: bool = False,
+) -> pathlib.Path | dict[str, pathlib.Path]:
+    """Writes a network for servers, phones and browsers, and checks each file on real images.
+
+    Args:
+      format: one or more of ``saved_model``, ``keras``, ``tflite``, ``tflite_int8`` and the others
+        in docs/export.md.
+      model: name of the network; None: that of the training.
+      weights: a file, the name of a release, or a run directory; None: those of ``model_dir``.
+      model_dir: the run directory; None: ``runs/<model>-digits``.
+      images: file, folder or pattern, to calibrate and check with; None: those of the training.
+      output_dir: folder of the files; None: ``export/`` in the run directory.
+      preprocessing: include it: the input is pixels of 0..255.
+      logits: output logits instead of probabilities.
+      integer_io: uint8 input and output in the int8 file, instead of float32.
+      debug_int8: write the int8 error of each layer to ``int8_layers.csv``.
+      batch_size: images checked at once.
+      image_size: pixels; None: that of the training.
+      overrides: other settings, as in ``train``.
+      verbose: print what the command line prints.
+
+    Returns:
+      The path of the file or folder; of several formats, format -> path.
+
+    Raises:
+      UserError: if an argument or the weights cannot be used, or a file differs from the Keras
+        model by more than its format allows.
+    """
+    image_path = images  # the flag's name
+    paths: dict[str, pathlib.Path] = _call("export", {**locals(), "images": None})
+    return paths[format] if isinstance(format, str) and format in paths else paths
+
+
+def preview(
+    model: str = "efficientnetv2-s",
+    data: Path | None = None,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    image_size: int | None = None,
+    optimizer: str | None = None,
+    augment: str | None = None,
+    precision: str | None = None,
+    seed: int | None = None,
+    weights: Path | None = None,
+    overrides: Overrides = None,
+    model_dir: Path | None = None,
+    verbose: bool = False,
+) -> list[pathlib.Path]:
+    """Draws what the network would see in each stage of a training, and the schedule.
+
+    Args: see ``train``.
+
+    Returns:
+      The paths of the pictures: ``preview.png``, and ``schedule.png`` unless the sizes are random.
+
+    Raises:
+      UserError: if an argument, the data or the run directory cannot be used.
+    """
+    pictures: list[pathlib.Path] = _call("preview", locals())
+    _show(*pictures)
+    return pictures
+
+
+def benchmark(
+    models: str | Sequence[str] = ("efficientnetv2-s",),
+    *,
+    batch_size: int | None = None,
+    image_scale: float = 1.0,
+    steps: int = 20,
+    precision: str | None = None,
+    overrides: Overrides = None,
+    model_dir: Path | None = None,
+    verbose: bool = False,
+) -> list[dict[str, Any]]:
+    """Measures what networks cost on this machine, in training and inference.
+
+    Args:
+      models: names of networks.
+      batch_size: images a step; None: 16.
+      image_scale: factor on each network's own image sizes.
+      steps: timed steps.
+      precision: ``float32``, ``bfloat16`` or ``float16``.
+      overrides: other settings, as in ``train``.
+      model_dir: folder of the results; None: ``runs/benchmark``.
+      verbose: print what the command line prints.
+
+    Returns:
+      The rows of ``benchmark.csv``, one for each network that could be measured (docs/training.md).
+
+    Raises:
+      UserError: if an argument cannot be used, or no network could be measured.
+    """
+    rows: list[dict[str, Any]] = _call("benchmark", locals())
+    return rows
+
+
+def search(
+    model: str = "efficientnetv2-s",
+    data: Path | None = None,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    image_size: int | None = None,
+    optimizer: str | None = None,
+    augment: str | None = None,
+    precision: str | None = None,
+    seed: int | None = None,
+    overrides: Overrides = None,
+    model_dir: Path | None = None,
+    verbose: bool = False,
+) -> list[dict[str, Any]]:
+    """Looks for the best network for your data and device, by training-aware search (section 3.3).
+
+    Its settings are those of the section ``search`` in docs/hparams.md, in ``overrides``. A search
+    that was stopped goes on when the function is called again with the same arguments.
+
+    Args: see ``train``; ``epochs`` and ``image_size`` are those of each trial.
+
+    Returns:
+      The rows of ``trials.csv``, those with the highest rewards first. The settings of the best
+      network are in ``best.yaml`` beside it, for ``overrides`` of ``train``.
+
+    Raises:
+      UserError: if an argument or the data cannot be used, or no trial succeeded.
+      KeyboardInterrupt: after an interrupt; the search is saved.
+    """
+    rows: list[dict[str, Any]] = _call("search", locals())
+    return rows
+
+
+def _call(mode: str, arguments: Mapping[str, Any]) -> Any:
+    """Runs a mode with arguments by the names of its flags; returns the value of its outcome.
+
+    Args:
+      mode: a row of ``MODES``.
+      arguments: flag -> value; None: not given.
+    """
+    given = dict(arguments)
+    verbose, stop = given.pop("verbose"), StopRequest(kills=False)
+    values = _flag_values(mode, given)
+    try:
+        with muted(not verbose), random_state_kept(), stop.listening(), system_errors():
+            outcome = run_mode(values, stop)
+        number = outcome.code - 128
+    except Stopped as stopped:
+        number = stopped.number
+    if number > 0:
+        _interrupt(number)
+    return outcome.value
+
+
+def _flag_values(mode: str, arguments: Mapping[str, Any]) -> flags.FlagValues:
+    """Returns the checked flags of a mode with the given values."""
+    values = define_flags({})
+    values.mark_as_parsed()
+    give(values, "mode", mode)
+    for name, value in arguments.items():
+        flag_name = "hparam_str" if name == "overrides" else name
+        if value is None or value == FLAGS[flag_name].default:
+            continue
+        if name == "overrides":
+            give(values, flag_name, value)
+            continue
+        if isinstance(value, (list, tuple)):
+            value = ",".join(os.fspath(item) for item in value)
+        try:
+            values[flag_name].parse(value if isinstance(value, bool) else _text(value))
+        except flags.Error as error:
+            raise UserError(str(error)) from None
+        values[flag_name].present = 1
+    check_flags(values)
+    return values
+
+
+def _text(value: Any) -> str:
+    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+
+
+def _interrupt(number: int) -> None:
+    """Raises what a signal raises in Python, now that the work is saved."""
+    message = "stopped; the work is saved, and the same call goes on from there"
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt(message)
+    os.kill(os.getpid(), number)  # to the handler that the caller has, or to the end
+    raise KeyboardInterrupt(message)
+
+
+def _show(*pictures: pathlib.Path) -> None:
+    """Shows pictures in a notebook."""
+    if in_notebook():
+        from IPython.display import Image, display
+
+        for picture in pictures:
+            if picture.exists():
+                display(Image(filename=str(picture)))
