@@ -31,6 +31,7 @@ def train(
     model: str = "efficientnetv2-s",
     data: Path | None = None,
     *,
+    dataset_cfg: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -56,6 +57,7 @@ def train(
         ``tf_efficientnetv2_s.in21k_ft_in1k``, the training starts from these.
       data: a folder ``photos/<class>/*.jpg`` or ``photos/{train,val,test}/<class>/*.jpg``, or the
         name of a data set; None: ``digits``.
+      dataset_cfg: settings for a folder of images, such as ``ft`` to fine-tune (docs/finetuning.md).
       epochs: passes over the training images.
       batch_size: images a step.
       learning_rate: its peak for a batch of 256; proportional to the batch size.
@@ -87,6 +89,7 @@ def evaluate(
     model: str | None = None,
     data: Path | None = None,
     *,
+    dataset_cfg: str | None = None,
     weights: Path | None = None,
     model_dir: Path | None = None,
     batch_size: int | None = None,
@@ -100,6 +103,7 @@ def evaluate(
     Args:
       model: name of the network; None: that of the training.
       data: as in ``train``; None: that of the training.
+      dataset_cfg: as in ``train``.
       weights: a file, the name of a release, or a run directory; None: those of ``model_dir``.
       model_dir: the run directory; None: ``runs/<model>-<data>``.
       batch_size: images evaluated at once.
@@ -196,6 +200,7 @@ def preview(
     model: str = "efficientnetv2-s",
     data: Path | None = None,
     *,
+    dataset_cfg: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -261,6 +266,7 @@ def search(
     model: str = "efficientnetv2-s",
     data: Path | None = None,
     *,
+    dataset_cfg: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,

@@ -1,0 +1,190 @@
+"""Tests that the verbs in Python do what the command line does, and fit into a Python program."""
+
+import json
+import os
+import random
+import shlex
+import signal
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import efficientnetv2 as env2
+
+NETWORK = "model.blocks_args=[r1_k3_s2_e1_i32_o8_c1],model.feature_size=16"
+SETTINGS = f"{NETWORK},train.stages=2,train.min_steps=0,train.ema_decay=0.9"
+ARGUMENTS = {
+    "model": "efficientnetv2-b0",
+    "data": "digits",
+    "epochs": 2,
+    "image_size": 16,
+    "batch_size": 128,
+    "seed": 3,
+    "overrides": SETTINGS,
+}
+TIMES = ("seconds", "images_per_second")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, data_dir):
+    """A working folder, with the settings of a tiny training on digits that are prepared."""
+    ARGUMENTS["overrides"] = f"{SETTINGS},data.data_dir={data_dir}"
+    return tmp_path_factory.mktemp("api")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return env2.train(**ARGUMENTS, validate=True, model_dir=folder / "run")
+
+
+def untimed(records):
+    return [{key: record[key] for key in record if key not in TIMES} for record in records]
+
+
+@pytest.mark.slow
+def test_both_languages_give_the_same_files_and_numbers(folder, run, main_tf2):
+    flags = [f"--{name}={value}" for name, value in ARGUMENTS.items() if name != "overrides"]
+    settings = f"--hparam_str={ARGUMENTS['overrides']}"
+    command = ["train", *flags, settings, "--validate", "--model_dir=command"]
+    result = main_tf2(*command, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    other = env2.load_run(folder / "command")
+    names = [sorted(p.name for p in r.path.iterdir()) for r in (run, other)]
+    assert names[0] == names[1]
+    assert untimed(run.history) == untimed(other.history)
+    assert run.metrics == other.metrics
+    assert run.config == other.config
+    weights = zip(run.model.get_weights(), other.model.get_weights())
+    assert all(np.array_equal(one, two) for one, two in weights)
+
+
+@pytest.mark.slow
+def test_a_run_shows_what_it_recorded(run):
+    assert [line["epoch"] for line in run.history] == [1, 2]
+    assert [line["image_size"] for line in run.history] == [8, 16]
+    assert set(run.metrics) == {"raw", "ema"}
+    assert 0 <= run.metrics["ema"]["top1"] <= 1 and run.metrics["raw"]["images"] == 360
+    assert run.class_names == [str(digit) for digit in range(10)]
+    assert run.config.train.epochs == 2
+    assert run.model(tf.zeros([1, 16, 16, 3])).shape == (1, 10)
+    assert str(run.path) in repr(run)
+    assert "| ema |" in run._repr_markdown_()
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_and_exported(folder, run, main_tf2, capfd):
+    trained = run.metrics["ema"]["loss"]
+    metrics = run.evaluate()
+    assert metrics == run.metrics and metrics["ema"]["loss"] == trained
+    main_tf2("eval", f"--model_dir={run.path}", "--eval_name=again", cwd=folder)
+    again = json.loads((run.path / "eval_again.json").read_text())
+    assert {name: again[name] for name in metrics} == metrics
+    options = {"preprocessing": False, "logits": True}
+    capfd.readouterr()
+    path = run.export("keras", output_dir=folder / "files", **options)
+    assert capfd.readouterr().out == ""
+    assert path == folder / "files" / "efficientnetv2-b0.keras" and path.exists()
+    exported = tf.keras.models.load_model(path)
+    images = np.random.default_rng(1).normal(size=[2, 16, 16, 3]).astype(np.float32)
+    np.testing.assert_allclose(exported(images), run.model(images), atol=1e-6)
+    several = env2.export(["keras"], model_dir=run.path, output_dir=folder / "files", verbose=True)
+    assert several == {"keras": path}
+    assert f"written to {folder / 'files'}" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_trainings_in_one_process_are_the_same_and_leave_no_trace(folder, run):
+    random.seed(5)
+    np.random.seed(5)
+    tf.random.set_seed(5)
+    expected = random.Random(5).random(), np.random.RandomState(5).rand()
+    policy = tf.keras.config.dtype_policy().name
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    again = env2.train(**ARGUMENTS, validate=True, model_dir=folder / "again")
+    assert (random.random(), np.random.rand()) == expected
+    drawn = tf.random.uniform([])
+    tf.random.set_seed(5)
+    assert drawn == tf.random.uniform([])
+    assert policy == tf.keras.config.dtype_policy().name
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    weights = zip(run.model.get_weights(), again.model.get_weights())
+    assert all(np.array_equal(one, two) for one, two in weights)
+    assert untimed(run.history) == untimed(again.history)
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_is_saved_and_goes_on_in_another_thread(folder, run, wait_until):
+    records = folder / "interrupted" / "metrics.jsonl"
+
+    def interrupt():
+        wait_until(lambda: records.exists() and records.read_text().strip())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    arguments = {**ARGUMENTS, "validate": True, "model_dir": folder / "interrupted"}
+    with pytest.raises(KeyboardInterrupt, match="saved"):
+        env2.train(**arguments)
+    thread.join()
+    stopped = env2.load_run(folder / "interrupted")
+    assert len(stopped.history) == 1 and stopped.metrics == {}
+    assert stopped.model.count_params() > 0
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(env2.train(**arguments)))
+    thread.start()
+    thread.join()
+    weights = zip(run.model.get_weights(), ended[0].model.get_weights())
+    assert all(np.array_equal(one, two) for one, two in weights)
+    assert ended[0].metrics["raw"]["loss"] == run.metrics["raw"]["loss"]
+
+
+# Call -> the command that is refused in the same words.
+MISTAKES = {
+    "train('efficientnet-b9')": "train --model=efficientnet-b9",
+    "train('efficientnetv2-b0', epochs=-1)": "train --model=efficientnetv2-b0 --epochs=-1",
+    "train(epochs='many')": "train --epochs=many",
+    "train(data='nowhere')": "train nowhere",
+    "train(data='no/where')": "train no/where",
+    "train(overrides={'train.epoch': 3})": "train --hparam_str=train.epoch=3",
+    "train(epochs=2, overrides='train.epochs=3')": "train --epochs=2 --hparam_str=train.epochs=3",
+    "train(model_dir='file')": "train --model_dir=file",
+    "train(model_dir='')": "train --model_dir=",
+    "train(weights='missing.h5')": "train --weights=missing.h5",
+    "evaluate(model_dir='missing')": "eval --model_dir=missing",
+    "export('tflight', model_dir='missing')": "export --format=tflight --model_dir=missing",
+    "export('tflite', 'efficientnetv2-b0', weights='imagenet')": (
+        "export --format=tflite --model=efficientnetv2-b0 --weights=imagenet"
+    ),
+    "benchmark([])": "benchmark --models=",
+    "benchmark(steps=0)": "benchmark --steps=0",
+    "benchmark(['efficientnetv2-b0', 'b0'])": "benchmark --models=efficientnetv2-b0,b0",
+    "preview(image_size=0)": "preview --image_size=0",
+    "search(epochs=0)": "search --epochs=0",
+    "load_run('missing')": "eval --model_dir=missing",
+}
+
+
+@pytest.mark.parametrize("call", MISTAKES)
+def test_errors_are_those_of_the_command_line(call, tmp_path, monkeypatch, main_tf2):
+    (tmp_path / "file").write_text("")
+    result = main_tf2(*shlex.split(MISTAKES[call]), cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(env2.UserError) as error:
+        eval(f"env2.{call}")
+    assert result.stderr == f"main_tf2.py: {error.value}\n"
+    assert isinstance(error.value, ValueError)
+
+
+def test_a_name_that_is_missing_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'fit'"):
+        env2.fit  # noqa: B018
+    assert {"train", "Run", "get_model"} <= set(dir(env2))
+
+
+@pytest.mark.parametrize("name", ["export", "search", "train"])
+def test_a_verb_is_a_function_though_a_room_has_its_name(name):
+    function = getattr(env2, name)
+    assert function.__module__ == "efficientnetv2.commands.api" and function.__doc__
