@@ -49,6 +49,12 @@ def train(
 ) -> Run:
     """Trains with progressive learning, then evaluates on the final split.
 
+    >>> run = env2.train("efficientnetv2-b0", "photos", epochs=2, overrides="settings.yaml")
+    >>> run
+    Run('runs/efficientnetv2-b0-photos')
+    >>> [record["epoch"] for record in run.history]
+    [1, 2]
+
     A training that was stopped goes on where it was when the function is called again with the same
     arguments.
 
@@ -57,7 +63,7 @@ def train(
         ``tf_efficientnetv2_s.in21k_ft_in1k``, the training starts from these.
       data: a folder ``photos/<class>/*.jpg`` or ``photos/{train,val,test}/<class>/*.jpg``, or the
         name of a data set; None: ``digits``.
-      dataset_cfg: settings for a folder of images, such as ``ft`` to fine-tune (docs/finetuning.md).
+      dataset_cfg: recipe for a folder of images, such as ``ft`` to fine-tune (docs/finetuning.md).
       epochs: passes over the training images.
       batch_size: images a step.
       learning_rate: its peak for a batch of 256; proportional to the batch size.
@@ -99,6 +105,10 @@ def evaluate(
     verbose: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Evaluates a training, or pretrained weights, on the final split of the data.
+
+    >>> metrics = env2.evaluate(model_dir="runs/efficientnetv2-b0-photos")
+    >>> sorted(metrics), sorted(metrics["ema"])[:3]
+    (['ema', 'raw'], ['ece', 'images', 'loss'])
 
     Args:
       model: name of the network; None: that of the training.
@@ -167,6 +177,9 @@ def export(
 ) -> pathlib.Path | dict[str, pathlib.Path]:
     """Writes a network for servers, phones and browsers, and checks each file on real images.
 
+    >>> env2.export("keras", model_dir="runs/efficientnetv2-b0-photos")
+    PosixPath('runs/efficientnetv2-b0-photos/export/efficientnetv2-b0.keras')
+
     Args:
       format: one or more of ``saved_model``, ``keras``, ``tflite``, ``tflite_int8`` and the others
         in docs/export.md.
@@ -216,6 +229,10 @@ def preview(
 ) -> list[pathlib.Path]:
     """Draws what the network would see in each stage of a training, and the schedule.
 
+    >>> paths = env2.preview("efficientnetv2-b0", "photos", epochs=2, overrides="settings.yaml")
+    >>> [path.name for path in paths]
+    ['preview.png', 'schedule.png']
+
     Args: see ``train``.
 
     Returns:
@@ -241,6 +258,10 @@ def benchmark(
     verbose: bool = False,
 ) -> list[dict[str, Any]]:
     """Measures what networks cost on this machine, in training and inference.
+
+    >>> rows = env2.benchmark(["efficientnetv2-b0"], steps=2, overrides="settings.yaml")
+    >>> rows[0]["model"], rows[0]["train_size"]
+    ('efficientnetv2-b0', 32)
 
     Args:
       models: names of networks.

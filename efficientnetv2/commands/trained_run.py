@@ -140,7 +140,11 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """Opens the training in a run directory.
 
     Args:
-      path: the directory that ``train`` wrote, for example ``runs/efficientnetv2-b0-photos``.
+      path: the directory that ``train`` wrote.
+
+    >>> run = env2.load_run("runs/efficientnetv2-b0-photos")
+    >>> run.class_names
+    ['china', 'flower']
 
     Raises:
       UserError: if it holds no training.

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Within the context, the global generators may be seeded and used; afterwards nobody sees it.
+    """Within the context, the global generators may be seeded and used; later nobody sees it.
 
-    Those of Python and NumPy go on where they were. That of TensorFlow, which cannot be read, begins
-    anew with the seed that it had; without one it needs no more than that.
+    Those of Python and NumPy go on where they were. That of TensorFlow cannot be read: it begins
+    anew with the seed that it had.
     """
     import numpy as np
 

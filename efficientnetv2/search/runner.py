@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from typing import Union
 
 from efficientnetv2.runtime.lock import lock_holder
@@ -52,7 +55,8 @@ def run_trial(
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=run_process, args=(job, there))
-        process.start()
+        with _without_main():
+            process.start()
         there.close()
         try:
             return _listen(process, here, stop, after_epoch=after_epoch, meanwhile=meanwhile)
@@ -63,6 +67,17 @@ def run_trial(
             if process.is_alive():  # it has sent its last message, but hangs
                 process.kill()
             process.join()
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Keeps a new process from running the program again: a script need not guard its calls."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _wait_for_predecessor(job: TrialJob, stop: StopRequest) -> None:

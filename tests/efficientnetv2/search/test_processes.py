@@ -107,6 +107,19 @@ def command(folder, data_dir, storage):
     return [sys.executable, str(ROOT / "main_tf2.py"), *arguments]
 
 
+def in_python(call):
+    """Returns the same search as a Python program, which need not guard the call."""
+    folder, overrides = (argument.partition("=")[2] for argument in call[-2:])
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport efficientnetv2 as env2\n"
+        f"rows = env2.search(model_dir={folder!r}, overrides={overrides!r}, verbose=True)\n"
+        "print('rewards', *(row['reward'] for row in rows))"
+    )
+    file = pathlib.Path(folder).parent / "program.py"
+    file.write_text(program)
+    return [sys.executable, str(file)]
+
+
 @pytest.mark.slow
 def test_two_processes_share_a_study_and_one_is_killed(tmp_path, data_dir, digits, wait_until):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
@@ -121,11 +134,14 @@ def test_two_processes_share_a_study_and_one_is_killed(tmp_path, data_dir, digit
     for process in processes:  # whichever of them runs it
         process.kill()
         printed.append(process.communicate()[0])
+    calls[1] = in_python(calls[1])
     processes = [subprocess.Popen(call, cwd=tmp_path, **pipe) for call in calls]
     printed += [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
     trials = study.trials
     assert len(trials) == TRIALS and trials[0].params == before
+    (rewards,) = re.findall("^rewards (.*)$", printed[-1], re.MULTILINE)
+    assert list(map(float, rewards.split())) == sorted((t.value for t in trials), reverse=True)
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * TRIALS
     ended = re.findall(rf"/{TRIALS}  trial (\d)", "".join(printed))
     assert len(set(ended)) == len(ended) >= 1  # none ran twice
