@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hparams.errors import UserError
@@ -132,7 +132,18 @@ def require_extra(extra: str, what: str) -> None:
     Raises:
       UserError: if one is not; the message has the command that installs it.
     """
-    for module in EXTRAS[extra]:
+    require_packages(EXTRAS[extra], extra, what)
+
+
+def require_packages(modules: Sequence[str], extra: str, what: str) -> None:
+    """Checks that packages of an extra are installed, as ``require_extra``.
+
+    Args:
+      modules: the packages' names in ``import``.
+      extra: brings them.
+      what: needs them, as the message calls it.
+    """
+    for module in modules:
         if importlib.util.find_spec(module) is None:
             raise UserError(
                 f"{what} needs the package {module}, which is not installed: "

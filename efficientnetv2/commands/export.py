@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from efficientnetv2.commands import Outcome
+from efficientnetv2.commands import Outcome, require_packages
 from efficientnetv2.commands.config_from_flags import run_from_flags, trained_run_from_flags
 from efficientnetv2.data.sources.image_files import find_images
 from efficientnetv2.export.formats import FORMATS
@@ -34,7 +32,8 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
         raise UserError(
             "--mode=export with --weights needs --image_path=FOLDER, images to check the files with"
         )
-    _require_packages(values.format)
+    for name in values.format:
+        require_packages(FORMATS[name].requires, "export", f"--format={name}")
     images = find_images(pathlib.Path(values.image_path)) if values.image_path else []
     trained, config = trained_run_from_flags(values)
     base = trained.path if trained else pathlib.Path(f"{run_from_flags(values).path}-pretrained")
@@ -60,12 +59,3 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     result = export_model(loaded, config, trained, options)
     report_export(result, options)
     return Outcome(result.paths)
-
-
-def _require_packages(formats: Sequence[str]) -> None:
-    for format_name in formats:
-        for package in FORMATS[format_name].requires:
-            if importlib.util.find_spec(package) is None:
-                raise UserError(
-                    f"--format={format_name} needs the package {package} (Python 3.10 or newer)"
-                )
