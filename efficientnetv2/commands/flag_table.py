@@ -132,6 +132,11 @@ FLAGS: Mapping[str, Flag] = {
     "validate": Flag(
         False, "train: evaluate on the minival split after each epoch, as traineval does", _TRAINING
     ),
+    "extend": Flag(
+        False,
+        "give a training of fewer epochs more of them, in the same --model_dir",
+        _TRAINING,
+    ),
     # ------------------------------------------------------------------------ TPU
     "use_tpu": Flag(False, "use a TPU: the same as runtime.strategy=tpu", _DEVICE_MODES),
     "tpu": Flag(

@@ -37,7 +37,7 @@ _LONG_ENOUGH = 15.0  # seconds; slow steps need not be so many
 
 _MIN_ERROR, _MIN_ERROR_SECONDS = 0.25, 60.0  # of an estimate that is corrected
 
-EVALUATION_SHARE = 0.3  # building the evaluation takes this share of building the training step
+EVALUATION_SHARE = 0.5  # building the evaluation takes this share of building the training step
 _DISK_BYTES_PER_SECOND = 150e6  # checkpoints are written, and read again for their checksums
 
 

@@ -16,7 +16,7 @@ from hparams.models import MODELS
 
 # The update of one parameter (optimizer and moving average) takes as long as so many multiply-adds:
 # measured with B0 and S, AdamW, on two CPU cores.
-_UPDATE_MULTIPLY_ADDS = 20
+_UPDATE_MULTIPLY_ADDS = 100
 _FORWARD_SHARE = 1 / 3  # of a training step; the backward pass has two products for each of its
 
 
