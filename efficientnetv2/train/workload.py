@@ -12,6 +12,7 @@ from efficientnetv2.data.sources import Source
 from efficientnetv2.train.progressive import Stage, build_settings, build_stages, stage_at
 from hparams.architecture import cost, scaled_architecture
 from hparams.config import Config, ModelSection
+from hparams.errors import UserError
 from hparams.models import MODELS
 
 # The update of one parameter (optimizer and moving average) takes as long as so many multiply-adds.
@@ -140,9 +141,15 @@ def build_workload(config: Config, source: Source, *, validates: bool) -> Worklo
         model=config.model,
         plan=plan,
         settings=build_settings(config, plan),
-        validation_images=(
-            passes * source.num_images(config.data.minival_split) if validates else 0
-        ),
-        final_images=passes * source.num_images(config.data.eval_split),
+        validation_images=passes * _count(source, config.data.minival_split) if validates else 0,
+        final_images=passes * _count(source, config.data.eval_split),
         eval_size=config.eval.isize,
     )
+
+
+def _count(source: Source, split: str) -> int:
+    """Returns the images of a split; 0 if it cannot be opened, as its evaluation will say."""
+    try:
+        return source.num_images(split)
+    except UserError:
+        return 0
