@@ -58,6 +58,10 @@ examples:
 MODE --help lists the flags of a mode, --helpfull every flag, --version the versions."""
 
 
+# Mode -> the flags whose values may stand without a name, in this order; the others take --data.
+_ARGUMENTS = {"models": ("pattern",), "convert": ("weights", "output")}
+
+
 def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
     """Parses ``argv`` (the program's name first) and checks the flags themselves.
 
@@ -88,9 +92,9 @@ def _take_arguments(values: flags.FlagValues, rest: list[str]) -> None:
             hint = did_you_mean(rest[0], MODE_NAMES)
             raise UserError(f"unexpected argument {shown(rest[0])}: no mode{hint}")
         give(values, "mode", rest.pop(0))
-    takes = "pattern" if values.mode == "models" else "data"
-    if rest and not values[takes].present:
-        give(values, takes, rest.pop(0))
+    for name in _ARGUMENTS.get(values.mode, ("data",)):
+        if rest and not values[name].present:
+            give(values, name, rest.pop(0))
     if rest:
         raise UserError(f"unexpected argument {shown(rest[0])}; flags are written --name=value")
 

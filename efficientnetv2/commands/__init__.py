@@ -91,6 +91,7 @@ MODES: Mapping[str, Mode] = {
         "look for the best network for your data and device (search.* in --hparam_str)",
         ("train", "search"),
     ),
+    "convert": Mode("convert", "write --weights in another format, the one that --output ends in"),
     "models": Mode(
         "model_list", "list the networks, with their costs, accuracy and released weights"
     ),

@@ -16,7 +16,8 @@ _TRAINING = ("train", "traineval")
 _DEVICE_MODES = (*_TRAINING, "eval", "search")
 _PLANNING = (*_TRAINING, "preview")
 _WITH_MODEL = tuple(mode for mode in MODES if mode != "models")
-_WITH_DATA = tuple(mode for mode in _WITH_MODEL if mode != "benchmark")
+_WITH_RUN = tuple(mode for mode in _WITH_MODEL if mode != "convert")
+_WITH_DATA = tuple(mode for mode in _WITH_RUN if mode != "benchmark")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ FLAGS: Mapping[str, Flag] = {
     "model_name": Flag("efficientnetv2-s", "name of the model", _WITH_MODEL),
     "dataset_cfg": Flag(None, "name of the data set", _WITH_DATA),
     "model_dir": Flag(
-        None, "run directory; default: runs/<model>-<data set>", _WITH_MODEL, is_path=True
+        None, "run directory; default: runs/<model>-<data set>", _WITH_RUN, is_path=True
     ),
     "data_dir": Flag(
         None,
@@ -83,10 +84,13 @@ FLAGS: Mapping[str, Flag] = {
         "", "comma-separated key=value settings, or a .yaml file", _WITH_MODEL, is_path=True
     ),
     "sweeps": Flag(
-        "", "more key=value settings, applied after --hparam_str", _WITH_MODEL, is_path=True
+        "", "more key=value settings, applied after --hparam_str", _WITH_RUN, is_path=True
     ),
     "weights": Flag(
-        None, "pretrained weights: the name of a release, or a path", _WITH_DATA, is_path=True
+        None,
+        "pretrained weights: the name of a release, or a path",
+        (*_WITH_DATA, "convert"),
+        is_path=True,
     ),
     "eval_name": Flag(None, "write the evaluation to eval_<name>.json", (*_TRAINING, "eval")),
     "archive_ckpt": Flag(
@@ -132,6 +136,11 @@ FLAGS: Mapping[str, Flag] = {
     "validate": Flag(
         False, "train: evaluate on the minival split after each epoch, as traineval does", _TRAINING
     ),
+    "extend": Flag(
+        False,
+        "give a training of fewer epochs more of them, in the same --model_dir",
+        _TRAINING,
+    ),
     # ------------------------------------------------------------------------ TPU
     "use_tpu": Flag(False, "use a TPU: the same as runtime.strategy=tpu", _DEVICE_MODES),
     "tpu": Flag(
@@ -152,8 +161,9 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "output": Flag(
         None,
-        "file for all predictions: .csv, .json or .parquet",
-        ("infer",),
+        "file for all predictions: .csv, .json or .parquet; convert: the file to write, .keras, "
+        ".weights.h5, .safetensors or .index",
+        ("infer", "convert"),
         {**_RUN_INSTEAD, "eval": "--eval_name=NAME", "export": "--output_dir={value}"},
         is_path=True,
     ),

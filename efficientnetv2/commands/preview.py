@@ -11,10 +11,13 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.config import Config
+from hparams.errors import UserError
 from hparams.resolve import require_full_batch
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
+
+    from efficientnetv2.data.sources import Source
 
 _COLUMNS = 8  # images a stage
 
@@ -49,5 +52,19 @@ def preview(config: Config, run: RunDirectory) -> list[pathlib.Path]:
         written.append("schedule.png")
     for row in rows:
         print(f"{row.title}: {', '.join(row.strengths)}")
+    print(f"training takes {_time_of(config, source, run)}", flush=True)
     print(f"\nwritten to {run.path}: {', '.join(written)}")
     return [run.path / name for name in written]
+
+
+def _time_of(config: Config, source: Source, run: RunDirectory) -> str:
+    """Returns how long the training will take on this machine, or why that is not known."""
+    from efficientnetv2.evaluation.rehearsal import rehearse
+    from efficientnetv2.reporting.estimate_line import estimate_lines
+
+    if config.runtime.strategy in ("tpu", "multi_worker"):
+        return f"a time that only the devices of runtime.strategy={config.runtime.strategy} tell"
+    try:
+        return estimate_lines(rehearse(config, source, run.path), begins=False)
+    except UserError as error:
+        return f"a time that cannot be measured: {error}"

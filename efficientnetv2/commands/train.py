@@ -11,6 +11,7 @@ from efficientnetv2.commands.config_from_flags import (
     require_devices_from_flags,
     run_from_flags,
 )
+from efficientnetv2.commands.extension import asks_for_more, extend
 from efficientnetv2.commands.trained_run import Run
 from efficientnetv2.runtime.atomic_write import resumable
 from efficientnetv2.runtime.checkpoint_store import require_usable
@@ -41,9 +42,13 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     is_chief = find_cluster(config.runtime.strategy).is_chief
     lock = training_lock(run_directory.lock_file) if is_chief else contextlib.nullcontext()
     with resumable(), lock:
-        run_directory.require_same(config)
+        extends = asks_for_more(values, config, run_directory)
+        if not extends:
+            run_directory.require_same(config)
         require_usable(run_directory)
         import_tensorflow()
+        if extends and is_chief:
+            extend(values, config, run_directory)
         code = train(
             config,
             run_directory,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import math
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 
@@ -17,6 +17,7 @@ from efficientnetv2.model.complexity import activation_bytes, multiply_adds
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.layers import dtype_policy
 from efficientnetv2.train.learning_rate import LearningRate
+from efficientnetv2.train.peak_memory import peak_bytes
 from efficientnetv2.train.progressive import build_stages, stage_settings
 from efficientnetv2.train.step import build_trainer
 from efficientnetv2.train.strategy import build_strategy
@@ -104,11 +105,14 @@ def _measure(config: Config, steps: int) -> ModelCost:
     train, static_cost = config.train, _static_cost(config)
     model = build_model(config.model)
     batched, single = (
-        _call_seconds(_inference(config, model, batch_size=batch_size), steps=steps)[1]
+        call_seconds(_inference(config, model, batch_size=batch_size), steps=steps)[1]
         for batch_size in (train.batch_size, 1)
     )
-    first, loops = _call_seconds(training_step(config), steps=steps)
-    peak, training = _peak_mib(), [seconds / config.runtime.steps_per_loop for seconds in loops]
+    first, loops = call_seconds(training_step(config), steps=steps)
+    peak, training = (
+        peak_bytes() / _MIB,
+        [seconds / config.runtime.steps_per_loop for seconds in loops],
+    )
     step, batch = float(np.median(training)), float(np.median(batched))
     return ModelCost(
         model=config.model.model_name,
@@ -153,14 +157,25 @@ def _activation_mib(config: Config) -> float:
     return activation_bytes(model, bytes_per_value=bytes_per_value) / _MIB
 
 
-def _call_seconds(call: Callable[[], object], *, steps: int) -> tuple[float, list[float]]:
-    """Seconds of the first call, and of each timed one after the warm-up."""
-    seconds = []
-    for _ in range(1 + _WARM_UP + steps):
+def call_seconds(
+    call: Callable[[], object], *, steps: int, warm_up: int = _WARM_UP, limit: float = math.inf
+) -> tuple[float, list[float]]:
+    """Returns the seconds of the first call, and of each timed one after the warm-up.
+
+    Args:
+      call: returns when the devices are done.
+      steps: number of timed calls.
+      warm_up: calls after the first that do not count.
+      limit: seconds after which no further call is made, once one is timed.
+    """
+    seconds: list[float] = []
+    while len(seconds) < 1 + warm_up + steps:
+        if sum(seconds[1:]) > limit and len(seconds) > 1 + warm_up:
+            break
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
-    return seconds[0], seconds[1 + _WARM_UP :]
+    return seconds[0], seconds[1 + warm_up :]
 
 
 def _images(config: Config, *, size: int, batch_size: int) -> tf.Tensor:
@@ -201,10 +216,3 @@ def training_step(config: Config) -> Callable[[], object]:
     batches = tf.data.Dataset.from_tensors((images, targets)).repeat()
     trainer.set_input(strategy.experimental_distribute_dataset(batches))
     return lambda: trainer.train(tf.constant(config.runtime.steps_per_loop))
-
-
-def _peak_mib() -> float:
-    gpus = tf.config.list_logical_devices("GPU")
-    if gpus:
-        return max(tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus) / _MIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux

@@ -24,7 +24,9 @@ def multiply_adds(model: keras.Model) -> int:
     return sum(_layer_multiply_adds(layer) for layer in model.layers)
 
 
-def activation_bytes(model: keras.Model, *, bytes_per_value: int = 4) -> int:
+def activation_bytes(
+    model: keras.Model, *, bytes_per_value: int = 4, image_size: int | None = None
+) -> int:
     """Returns the bytes of activations that training keeps for the backward pass of one image.
 
     These are the inputs of all layers whose gradient depends on their input: convolutions, dense
@@ -34,20 +36,41 @@ def activation_bytes(model: keras.Model, *, bytes_per_value: int = 4) -> int:
     the weights.
 
     Args:
-      model: as in ``multiply_adds``.
+      model: as in ``multiply_adds``; with ``image_size`` it may take images of any size.
       bytes_per_value: 4 for float32, 2 for bfloat16.
+      image_size: height and width in pixels, for a model without a fixed input size.
 
     Raises:
-      ValueError: if the input size is not fixed.
+      ValueError: if the input size is not fixed, nor given.
     """
-    _require_fixed_size(model)
+    if image_size is None:
+        _require_fixed_size(model)
+    strides = _strides(model)
     sizes = {
-        id(tensor): math.prod(tensor.shape[1:])
+        id(tensor): _values(
+            tensor.shape[1:], side=math.ceil((image_size or 0) / strides[id(tensor)])
+        )
         for layer in model.layers
         if isinstance(layer, _KEEPS_INPUT)
         for tensor in keras.tree.flatten(layer.input)
     }
     return bytes_per_value * sum(sizes.values())
+
+
+def _strides(model: keras.Model) -> dict[int, int]:
+    """Returns id of each tensor -> how many pixels of the image one of its positions spans."""
+    strides: dict[int, int] = {}
+    for layer in model.layers:  # each after those that it depends on
+        before = max((strides.get(id(t), 1) for t in keras.tree.flatten(layer.input)), default=1)
+        stride = getattr(layer, "strides", 1)
+        own = stride[0] if isinstance(stride, tuple) else stride
+        for tensor in keras.tree.flatten(layer.output):
+            strides[id(tensor)] = before * own
+    return strides
+
+
+def _values(shape: tuple[int | None, ...], *, side: int) -> int:
+    return math.prod(side if length is None else length for length in shape)
 
 
 _KEEPS_INPUT = (

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from efficientnetv2.reporting.estimate_line import duration, estimate_lines
 from efficientnetv2.runtime.console import open_bar
 from efficientnetv2.train.callbacks import TrainingCallback
 from efficientnetv2.train.progressive import Stage
+from efficientnetv2.train.time_estimate import RunEstimate
 
 _MAX_NAMES = 5  # shown, of images that were left out
 _READ_SECONDS = 0.5  # between two readings of the metrics, each of which waits for the device
@@ -90,6 +92,12 @@ class ProgressBar(BadImageReporter):
             left += steps * seconds_per_step * pixels / pixels_here
         return left
 
+    def estimate(self, estimate: RunEstimate) -> None:
+        """Prints how long the training will take, and what it needs."""
+        assert self._bar is not None
+        self._bar.clear()
+        print(estimate_lines(estimate), file=self._stream, flush=True)
+
     def epoch(self, line: dict[str, Any]) -> None:
         """Prints the line of an epoch."""
         assert self._bar is not None
@@ -115,12 +123,3 @@ def epoch_line(line: dict[str, Any], *, epochs: int, stages: int) -> str:
         if name in line:
             text += f"  {label} {line[name]:.4f}"
     return text
-
-
-def duration(seconds: float) -> str:
-    """Formats seconds for people: ``9 s``, ``3 min 05 s``, ``2 h 03 min``."""
-    whole = round(seconds)
-    minutes, hours = whole // 60, whole // 3600
-    if hours:
-        return f"{hours} h {minutes % 60:02d} min"
-    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"

@@ -102,9 +102,17 @@ class RunDirectory:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot write to '{self._shown}': {error.strerror or error}") from None
+        self.write_config(config)
+        replace_text(self.labels_file, "".join(f"{name}\n" for name in class_names))
+
+    def write_config(self, config: Config) -> None:
+        """Replaces config.yaml, atomically.
+
+        Raises:
+          WriteError: if it cannot be written; an existing file stays as it was.
+        """
         with draft_of(self.config_file) as draft:
             save_config(config, draft)
-        replace_text(self.labels_file, "".join(f"{name}\n" for name in class_names))
 
     def require_same(self, config: Config) -> None:
         """Checks that the directory is new, or holds a training run with the same config.
@@ -113,28 +121,42 @@ class RunDirectory:
         as long as nothing has been trained, for example after a start that failed.
 
         Raises:
-          RunError: if other settings differ (the message lists them), if the config of what was
-            trained is gone, or if metrics.jsonl is damaged.
+          RunError: if other settings differ (the message lists them), or as ``changes``.
           ConfigError: if config.yaml cannot be read.
         """
-        if not self._has_results():
-            return
-        if not self.config_file.exists():
-            raise self._config_is_gone()
-        self._read_metrics(required=_REQUIRED)
-        before, now = flat(load_config(self.config_file)), flat(config)
         changed = [
-            f"{key} {_value(before[key])} -> {_value(now[key])}"
-            for key in now
-            if before[key] != now[key]
-            and not key.startswith(_RESUMABLE_KEYS)
-            and not (now[key] is None and key in DATA_SET_KEYS)
+            f"{key} {_value(before)} -> {_value(now)}"
+            for key, (before, now) in (self.changes(config) or {}).items()
         ]
         if changed:
             raise RunError(
                 f"'{self._shown}' holds a training run with another config "
                 f"({listed(changed, limit=220)}); use the same settings, or another --model_dir"
             )
+
+    def changes(self, config: Config) -> dict[str, tuple[Any, Any]] | None:
+        """Returns the settings by which a config differs from that of the run, but may not.
+
+        Returns:
+          Key -> (value of the run, value of ``config``); None: nothing has been trained yet.
+
+        Raises:
+          RunError: if the config of what was trained is gone, or metrics.jsonl is damaged.
+          ConfigError: if config.yaml cannot be read.
+        """
+        if not self._has_results():
+            return None
+        if not self.config_file.exists():
+            raise self._config_is_gone()
+        self._read_metrics(required=_REQUIRED)
+        before, now = flat(load_config(self.config_file)), flat(config)
+        return {
+            key: (before[key], now[key])
+            for key in now
+            if before[key] != now[key]
+            and not key.startswith(_RESUMABLE_KEYS)
+            and not (now[key] is None and key in DATA_SET_KEYS)
+        }
 
     def _config_is_gone(self) -> RunError:
         return RunError(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from efficientnetv2.train.progressive import Stage
+from efficientnetv2.train.time_estimate import RunEstimate
 
 
 class TrainingCallback:
@@ -19,6 +20,9 @@ class TrainingCallback:
 
     def step(self, step: int, read_metrics: Callable[[], dict[str, float]]) -> None:
         """Called after each step; ``read_metrics`` waits for the device, so call it rarely."""
+
+    def estimate(self, estimate: RunEstimate) -> None:
+        """Called once the first steps are measured, and again if their estimate was wrong."""
 
     def epoch(self, line: dict[str, Any]) -> None:
         """Called after each epoch with its record in metrics.jsonl."""

@@ -36,8 +36,10 @@ from efficientnetv2.train.progressive import build_settings, build_stages, phase
 from efficientnetv2.train.step import build_trainer
 from efficientnetv2.train.strategy import distribute_training, needs_fixed_shapes
 from efficientnetv2.train.tensorboard_writer import TensorBoardWriter
+from efficientnetv2.train.time_estimate import RunEstimate, RunEstimator, StepClock
 from efficientnetv2.train.train_state import TrainState, build_train_state
 from efficientnetv2.train.workers import Workers, build_workers
+from efficientnetv2.train.workload import build_workload
 from hparams.config import Config
 from hparams.errors import UserError
 
@@ -66,6 +68,7 @@ class Training:
 
     _input_shapes: dict[str, float] | None = None  # image and batch size when the input was set
     _num_reported_bad_images = 0
+    _clock: StepClock | None = None  # of the chief, while the training runs
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class Training:
         resume_from: RunDirectory | None = None,
     ) -> None:
         self._config = config
+        self._source = source
         self._run = run
         self._callback = callback or TrainingCallback()
         self._stop = stop or StopRequest()
@@ -149,6 +153,7 @@ class Training:
             step = self.train_state.step
             self._run.forget_metrics_after(step - 1 if self._is_epoch_unrecorded() else step)
             self._callback.begin(step=step, plan=self.plan)
+            self._clock = self._build_clock(validates=after_epoch is not None)
             self._profiler.after(step)
             try:
                 self._run_stages(after_epoch)
@@ -166,6 +171,23 @@ class Training:
                 self._profiler.stop()
                 self._callback.end()
         return None
+
+    def _build_clock(self, *, validates: bool) -> StepClock | None:
+        if not self._workers.is_chief:  # the others report nothing
+            return None
+        estimator = RunEstimator(
+            self._config,
+            self._source,
+            self.train_state,
+            build_workload(self._config, self._source, validates=validates),
+            folder=self._run.path,
+            num_replicas=self.strategy.num_replicas_in_sync,
+        )
+        return StepClock(estimator, wait=self.train_state.metrics.local_result)
+
+    def _report(self, estimate: RunEstimate | None) -> None:
+        if estimate is not None:
+            self._callback.estimate(estimate)
 
     def _epoch_end(self, step: int) -> int:
         """Returns the first step after the epoch that ``step`` belongs to."""
@@ -191,6 +213,8 @@ class Training:
             if stage != stage_at(self.plan, self.train_state.step):
                 stage = stage_at(self.plan, self.train_state.step)
                 self._callback.stage(stage)
+                if self._clock is not None:
+                    self._clock.begin_stage()
             self._run_epoch(after_epoch)
 
     def _run_epoch(self, after_epoch: Callable[[], dict[str, float]] | None) -> None:
@@ -256,6 +280,10 @@ class Training:
     def _after_step(self, step: int) -> None:
         self._nan_guard.record(step)
         self._callback.step(step, self.train_state.metrics.local_result)
+        if self._clock is not None:
+            self._report(self._clock.after(step))
+            if step == self._epoch_end(step - 1):  # what follows an epoch's last step is no step
+                self._clock.pause(step)
         self._profiler.after(step)
         # After the last step of an epoch, the epoch is recorded before training may stop.
         if step < self._epoch_end(step - 1):

@@ -1,6 +1,7 @@
 """Tests that weights survive conversion from format to format, and that errors are one line."""
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -8,16 +9,22 @@ import pytest
 import tensorflow as tf
 
 from efficientnetv2.checkpoints import reader, writer
-from efficientnetv2.checkpoints.__main__ import main
+from efficientnetv2.cli import main as run_command
+from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams import resolve
 
-OVERRIDES = "blocks_args=[{}],feature_size=32"
+SETTINGS = "model.blocks_args=[{}],model.feature_size=32,model.num_classes=10"
+
+
+def main(arguments):
+    """Runs ``efficientnetv2`` with arguments in this process."""
+    return run_command(["efficientnetv2", *arguments])
 
 
 @pytest.fixture
 def arguments(tiny_golden):
     blocks = ",".join(tiny_golden[0]["blocks_args"])
-    overrides = f"--overrides={OVERRIDES.format(blocks)}"
-    return ["--model_name=efficientnetv2-b0", "--num_classes=10", overrides]
+    return ["--model_name=efficientnetv2-b0", f"--hparam_str={SETTINGS.format(blocks)}"]
 
 
 @pytest.mark.slow
@@ -51,10 +58,18 @@ def test_official_names_are_those_of_the_released_files(golden, arguments, tmp_p
         (["convert", ".", "/proc/a.keras"], "cannot write '/proc/a.keras': No such file"),
         (["convert", ".", f"{'a' * 300}.keras"], "a.keras': File name too long"),
         (["convert", "nowhere", "out.keras"], "there are no weights 'nowhere'"),
-        (["convert", "in"], "the following arguments are required: OUT"),
-        (["transform", "in", "out"], "invalid choice: 'transform'"),
+        (["convert", "in"], "--output is missing; give --mode=convert --weights=IN --output=OUT"),
+        (["convert", "--output=a.keras"], "--weights is missing; give --mode=convert --weights=IN"),
+        (["convert", "in", "out", "more"], "unexpected argument 'more'"),
+        (["convert", "random", "a.keras"], "--weights=random has no weights to convert"),
+        (["convert", ".", "a.keras", "--epochs=3"], "--epochs belongs to --mode=train, traineval"),
+        (["convert", ".", "a.keras", "--num-classes=3"], '--hparam_str="model.num_classes=N"'),
         (["convert", "in", "out", "--model_name=b9"], "unknown model 'b9'"),
-        (["convert", "in", "out", "--num_classes=0"], "--num_classes must be at least 1, got 0"),
+        (
+            ["convert", "in", "out", "--hparam_str=model.num_classes=0"],
+            "model.num_classes must be at least 1, got 0",
+        ),
+        (["convert", "in", "out", "--hparam_str=train.epochs=3"], "'train.epochs' is not a model"),
     ],
 )
 def test_wrong_arguments_are_one_line(command, message, capsys):
@@ -75,8 +90,20 @@ def test_a_file_is_not_converted_to_itself(tmp_path, capsys):
     (tmp_path / "b.keras").symlink_to(file)
     for target in (file, tmp_path / "b.keras"):
         assert main(["convert", str(file), str(target), "--model_name=efficientnetv2-b0"]) == 2
-        assert "IN and OUT are the same file" in capsys.readouterr().err
+        assert "--weights and --output are the same file" in capsys.readouterr().err
     assert file.read_text() == "mine"
+
+
+def test_a_run_says_which_network_it_is(golden, tiny_golden, arguments, tmp_path, capsys):
+    blocks = ",".join(tiny_golden[0]["blocks_args"])
+    config = resolve("efficientnetv2-b0", "digits", SETTINGS.format(blocks))
+    run = RunDirectory(tmp_path / "run")
+    run.start(config, [str(digit) for digit in range(10)])
+    shutil.copytree(golden / "tiny" / "tf1_namebased", run.best)
+    target = tmp_path / "a.safetensors"
+    assert main(["convert", str(run.best), str(target)]) == 0
+    assert main(["convert", str(run.best), str(tmp_path / "b.safetensors"), *arguments]) == 0
+    assert target.read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
 FORMATS = ("a.safetensors", "a.weights.h5", "a.index", "a.keras")

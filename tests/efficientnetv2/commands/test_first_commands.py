@@ -57,6 +57,8 @@ MEANS = {
     "export --include=tflite": {"mode": "export", "format": ["tflite"]},
     "train -h": {"mode": "train", "help": True},
     "benchmark --batch_size=8": {"mode": "benchmark", "batch_size": "8"},
+    "convert a.pth b.keras": {"mode": "convert", "weights": "a.pth", "output": "b.keras"},
+    "convert --checkpoint=a.pth b.keras": {"weights": "a.pth", "output": "b.keras"},
     "search digits": {"mode": "search", "dataset_cfg": "digits"},
 }
 

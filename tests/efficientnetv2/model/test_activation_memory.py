@@ -37,6 +37,12 @@ def test_the_size_must_be_fixed():
         activation_bytes(get_model("efficientnetv2-b0"))
 
 
+@pytest.mark.parametrize("name", ["efficientnetv2-b0", "efficientnet-lite0", "resnet50"])
+def test_a_network_of_any_size_takes_the_size_as_an_argument(name):
+    fixed = activation_bytes(get_model(name, input_shape=(75, 75, 3)))
+    assert activation_bytes(get_model(name), image_size=75) == pytest.approx(fixed, rel=0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnetv2-s", "efficientnetv2-m", "efficientnetv2-l"])
 def test_the_table(name):
