@@ -17,6 +17,7 @@ ROOMS = (
     "efficientnetv2.data",
     "efficientnetv2.model",
     "efficientnetv2.checkpoints",
+    "efficientnetv2.applications",
     "efficientnetv2.train",
     "efficientnetv2.evaluation",
     "efficientnetv2.export",
@@ -61,7 +62,8 @@ def imported(path):
 def test_nothing_lies_outside_of_the_rooms():
     assert [name for name in FILES if room_of(name) is None] == ["efficientnetv2"]
     folder = ROOT / "efficientnetv2"
-    assert {path.name for path in folder.glob("*.py")} == {"__init__.py", "cli.py", "flags.py"}
+    names = {path.name for path in folder.glob("*.py")}
+    assert names == {"__init__.py", "applications.py", "cli.py", "flags.py"}
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -109,6 +111,7 @@ def test_docstrings_say_what_a_thing_is_for():
         "import hparams",
         "from efficientnetv2 import list_models",
         "import efficientnetv2.cli",
+        "from efficientnetv2.applications import EfficientNetV2S, decode_predictions",
         "import pkgutil, efficientnetv2.commands as c; "
         "[__import__(f'{c.__name__}.{m.name}') for m in pkgutil.iter_modules(c.__path__)]",
     ],

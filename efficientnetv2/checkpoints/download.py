@@ -1,4 +1,4 @@
-"""Downloads released checkpoints into a local cache, once each."""
+"""Downloads released checkpoints and files of Keras into a local cache, once each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import urllib.request
 
 from efficientnetv2.runtime.atomic_write import draft_of
 from hparams.errors import WeightsError
-from hparams.weights import UNVERIFIED, Release
+from hparams.weights import UNVERIFIED, KerasRelease, Release
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 20
@@ -48,11 +48,45 @@ def fetch(release: Release, cache: pathlib.Path | None = None) -> pathlib.Path:
         cache.mkdir(parents=True, exist_ok=True)
         if not archive.is_file():
             _download(release.url, archive)
-        _verify(archive, release.sha256)
+        if release.sha256 != UNVERIFIED:
+            _verify(archive, release.sha256, algorithm="sha256")
         _unpack(archive, folder)
     except OSError as error:
         raise WeightsError(f"cannot write to '{cache}': {error.strerror or error}") from None
     return _checkpoint_folder(folder)
+
+
+def fetch_keras_file(file: KerasRelease, cache: pathlib.Path | None = None) -> pathlib.Path:
+    """Returns the path of a file of Keras, and downloads it if needed.
+
+    One that Keras itself has downloaded is used where it is.
+
+    Args:
+      file: from ``hparams.weights``.
+      cache: folder of the downloads; None: ``cache_folder()``.
+
+    Raises:
+      WeightsError: if the file cannot be downloaded, or does not match its checksum.
+    """
+    cache = cache or cache_folder()
+    path = cache / file.url.rpartition("/")[2]
+    own = _keras_folder() / path.name
+    try:
+        if not path.is_file() and own.is_file() and _digest(own, "md5") == file.md5:
+            return own
+        cache.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            _download(file.url, path)
+        _verify(path, file.md5, algorithm="md5")
+    except OSError as error:
+        raise WeightsError(f"cannot write to '{cache}': {error.strerror or error}") from None
+    return path
+
+
+def _keras_folder() -> pathlib.Path:
+    """Returns the folder to which ``keras.applications`` downloads."""
+    home = os.environ.get("KERAS_HOME")
+    return (pathlib.Path(home) if home else pathlib.Path.home() / ".keras") / "models"
 
 
 def _checkpoint_folder(folder: pathlib.Path) -> pathlib.Path:
@@ -84,18 +118,24 @@ def _download(url: str, archive: pathlib.Path) -> None:
     partial.replace(archive)
 
 
-def _verify(archive: pathlib.Path, sha256: str) -> None:
-    if sha256 == UNVERIFIED:
-        return
-    digest = hashlib.sha256()
-    with archive.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != sha256:
+_CHECKSUMS = {"sha256": "SHA-256", "md5": "MD5"}
+
+
+def _verify(path: pathlib.Path, expected: str, *, algorithm: str) -> None:
+    digest = _digest(path, algorithm)
+    if digest != expected:
         raise WeightsError(
-            f"'{archive}' has the SHA-256 checksum {digest.hexdigest()}, expected {sha256}; "
+            f"'{path}' has the {_CHECKSUMS[algorithm]} checksum {digest}, expected {expected}; "
             "delete it to download it again"
         )
+
+
+def _digest(path: pathlib.Path, algorithm: str) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:

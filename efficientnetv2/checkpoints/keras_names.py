@@ -25,12 +25,14 @@ class KerasWeights:
       names: our ``layer/variable`` -> name in the file.
       extra: names in the file that are not used.
       note: why the file's classifier cannot be used; "" if it can, or if there is none.
+      normalization: ``mean`` and ``variance`` of the Normalization layer; empty: there is none.
     """
 
     values: Mapping[str, np.ndarray]
     names: Mapping[str, str]
     extra: tuple[str, ...]
     note: str
+    normalization: Mapping[str, np.ndarray]
 
 
 def match_layers(file: KerasFile, layers: Sequence[WeightLayer]) -> KerasWeights:
@@ -67,7 +69,17 @@ def match_layers(file: KerasFile, layers: Sequence[WeightLayer]) -> KerasWeights
         if layer not in head.used
         for number, (name, _) in enumerate(layer.variables)
     )
-    return KerasWeights(values, names, extra, head.note)
+    return KerasWeights(values, names, extra, head.note, _normalization(rest))
+
+
+def _normalization(layers: Sequence[KerasLayer]) -> Mapping[str, np.ndarray]:
+    """Returns the values of the first Normalization layer that has some."""
+    for layer in layers:
+        name = layer.name or layer.place[-1]
+        values = [value for _, value in layer.variables]
+        if re.fullmatch(r"normalization(_\d+)?", name) and [v.ndim for v in values] == [1, 1, 0]:
+            return {"mean": values[0], "variance": values[1]}
+    return {}
 
 
 def _variables(stored: KerasLayer, layer: WeightLayer) -> dict[str, np.ndarray] | None:

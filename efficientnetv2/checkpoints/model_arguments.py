@@ -14,6 +14,7 @@ from hparams.errors import UserError, shown
 from hparams.limits import LARGEST_IMAGE, MOST_CHANNELS, MOST_CLASSES
 from hparams.overrides import Overrides, read_overrides
 from hparams.resolve import resolve_model
+from hparams.weights import NAMES, find_release
 
 # Config keys that matter only in a training by main_tf2 -> the value that means what a network of
 # ``get_model`` is, and what to do instead.
@@ -40,16 +41,22 @@ FIT_MOMENTUM = 0.9
 
 
 def model_config(
-    model_name: str, overrides: Overrides, *, include_preprocessing: bool
+    model_name: str,
+    overrides: Overrides,
+    *,
+    include_preprocessing: bool,
+    weights: str | os.PathLike[str] | None = None,
 ) -> ModelSection:
     """Returns the config of a network, and checks that no override is without an effect on it.
 
-    Keys of a part that ``include_top`` or ``features_only`` leaves out are allowed: they describe
-    the network that the part was taken from.
+    Released weights bring the normalisation that they were trained with. Keys of a part that
+    ``include_top`` or ``features_only`` leaves out are allowed: they describe the network that the
+    part was taken from.
 
     Raises:
       ConfigError: as ``resolve_model``.
-      UserError: if a key matters only elsewhere; the message says where.
+      UserError: if a key matters only elsewhere; the message says where. Or if the network has no
+        such release.
     """
     config = resolve_model(model_name, overrides)
     given, _ = read_overrides(overrides, section="model")
@@ -61,9 +68,10 @@ def model_config(
             f"overrides of get_model: preprocess={shown(config.preprocess)} is the normalisation "
             "inside the model, so it needs include_preprocessing=True"
         )
-    if "model.bn_momentum" not in given:
-        config = resolve_model(model_name, {**given, "model.bn_momentum": FIT_MOMENTUM})
-    return config
+    defaults: dict[str, Any] = {"model.bn_momentum": FIT_MOMENTUM}
+    if str(weights) in NAMES:
+        defaults["model.preprocess"] = find_release(config.model_name, str(weights)).preprocess
+    return resolve_model(model_name, {**defaults, **given})
 
 
 def check_num_classes(value: Any) -> int:

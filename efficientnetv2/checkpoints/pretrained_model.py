@@ -21,7 +21,7 @@ from efficientnetv2.checkpoints.model_arguments import (
 )
 from efficientnetv2.checkpoints.reader import StoredWeights, read_weights
 from efficientnetv2.model.blocks import DEPTHWISE_NAMES
-from efficientnetv2.model.factory import build_model
+from efficientnetv2.model.factory import build_model, image_input
 from hparams.architecture import scaled_architecture
 from hparams.arguments import check_flag
 from hparams.config import ModelSection
@@ -65,7 +65,9 @@ def get_model(
         the number of channels is not 3, the stem is summed or repeated over the colours.
       pooling: only without a classifier: ``avg``, ``max``, or None for the 4-D output of the head.
       include_preprocessing: take pixels of 0..255 and normalise them inside the model, as
-        ``keras.applications`` does; otherwise the input must be normalised.
+        ``keras.applications`` does; otherwise the input must be normalised. With ``weights``, a
+        layer that does nothing says how, by its name in ``model.summary()``: for example
+        ``expects_pixels_-1_to_1``.
       classifier_activation: None for logits, or the name of an activation such as ``softmax``.
       features_only: return ``{"reduction_1": ..., ..., "reduction_5": ...}``, the outputs at each
         size (1/2, 1/4, ... of the image); every other model has layers of these names.
@@ -97,20 +99,27 @@ def get_model(
     check_weights(weights)
     if isinstance(model_name, str):
         model_name, weights = name_and_weights(model_name, weights)
-    config = model_config(model_name, overrides, include_preprocessing=include_preprocessing)
+    config = model_config(
+        model_name, overrides, include_preprocessing=include_preprocessing, weights=weights
+    )
     new_classifier = num_classes is not None
     if num_classes is None:
         num_classes = config.num_classes or _IMAGENET_CLASSES
     num_classes = check_num_classes(num_classes)
     if weights is not None:  # before a network is built, which takes seconds
         require_weights(weights, model_name=config.model_name)
+    images = image_input(
+        config,
+        input_shape=input_shape,
+        include_preprocessing=include_preprocessing,
+        show_range=weights is not None,
+    )
     model = build_model(
         config,
+        images=images,
         num_classes=num_classes,
         include_top=include_top,
-        input_shape=input_shape,
         pooling=pooling,
-        include_preprocessing=include_preprocessing,
         classifier_activation=classifier_activation,
         features_only=features_only,
     )

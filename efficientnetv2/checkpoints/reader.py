@@ -39,6 +39,8 @@ class StoredWeights:
       names: our ``layer/variable`` -> name in the file.
       extra: names in the file that the network does not use.
       note: why the file's classifier cannot be used; "" if it can, or if there is none.
+      normalization: ``mean`` and ``variance`` of a Keras file's Normalization layer, which networks
+        of ``get_model`` do not have; empty: the file has none.
     """
 
     path: pathlib.Path
@@ -47,6 +49,7 @@ class StoredWeights:
     names: Mapping[str, str]
     extra: tuple[str, ...]
     note: str = ""
+    normalization: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def read_weights(
@@ -125,7 +128,9 @@ def _from_keras(
     kind: str,
 ) -> StoredWeights:
     found = match_layers(file, layers)
-    return StoredWeights(path, kind, found.values, found.names, found.extra, found.note)
+    return StoredWeights(
+        path, kind, found.values, found.names, found.extra, found.note, found.normalization
+    )
 
 
 def _match_torch(

@@ -9,7 +9,7 @@ from tensorflow import keras
 
 from efficientnetv2.model.blocks import DEPTHWISE_NAMES, BlockStyle
 from efficientnetv2.model.layers import STOCK_LAYERS, LayerSet
-from efficientnetv2.model.network import Top, build_network
+from efficientnetv2.model.network import Top, build_network, normalise_input
 from efficientnetv2.model.resnet import build_baseline
 from hparams.architecture import scaled_architecture
 from hparams.choices import NORMALISATIONS
@@ -27,6 +27,8 @@ def build_model(
     classifier_activation: str | None = None,
     features_only: bool = False,
     layer_set: LayerSet = STOCK_LAYERS,
+    images: keras.KerasTensor | None = None,
+    name: str | None = None,
 ) -> keras.Model:
     """Builds the network of a ``model`` section; arguments not listed are those of ``get_model``.
 
@@ -34,9 +36,15 @@ def build_model(
       config: the ``model`` section of a resolved config.
       num_classes: as in ``get_model``; None takes ``config.num_classes``.
       layer_set: ``STOCK_LAYERS``, or ``training_layers(...)`` for a network that will be trained.
+      images: what the network computes on, in place of ``input_shape`` and
+        ``include_preprocessing``: normalised images from any Keras layers; None: a new input.
+      name: of the model; None: that of the network.
     """
-    shape = _image_shape(input_shape, data_format=config.data_format)
-    normalisation = NORMALISATIONS[config.preprocess] if include_preprocessing else None
+    if images is None:
+        images = image_input(
+            config, input_shape=input_shape, include_preprocessing=include_preprocessing
+        )
+    name = name or config.model_name
     architecture = scaled_architecture(config)
     top = Top(
         head_filters=architecture.head_filters,
@@ -53,9 +61,9 @@ def build_model(
                 top,
                 layer_set=layer_set,
                 bn_momentum=config.bn_momentum,
-                input_shape=shape,
-                normalisation=normalisation,
+                images=images,
                 features_only=features_only,
+                model_name=name,
             )
         return build_network(
             architecture.stages,
@@ -63,11 +71,36 @@ def build_model(
             stem_filters=architecture.stem_filters,
             survival_prob=config.survival_prob,
             top=top,
-            input_shape=shape,
-            normalisation=normalisation,
+            images=images,
             features_only=features_only,
-            name=config.model_name,
+            name=name,
         )
+
+
+def image_input(
+    config: ModelSection,
+    *,
+    input_shape: tuple[int | None, ...],
+    include_preprocessing: bool,
+    show_range: bool = False,
+) -> keras.KerasTensor:
+    """Returns the images that the first convolution takes, from a new input of the model.
+
+    Args:
+      config: the ``model`` section of a resolved config.
+      input_shape: as in ``get_model``.
+      include_preprocessing: as in ``get_model``.
+      show_range: without preprocessing, add a layer that does nothing and whose name says how the
+        images must be normalised: ``model.summary()`` shows it.
+    """
+    shape = _image_shape(input_shape, data_format=config.data_format)
+    images = keras.Input(shape, name="image")
+    normalisation = NORMALISATIONS[config.preprocess]
+    if include_preprocessing:
+        return normalise_input(images, normalisation, data_format=config.data_format)
+    if show_range:
+        return keras.layers.Identity(name=f"expects_{normalisation.result}")(images)
+    return images
 
 
 @contextlib.contextmanager

@@ -76,8 +76,7 @@ def build_network(
     stem_filters: int,
     survival_prob: float,
     top: Top,
-    input_shape: tuple[int | None, int | None, int | None],
-    normalisation: Normalisation | None,
+    images: keras.KerasTensor,
     features_only: bool,
     name: str,
 ) -> keras.Model:
@@ -89,8 +88,8 @@ def build_network(
       stem_filters: channels of the first convolution.
       survival_prob: of stochastic depth at the end of the network.
       top: head and classifier.
-      input_shape: of one image, in the order of ``style.data_format``; sizes may be None.
-      normalisation: applied to 0..255 pixels inside the model; None: the input is normalised.
+      images: normalised ``[B, H, W, C]``, in the order of ``style.data_format``; sizes may be None.
+        The model's inputs are those that they are computed from.
       features_only: return the reduction endpoints as a dictionary, without a head.
       name: of the model.
 
@@ -98,10 +97,8 @@ def build_network(
       A functional model from images to logits ``[B, num_classes]``, to features, or to
       ``{"reduction_1": ..., ...}``, each half the size of the one before.
     """
-    images = keras.Input(input_shape, name="image")
-    x = normalise_input(images, normalisation, data_format=style.data_format)
     names = ("stem_conv", "stem_bn", "stem_activation")
-    x = conv_bn(x, style, filters=stem_filters, kernel_size=3, strides=2, names=names)
+    x = conv_bn(images, style, filters=stem_filters, kernel_size=3, strides=2, names=names)
     blocks = list(single_blocks(stages, survival_prob=survival_prob))
     endpoints: dict[str, tf.Tensor] = {}
     for index, (block_name, spec, survival) in enumerate(blocks):
@@ -110,8 +107,16 @@ def build_network(
             endpoint = f"reduction_{len(endpoints) + 1}"
             x = endpoints[endpoint] = keras.layers.Identity(name=endpoint)(x)
     outputs = endpoints if features_only else _head(x, style, top=top)
+    return model_of(images, outputs, name=name)
+
+
+def model_of(
+    images: keras.KerasTensor, outputs: tf.Tensor | dict[str, tf.Tensor], *, name: str
+) -> keras.Model:
+    """Returns the model from all inputs of ``images`` to outputs that are computed from them."""
+    inputs = keras.utils.get_source_inputs(images)
     with _deep_recursion():
-        return keras.Model(images, outputs, name=name)
+        return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=name)
 
 
 @contextlib.contextmanager
@@ -127,9 +132,9 @@ def _deep_recursion() -> Iterator[None]:
 
 
 def normalise_input(
-    images: tf.Tensor, normalisation: Normalisation | None, *, data_format: str
-) -> tf.Tensor:
-    """Normalises pixels of 0..255 inside the network; without ``normalisation``, returns them.
+    images: keras.KerasTensor, normalisation: Normalisation, *, data_format: str
+) -> keras.KerasTensor:
+    """Normalises pixels of 0..255 inside the network.
 
     Grey images are repeated for red, green and blue where these are normalised differently: only
     then does a grey picture give the logits of the same picture as RGB, also at its borders. More
@@ -139,8 +144,6 @@ def normalise_input(
     Returns:
       Normalised images, with the channels of ``images``, or three in place of one.
     """
-    if normalisation is None:
-        return images
     is_last = data_format == "channels_last"
     channels = images.shape[-1 if is_last else 1]
     scale: list = [1.0 / deviation for deviation in normalisation.deviation]

@@ -12,8 +12,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model.layers import LayerSet
-from efficientnetv2.model.network import Top, classify, normalise_input
-from hparams.choices import Normalisation
+from efficientnetv2.model.network import Top, classify, model_of
 
 BASELINES: dict[str, Callable[..., keras.Model]] = {
     "resnet50": keras.applications.ResNet50,
@@ -32,9 +31,9 @@ def build_baseline(
     *,
     layer_set: LayerSet,
     bn_momentum: float,
-    input_shape: tuple[int | None, int | None, int | None],
-    normalisation: Normalisation | None,
+    images: keras.KerasTensor,
     features_only: bool,
+    model_name: str,
 ) -> keras.Model:
     """Builds one ResNet.
 
@@ -43,21 +42,19 @@ def build_baseline(
       top: pooling and classifier; its ``head_filters`` are not used.
       layer_set: has the constructors of BatchNormalization and dropout.
       bn_momentum: of all BatchNormalization layers.
-      input_shape: of one image, channels last; sizes may be None.
-      normalisation: as in ``network.build_network``.
+      images: as in ``network.build_network``, channels last.
       features_only: as in ``network.build_network``.
+      model_name: name of the model.
 
     Returns:
       A functional model, as from ``network.build_network``.
     """
-    images = keras.Input(input_shape, name="image")
-    pixels = normalise_input(images, normalisation, data_format="channels_last")
-    endpoints = _endpoints(name, pixels, layer_set=layer_set, bn_momentum=bn_momentum)
+    endpoints = _endpoints(name, images, layer_set=layer_set, bn_momentum=bn_momentum)
     if features_only:
-        return keras.Model(images, endpoints, name=name)
+        return model_of(images, endpoints, name=model_name)
     last = endpoints["reduction_5"]
     logits = classify(last, top, layer_set=layer_set, data_format="channels_last")
-    return keras.Model(images, logits, name=name)
+    return model_of(images, logits, name=model_name)
 
 
 def _endpoints(

@@ -11,10 +11,18 @@ import threading
 
 import pytest
 
-from efficientnetv2.checkpoints.download import cache_folder, fetch
+from efficientnetv2.checkpoints.download import cache_folder, fetch, fetch_keras_file
 from hparams.errors import UserError, WeightsError
 from hparams.models import MODELS
-from hparams.weights import NAMES, RELEASES, UNVERIFIED, Release, find_release, imagenet_classes
+from hparams.weights import (
+    NAMES,
+    RELEASES,
+    UNVERIFIED,
+    KerasRelease,
+    Release,
+    find_release,
+    imagenet_classes,
+)
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -108,6 +116,38 @@ def test_no_network(tmp_path):
         fetch(release("http://127.0.0.1:1"), tmp_path / "cache")
 
 
+def test_a_file_of_keras_is_checked_and_downloaded_once(server, tmp_path, monkeypatch):
+    folder, address = server
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    (folder / "x.h5").write_bytes(b"good" * 1000)
+    md5 = hashlib.md5(b"good" * 1000).hexdigest()
+    file = KerasRelease(f"{address}/x.h5", md5)
+    Handler.cut_at[:] = [1000]
+    with pytest.raises(WeightsError, match="was cut off; run again to continue it"):
+        fetch_keras_file(file, tmp_path / "cache")
+    for _ in range(2):
+        assert fetch_keras_file(file, tmp_path / "cache").read_bytes() == b"good" * 1000
+    assert Handler.requests == ["all", "bytes=1000-"]
+    (tmp_path / "cache" / "x.h5").write_bytes(b"damaged")
+    with pytest.raises(
+        WeightsError, match=rf"x\.h5' has the MD5 checksum \w{{32}}, expected {md5}; delete it"
+    ):
+        fetch_keras_file(file, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("content", [b"good", b"damaged"])
+def test_the_copy_of_keras_is_used_if_it_is_good(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "x.h5").write_bytes(content)
+    file = KerasRelease("http://127.0.0.1:1/x.h5", hashlib.md5(b"good").hexdigest())
+    if content == b"good":
+        assert fetch_keras_file(file, tmp_path / "cache") == tmp_path / "models" / "x.h5"
+    else:
+        with pytest.raises(WeightsError, match="cannot download"):
+            fetch_keras_file(file, tmp_path / "cache")
+
+
 def test_a_file_brought_by_hand(archive, tmp_path):
     (tmp_path / "cache").mkdir()
     shutil.copyfile(archive, tmp_path / "cache" / "tiny.tgz")
@@ -183,7 +223,7 @@ def test_no_two_releases_are_one_file():
     [
         ("efficientnetv2-xl", "imagenet", "known: imagenet21k, imagenet21k-ft1k"),
         ("efficientnetv2-s", "imagenet22k", "did you mean 'imagenet21k'"),
-        ("efficientnet-lite0", "imagenet", "there are no released weights for efficientnet-lite0"),
+        ("resnet50", "imagenet", "there are no released weights for resnet50"),
     ],
 )
 def test_a_release_that_does_not_exist(model, name, message):

@@ -1,11 +1,12 @@
 """Tests that every weight is loaded, reported as new or adapted, or refused; never silently."""
 
 import pathlib
+import re
 
 import numpy as np
 import pytest
 
-from efficientnetv2 import get_model
+from efficientnetv2 import for_inference, get_model
 from efficientnetv2.checkpoints.pretrained_model import layer_map_of, load_pretrained
 from hparams.errors import UserError, WeightsError
 from hparams.resolve import resolve_model
@@ -29,6 +30,27 @@ def test_the_report_counts_everything(tiny_file, tiny_golden, build_tiny):
     report = load_pretrained(build_tiny(), section, path)
     assert (report.loaded, report.new, report.adapted, report.extra) == (len(values), (), "", ())
     assert str(report) == f"{len(values)} weights from '{path}' (Keras)"
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({}, ["expects_imagenet_mean_std"]),  # B0 is normalised as V1
+        ({"include_preprocessing": True}, []),
+        ({"weights": None}, []),
+    ],
+)
+def test_the_summary_shows_what_weights_expect(tiny_file, build_tiny, seed, options, names):
+    model = build_tiny(**{"weights": tiny_file[0], **options})
+    lines: list[str] = []
+    model.summary(print_fn=lines.append)
+    assert re.findall(r"expects_\w+", "".join(lines)) == names
+    if names:
+        images = np.random.default_rng(seed).normal(size=(2, 32, 32, 3)).astype(np.float32)
+        plain = build_tiny()
+        plain.load_weights(tiny_file[0])
+        np.testing.assert_array_equal(model(images), plain(images))
+        np.testing.assert_allclose(for_inference(model)(images), plain(images), atol=1e-4)
 
 
 def test_another_number_of_classes_makes_a_new_classifier(tiny_file, build_tiny, caplog):

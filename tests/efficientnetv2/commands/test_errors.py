@@ -58,7 +58,7 @@ WRONG = {
     "--mode=infer --image_path=no/*.jpg": "--image_path 'no/*.jpg' matches no file",
     "--dataset_cfg=cifar10ft": "cifar10ft starts from pretrained weights: give --weights=imagenet|",
     "--weights=nowhere.pth": "there are no weights 'nowhere.pth': give the path of a file, or one",
-    "--model_name=efficientnet-lite0 --weights=imagenet": "no released weights for efficientnet-",
+    "--model_name=resnet50 --weights=imagenet": "no released weights for resnet50",
     "--mode=infer --image_path=. --weights=nowhere.pth": "--image_path '.' holds no image",
     "--mode=eval --weights=nowhere.pth": "there are no weights 'nowhere.pth'",
     "--mode=benchmark --models=efficientnetv2-b0,b1": "unknown model 'b1'",
