@@ -14,6 +14,7 @@ import efficientnetv2.search
 import efficientnetv2.train  # noqa: F401
 from efficientnetv2.commands.api import (
     benchmark,
+    convert,
     evaluate,
     export,
     predict,
@@ -37,6 +38,7 @@ __all__ = [
     "Run",
     "UserError",
     "benchmark",
+    "convert",
     "evaluate",
     "export",
     "for_inference",

@@ -41,6 +41,7 @@ def train(
     precision: str | None = None,
     seed: int | None = None,
     validate: bool = False,
+    extend: bool = False,
     weights: Path | None = None,
     overrides: Overrides = None,
     model_dir: Path | None = None,
@@ -73,6 +74,7 @@ def train(
       precision: ``float32``, ``bfloat16`` or ``float16``.
       seed: of everything random; the same seed gives the same weights.
       validate: evaluate on the minival split after each epoch, and keep the best weights.
+      extend: give a training of fewer epochs more of them, in the same ``model_dir``.
       weights: to start from: the name of a release, or a path; None: random.
       overrides: all other settings, for example ``{"data.augname": "randaug"}``; docs/hparams.md.
       model_dir: the run directory; None: ``runs/<model>-<data>``.
@@ -317,6 +319,35 @@ def search(
     """
     rows: list[dict[str, Any]] = _call("search", locals())
     return rows
+
+
+def convert(
+    weights: Path,
+    output: Path,
+    *,
+    model: str | None = None,
+    overrides: Overrides = None,
+    verbose: bool = False,
+) -> pathlib.Path:
+    """Writes pretrained weights in the file format of another project.
+
+    Args:
+      weights: a file, the name of a release, or a run directory.
+      output: ends in ``.weights.h5`` or ``.keras`` (Keras), ``.safetensors`` (timm) or ``.index``
+        (the official code).
+      model: name of their network; None: that of the run, or ``efficientnetv2-s``.
+      overrides: settings of the network, such as ``num_classes=10``.
+      verbose: print what the command line prints.
+
+    Returns:
+      The path of the new file.
+
+    Raises:
+      UserError: if the weights cannot be read or do not fit the network, or the file cannot be
+        written.
+    """
+    path: pathlib.Path = _call("convert", locals())
+    return path
 
 
 def _call(mode: str, arguments: Mapping[str, Any]) -> Any:
