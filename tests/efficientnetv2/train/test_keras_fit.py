@@ -1,5 +1,6 @@
 """Tests progressive learning in plain ``model.fit``: the plan step by step, traces, and files."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -15,7 +16,9 @@ from efficientnetv2.model.variable_dropout import dropout_layers, set_dropout_sh
 from efficientnetv2.train.progressive import phases_of
 from hparams.errors import UserError
 
+ROOT = pathlib.Path(__file__).parents[3]
 NETWORK = {"blocks_args": ["r1_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e2_i8_o16_se0.25"], "feature_size": 16}
+RANDAUGMENT = {"data.augname": "randaug", "data.ram_base": 2.0, "data.ram": 8.0}
 SETTINGS = {
     **{f"model.{key}": value for key, value in NETWORK.items()},
     "model.dropout_base": 0.1,
@@ -24,28 +27,23 @@ SETTINGS = {
     "train.size_schedule": "progressive",
     "data.ibase": 8,
     "data.train_split": "train[:192]",
-    "data.augname": "randaug",
-    "data.ram_base": 2.0,
-    "data.ram": 8.0,
     "data.mixup_alpha": 0.4,
     "eval.isize": 24,
 }
 
 
-@pytest.fixture(scope="module")
-def open_digits(data_dir):
-    def opened(**settings):
-        overrides = {**SETTINGS, "data.data_dir": data_dir, **settings}
-        return env2.training_data(
-            "digits",
-            "efficientnetv2-s",
-            epochs=3,
-            image_size=24,
-            batch_size=64,
-            overrides=overrides,
-        )
+def open_digits(data_dir, settings, **arguments):
+    return env2.training_data(
+        "digits",
+        "efficientnetv2-s",
+        overrides={**SETTINGS, "data.data_dir": str(data_dir), **settings},
+        **{"epochs": 3, "image_size": 24, "batch_size": 64, **arguments},
+    )
 
-    return opened
+
+@pytest.fixture(scope="module")
+def data(data_dir):
+    return open_digits(data_dir, {})
 
 
 def small_model(**arguments):
@@ -106,7 +104,7 @@ class Steps:
 
 
 @pytest.fixture(scope="module")
-def fitted(open_digits, tmp_path_factory):
+def fitted(data_dir, tmp_path_factory):
     """A real fit, with all that it was fed and told."""
     magnitudes, alphas = [], []
     randaugment, traced_mix = augment.rand_augment, train_input._traced_mix
@@ -125,7 +123,7 @@ def fitted(open_digits, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(augment, "rand_augment", recorded_randaugment)
         patch.setattr(train_input, "_traced_mix", recorded_mix)
-        data = open_digits()
+        data = open_digits(data_dir, RANDAUGMENT)
         model = small_model()
         steps = Steps(model)
         folder = tmp_path_factory.mktemp("fit")
@@ -143,6 +141,7 @@ def by_step(data, name):
     return [getattr(stage, name) for stage in data.plan for _ in range(data.steps_per_epoch)]
 
 
+@pytest.mark.slow
 def test_every_step_follows_the_plan(fitted):
     data, _, steps, history, (magnitudes, alphas), _ = fitted
     assert [stage.image_size for stage in data.plan] == [8, 16, 24]
@@ -157,6 +156,7 @@ def test_every_step_follows_the_plan(fitted):
     assert len(history["val_accuracy"]) == 3
 
 
+@pytest.mark.slow
 def test_nothing_is_traced_again_when_a_stage_begins(fitted):
     _, model, steps, *_ = fitted
     assert set(steps.traces) == {steps.traces[0]}
@@ -165,6 +165,7 @@ def test_nothing_is_traced_again_when_a_stage_begins(fitted):
     assert cells["multi_step_on_iterator"].cell_contents.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.slow
 def test_what_is_saved_opens_without_this_package(fitted, tmp_path):
     _, model, _, _, _, folder = fitted
     model.save(tmp_path / "model.keras")
@@ -188,8 +189,7 @@ def test_what_is_saved_opens_without_this_package(fitted, tmp_path):
     )
 
 
-def test_batches_are_those_of_our_own_training(open_digits):
-    data = open_digits()
+def test_batches_are_those_of_our_own_training(data):
     training_input = build_training_input(
         data.config,
         data._facts.source,
@@ -204,8 +204,8 @@ def test_batches_are_those_of_our_own_training(open_digits):
         np.testing.assert_array_equal(targets, expected_targets)
 
 
-def test_a_model_of_the_user_goes_on_from_an_epoch(open_digits):
-    data = open_digits()
+@pytest.mark.slow
+def test_a_model_of_the_user_goes_on_from_an_epoch(data):
     model = env2.ProgressiveLearning(residual_model(), data)
     steps = Steps(model)
     fit(compiled(model), data, initial_epoch=1, steps_per_epoch=data.steps_per_epoch)
@@ -234,27 +234,20 @@ def test_a_share_of_the_rate_is_dropped():
     np.testing.assert_array_equal(layer(ones, training=False), ones)
 
 
-def test_pixels_for_a_model_that_normalises(open_digits, data_dir):
-    data = env2.training_data(
-        "digits",
-        "efficientnetv2-s",
-        image_size=24,
-        batch_size=64,
-        overrides={**SETTINGS, "data.data_dir": data_dir},
-        normalise=False,
-    )
-    for split in (data, data.validation, data.test):
+def test_pixels_for_a_model_that_normalises(data, data_dir):
+    pixels = open_digits(data_dir, {}, normalise=False)
+    for split in (pixels, pixels.validation, pixels.test):
         images = next(iter(split))[0].numpy()
         assert images.min() >= 0
         assert images.max() > 200
     inside = small_model(include_preprocessing=True)
-    assert env2.ProgressiveLearning(inside, data) is inside
+    assert env2.ProgressiveLearning(inside, pixels) is inside
     with pytest.raises(UserError, match="give training_data normalise=False"):
-        env2.ProgressiveLearning(inside, open_digits())
+        env2.ProgressiveLearning(inside, data)
 
 
-def test_the_learning_rate_is_that_of_our_own_training(open_digits):
-    data = open_digits(**{"train.lr_warmup_epoch": 1.0})
+def test_the_learning_rate_is_that_of_our_own_training(data_dir):
+    data = open_digits(data_dir, {"train.lr_warmup_epoch": 1.0})
     rate = data.learning_rate
     assert type(rate) is keras.optimizers.schedules.CosineDecay
     peak = data.config.train.lr_base * 64 / 256
@@ -262,7 +255,7 @@ def test_the_learning_rate_is_that_of_our_own_training(open_digits):
     expected = [0, peak / 3, peak * 2 / 3, *cosine]
     np.testing.assert_allclose([float(rate(step)) for step in range(9)], expected, rtol=1e-5)
     with pytest.raises(UserError, match=r"no schedule for train\.lr_sched=linear"):
-        _ = open_digits(**{"train.lr_sched": "linear", "train.lr_warmup_epoch": 1.0}).learning_rate
+        _ = open_digits(data_dir, {"train.lr_sched": "linear"}, learning_rate=0.1).learning_rate
 
 
 @pytest.mark.parametrize(
@@ -279,21 +272,21 @@ def test_the_learning_rate_is_that_of_our_own_training(open_digits):
         ),
     ],
 )
-def test_unsuitable_models(open_digits, model, message):
+def test_unsuitable_models(data, model, message):
     with pytest.raises(UserError) as error:
-        fit(model(), open_digits())
+        fit(model(), data)
     assert message in str(error.value)
 
 
-def test_class_numbers_cannot_be_mixed(open_digits):
+def test_class_numbers_cannot_be_mixed(data):
     model = small_model()
     model.compile(optimizer="adamw", loss="sparse_categorical_crossentropy")
     with pytest.raises(UserError, match="'sparse_categorical_crossentropy' takes class numbers"):
-        fit(model, open_digits())
+        fit(model, data)
 
 
-def test_forgotten_callbacks(open_digits):
-    data = open_digits()
+def test_forgotten_callbacks(data_dir):
+    data = open_digits(data_dir, {})
     next(iter(data))
     with pytest.warns(UserWarning, match="give it callbacks=data.callbacks"):
         iter(data)
@@ -317,3 +310,40 @@ def test_wrong_settings(arguments, message):
     with pytest.raises(UserError) as error:
         env2.training_data(**{"data": "digits", "model_name": "efficientnetv2-s", **arguments})
     assert message in str(error.value)
+
+
+MIRRORED = """
+import pathlib, sys
+import numpy as np, tensorflow as tf
+cpus = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.path.insert(0, "tests/efficientnetv2/train")
+import test_keras_fit as tests
+
+folder, data_dir = map(pathlib.Path, sys.argv[1:])
+data = tests.open_digits(data_dir, {})
+strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+with strategy.scope():
+    model = tests.small_model()
+    steps = tests.Steps(model)
+    tests.compiled(model)
+history = tests.fit(model, data, validation_data=data.validation).history
+assert strategy.num_replicas_in_sync == 2
+# Each replica records, at each step.
+assert steps.sizes == [size for size in tests.by_step(data, "image_size") for _ in "ab"]
+rates = [rate for rate in tests.by_step(data, "dropout_rate") for _ in "ab"]
+np.testing.assert_allclose(steps.rates, rates, rtol=1e-6)
+assert len(set(steps.traces)) == 1
+assert len(history["val_accuracy"]) == 3 and history["loss"][-1] < history["loss"][0]
+model.save(folder / "model.keras")
+again = tf.keras.models.load_model(folder / "model.keras")
+images = np.random.default_rng(0).normal(size=(4, 24, 24, 3)).astype(np.float32)
+np.testing.assert_allclose(again(images), model(images), atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_two_replicas_follow_the_plan(tmp_path, data_dir):
+    command = [sys.executable, "-W", "error::UserWarning", "-c", MIRRORED, tmp_path, data_dir]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
