@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from efficientnetv2.model.parallel_inference import (
         set_inference_threads as set_inference_threads,
     )
+    from efficientnetv2.train.keras_fit import ProgressiveLearning as ProgressiveLearning
+    from efficientnetv2.train.keras_fit import training_data as training_data
 
 __all__ = [
+    "ProgressiveLearning",
     "Run",
     "UserError",
     "benchmark",
@@ -50,13 +53,16 @@ __all__ = [
     "search",
     "set_inference_threads",
     "train",
+    "training_data",
 ]
 __version__ = "0.1.0"
 # Name -> its module, which imports TensorFlow.
 _MODULES = {
+    "ProgressiveLearning": "efficientnetv2.train.keras_fit",
     "for_inference": "efficientnetv2.model.fold_batchnorm",
     "get_model": "efficientnetv2.checkpoints.pretrained_model",
     "set_inference_threads": "efficientnetv2.model.parallel_inference",
+    "training_data": "efficientnetv2.train.keras_fit",
 }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 
+from hparams.errors import UserError, shown
 from hparams.models import MODELS
-from hparams.registry import Registry, UnknownNameError
+from hparams.registry import Registry, UnknownNameError, did_you_mean
 
 _PEAK = 0.001  # learning rate of the whole batch; train.lr_base is per 256 images
 
@@ -127,6 +129,29 @@ def find_dataset(name: str) -> tuple[str, DatasetRow]:
             f"{error}; for any other set of TensorFlow Datasets give {TFDS_PREFIX}NAME"
         ) from None
     return canonical, DATASETS[canonical]
+
+
+def is_dataset_name(name: str, folder: pathlib.Path, *, argument: str, instead: str) -> bool:
+    """Returns whether a user's word for the data names a data set; else it names a folder.
+
+    Args:
+      name: the word.
+      folder: the same as a path.
+      argument: where it was given, for messages.
+      instead: how to say which of both is meant, for messages.
+
+    Raises:
+      UserError: if it is both, or neither and not a path.
+    """
+    is_name = name in DATASETS or name.lower().startswith(TFDS_PREFIX)
+    if folder.exists() and is_name:
+        raise UserError(
+            f"{argument}={name} is a folder here, and the name of a data set; give {instead}"
+        )
+    if not is_name and not folder.exists() and "/" not in name:
+        hint = did_you_mean(name, DATASETS)
+        raise UserError(f"{argument}: no folder and no data set {shown(name)}{hint}")
+    return is_name
 
 
 # This search takes half an hour on two CPU cores.

@@ -22,6 +22,7 @@ from efficientnetv2.checkpoints.model_arguments import (
 from efficientnetv2.checkpoints.reader import StoredWeights, read_weights
 from efficientnetv2.model.blocks import DEPTHWISE_NAMES
 from efficientnetv2.model.factory import build_model, image_input
+from efficientnetv2.model.variable_dropout import vary_dropout
 from hparams.architecture import scaled_architecture
 from hparams.arguments import check_flag
 from hparams.config import ModelSection
@@ -43,6 +44,7 @@ def get_model(
     classifier_activation: str | None = None,
     features_only: bool = False,
     overrides: Mapping[str, Any] | str | None = None,
+    for_training: bool = False,
 ) -> keras.Model:
     """Builds a model of the registry; argument names follow ``keras.applications``.
 
@@ -74,6 +76,8 @@ def get_model(
       overrides: config keys of the section ``model``, for example
         ``{"survival_prob": 1.0}`` or ``"dropout_rate=0.5,bn_momentum=0.9"``; not those that only
         training has (bn_type, bn_mode, dropout_base).
+      for_training: let ``fit`` change the rate of the dropout before the classifier, as progressive
+        learning does (``training_data``); what is saved is the same.
 
     Returns:
       A functional model of stock Keras layers only.
@@ -89,6 +93,7 @@ def get_model(
     include_top = check_flag("include_top", include_top)
     include_preprocessing = check_flag("include_preprocessing", include_preprocessing)
     features_only = check_flag("features_only", features_only)
+    for_training = check_flag("for_training", for_training)
     check_outputs(
         include_top=include_top,
         features_only=features_only,
@@ -127,7 +132,7 @@ def get_model(
         report = load_pretrained(model, config, weights, new_classifier=new_classifier)
         if report.new or report.adapted:
             logging.warning("%s", report)
-    return model
+    return vary_dropout(model) if for_training else model
 
 
 def layer_map_of(config: ModelSection) -> tuple[WeightLayer, ...]:

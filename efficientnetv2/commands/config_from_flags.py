@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from efficientnetv2.commands.flag_table import short_flags
 from efficientnetv2.data.sources.folder_splits import scan_folder
 from efficientnetv2.data.sources.tfrecord_files import find_shards
 from efficientnetv2.runtime.checkpoint_store import require_usable
@@ -20,10 +19,11 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.weights_run import run_of_weights, whole_run
 from hparams.config import Config
 from hparams.datasets import find_dataset
-from hparams.errors import UserError, shortened
+from hparams.errors import UserError
 from hparams.models import MODELS
-from hparams.overrides import ConfigError, Overrides, checked, read_overrides
+from hparams.overrides import Overrides
 from hparams.resolve import flat, resolve
+from hparams.short_names import SHORT_NAMES, short_settings
 from hparams.weights import NAMES, RANDOM, find_release, require_weights
 
 if TYPE_CHECKING:
@@ -92,36 +92,10 @@ def overrides_from_flags(values: FlagValues, *, with_weights: bool = True) -> li
     flags.update(
         {key: values[flag].value for flag, key in _TPU_FLAGS.items() if values[flag].value}
     )
-    flags.update(_short_settings(values))
+    short = {name: values[name].value for name in SHORT_NAMES if values[name].present}
+    longhand = {"--hparam_str": values.hparam_str, "--sweeps": values.sweeps}
+    flags.update(short_settings(short, longhand, mode=values.mode, prefix="--"))
     return [flags, values.hparam_str, values.sweeps]
-
-
-def _short_settings(values: FlagValues) -> dict[str, Any]:
-    """Returns the config keys that flags such as ``--epochs`` stand for, with their values.
-
-    Raises:
-      UserError: if ``--hparam_str`` or ``--sweeps`` gives such a key another value.
-    """
-    given = short_flags(values)
-    settings: dict[str, Any] = {key: values[name].value for key, name in given.items()}
-    if "data.ibase" in settings:
-        settings["data.ibase"] = max(1, checked("train.isize", settings["train.isize"]) // 2)
-    for flag in ("hparam_str", "sweeps"):
-        for key, value in read_overrides(values[flag].value)[0].items():
-            if key == "data.ibase":
-                settings.pop(key, None)
-            elif key in settings and not _is_same(key, value, settings[key]):
-                short = f"--{given[key]}={settings[key]}"
-                other = f"{key}={shortened(str(value))} of --{flag}"
-                raise UserError(f"{short} contradicts {other}; give one of them")
-    return settings
-
-
-def _is_same(key: str, one: Any, other: Any) -> bool:
-    try:
-        return bool(checked(key, one) == checked(key, other))
-    except ConfigError:
-        return True  # the config will say what is wrong
 
 
 def run_from_flags(values: FlagValues) -> RunDirectory:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from efficientnetv2.commands import MODES
 from efficientnetv2.export.formats import FORMATS
+from hparams.short_names import SHORT_NAMES
 
 if TYPE_CHECKING:
     from absl import flags
 
 _TRAINING = ("train", "traineval")
 _DEVICE_MODES = (*_TRAINING, "eval", "search")
-_PLANNING = (*_TRAINING, "preview")
 _WITH_MODEL = tuple(mode for mode in MODES if mode != "models")
 _WITH_RUN = tuple(mode for mode in _WITH_MODEL if mode != "convert")
 _WITH_DATA = tuple(mode for mode in _WITH_RUN if mode != "benchmark")
@@ -51,20 +51,6 @@ def _for(modes: Sequence[str], text: str) -> dict[str, str]:
 
 _DATA_INSTEAD = _for((*_TRAINING, "eval", "preview", "search"), "--data_dir={value}")
 _RUN_INSTEAD = _for((*_TRAINING, "preview", "search", "benchmark"), "--model_dir={value}")
-
-
-def _short(text: str, **modes_of_key: Sequence[str]) -> Flag:
-    """Returns a flag that is a short name for config keys, which check its value.
-
-    Args:
-      text: its meaning.
-      modes_of_key: ``section__key`` -> the modes in which it stands for that key.
-    """
-    keys: dict[str, list[str]] = {}
-    for name, modes in modes_of_key.items():
-        for mode in modes:
-            keys.setdefault(mode, []).append(name.replace("__", "."))
-    return Flag(None, text, tuple(keys), keys=keys)
 
 
 FLAGS: Mapping[str, Flag] = {
@@ -104,35 +90,10 @@ FLAGS: Mapping[str, Flag] = {
         "and export the images (--image_path)",
         _WITH_DATA,
     ),
-    "epochs": _short(
-        "passes over the training images; search: of each trial",
-        train__epochs=_PLANNING,
-        search__epochs=("search",),
-    ),
-    "batch_size": _short(
-        "images a step; benchmark: 16 by default",
-        train__batch_size=(*_PLANNING, "search", "benchmark"),
-        eval__batch_size=("eval", "infer", "export"),
-    ),
-    "learning_rate": _short(
-        "peak learning rate for a batch of 256; proportional to the batch size",
-        train__lr_base=(*_PLANNING, "search"),
-    ),
-    "image_size": _short(
-        "pixels: image size of the last stage and of evaluation; the first stage has half of it",
-        train__isize=(*_PLANNING, "search"),
-        data__ibase=(*_PLANNING, "search"),
-        eval__isize=(*_PLANNING, "search", "eval", "infer", "export"),
-    ),
-    "optimizer": _short("optimizer", train__optimizer=(*_PLANNING, "search")),
-    "augment": _short(
-        "augmentation of single images: none, randaug or autoaug",
-        data__augname=(*_PLANNING, "search"),
-    ),
-    "precision": _short(
-        "float32, bfloat16 or float16", train__precision=(*_PLANNING, "search", "benchmark")
-    ),
-    "seed": _short("seed of everything random", train__seed=(*_PLANNING, "search")),
+    **{
+        name: Flag(None, row.text, tuple(row.keys), keys=row.keys)
+        for name, row in SHORT_NAMES.items()
+    },
     "validate": Flag(
         False, "train: evaluate on the minival split after each epoch, as traineval does", _TRAINING
     ),

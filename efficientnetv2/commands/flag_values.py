@@ -15,7 +15,7 @@ from absl import flags
 from efficientnetv2.commands import MODE_NAMES, MODES
 from efficientnetv2.commands.flag_table import FLAGS, Flag, short_flags
 from efficientnetv2.export.formats import FORMATS
-from hparams.datasets import DATASETS, TFDS_PREFIX
+from hparams.datasets import is_dataset_name
 from hparams.errors import UserError, shown
 from hparams.model_names import split_weights
 from hparams.registry import did_you_mean
@@ -157,19 +157,10 @@ def _flag_of_data(values: flags.FlagValues) -> str:
         return "data_dir"
     if values.mode in FLAGS["image_path"].modes:
         return "image_path"
-    is_folder = pathlib.Path(_plain_path(values.data)).exists()
-    is_name = values.data in DATASETS or values.data.lower().startswith(TFDS_PREFIX)
-    if is_folder and is_name:
-        raise UserError(
-            f"--data={values.data} is a folder here, and the name of a data set; give "
-            f"--data_dir={values.data} or --dataset_cfg={values.data}"
-        )
-    if is_name:
-        return "dataset_cfg"
-    if not is_folder and "/" not in values.data:
-        hint = did_you_mean(values.data, DATASETS)
-        raise UserError(f"--data: no folder and no data set {shown(values.data)}{hint}")
-    return "data_dir"
+    instead = f"--data_dir={values.data} or --dataset_cfg={values.data}"
+    folder = pathlib.Path(_plain_path(values.data))
+    is_name = is_dataset_name(values.data, folder, argument="--data", instead=instead)
+    return "dataset_cfg" if is_name else "data_dir"
 
 
 def _check_short_flags(values: flags.FlagValues) -> None:

@@ -28,11 +28,19 @@ class EvaluationInput:
       split: name of the split.
       skipped: log of the images that cannot be read and that ``data.on_bad_image=skip`` leaves out;
         None: they are named on stderr.
+      normalised: as in ``TrainingInput``.
     """
 
     def __init__(
-        self, config: Config, source: Source, *, split: str, skipped: SkippedLog | None = None
+        self,
+        config: Config,
+        source: Source,
+        *,
+        split: str,
+        skipped: SkippedLog | None = None,
+        normalised: bool = True,
     ) -> None:
+        self._image = evaluation_image if normalised else evaluation_pixels
         self._config = config
         self._source = source
         self._split = split
@@ -135,7 +143,7 @@ class EvaluationInput:
             num_classes=self._config.model.num_classes,
             share_weight=LOSSES[self._config.train.loss_type].shares_target,
         )
-        return evaluation_image(self._config, encoded), target
+        return self._image(self._config, encoded), target
 
 
 def pad_batches(

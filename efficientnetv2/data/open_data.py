@@ -14,14 +14,17 @@ from hparams.errors import UserError
 from hparams.resolve import with_facts
 
 
-def open_data(config: Config, run: RunDirectory, *, is_chief: bool = True) -> tuple[Config, Source]:
+def open_data(
+    config: Config, run: RunDirectory | None, *, is_chief: bool = True
+) -> tuple[Config, Source]:
     """Opens the data set and fills in what only it knows: the number of classes and its splits.
 
     Says on stderr what a person should know of the data, for example which files are left out.
 
     Args:
       config: its section data and ``model.num_classes`` are read.
-      run: run directory; the split of a folder of images is read from it or written to it.
+      run: run directory; the split of a folder of images is read from it or written to it. None:
+        the folder is divided by the names of its files, and nothing is written.
       is_chief: whether this process may write the split; only one process may.
 
     Returns:
@@ -31,10 +34,13 @@ def open_data(config: Config, run: RunDirectory, *, is_chief: bool = True) -> tu
       UserError: if the data set cannot be opened, or ``model.num_classes`` is not its number of
         classes.
     """
-    if config.data.source == "folder" and is_chief:
-        run.create()  # the split of the images is written there
-    may_write = is_chief or run.split_file.exists()
-    source = build_source(config, split_file=run.split_file if may_write else None)
+    split_file = None
+    if run is not None:
+        if config.data.source == "folder" and is_chief:
+            run.create()  # the split of the images is written there
+        may_write = is_chief or run.split_file.exists()
+        split_file = run.split_file if may_write else None
+    source = build_source(config, split_file=split_file)
     if is_chief:
         for line in source.notices:
             _say_once(line)

@@ -74,6 +74,8 @@ class TrainingInput:
       num_streams: streams into which the steps are dealt for the service's workers.
       microbatches: pieces in which a step's batch comes, one after the other; each is mixed on its
         own.
+      normalised: whether images are normalised; False: pixels of 0..255, for a network that
+        normalises them itself.
     """
 
     source: Source
@@ -89,6 +91,7 @@ class TrainingInput:
     service: str | None = None
     num_streams: int = 1
     microbatches: int = 1
+    normalised: bool = True
 
     def batches(self, *, start_step: int = 0, shard: Shard = WHOLE) -> tf.data.Dataset:
         """Returns an endless dataset of training batches, or of their microbatches.
@@ -111,6 +114,23 @@ class TrainingInput:
         ]
         joined = functools.reduce(tf.data.Dataset.concatenate, datasets)
         return joined.prefetch(tf.data.AUTOTUNE)
+
+    def one_epoch(self, epoch: tf.Variable) -> tf.data.Dataset:
+        """Returns the batches of one epoch, for whoever starts a new iteration for each of them.
+
+        They are those of ``batches``. The epoch is read when an iteration begins, so one dataset,
+        traced once, gives all epochs. There must be a single phase and no tf.data service.
+
+        Args:
+          epoch: int64 scalar on a CPU, the number of the epoch from 0.
+        """
+        (phase,) = self.phases
+        plain = tf.autograph.experimental.do_not_convert
+        epochs = tf.data.Dataset.range(1).map(plain(lambda _: epoch.read_value()))
+        references = epochs.flat_map(plain(lambda number: self._one_epoch(phase, number)))
+        batches = self._prepared_batches(phase, references, WHOLE).prefetch(tf.data.AUTOTUNE)
+        steps = phase.steps_per_epoch * self.microbatches
+        return batches.apply(tf.data.experimental.assert_cardinality(steps))
 
     def raise_bad_image(
         self, error: tf.errors.OpError, *, step: int, shard: Shard = WHOLE
@@ -260,7 +280,11 @@ class TrainingInput:
     def _mix(
         self, numbers: tf.Tensor, images: tf.Tensor, targets: tf.Tensor, *, index: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        images = normalise(images, self.transform.preprocess)
+        images = (
+            normalise(images, self.transform.preprocess)
+            if self.normalised
+            else tf.cast(images, tf.float32)
+        )
         alphas = self.settings.rows.mixup_alpha, self.settings.rows.cutmix_alpha
         if not any(np.any(alpha) for alpha in alphas):  # in no stage
             return images, targets
@@ -288,6 +312,7 @@ def build_training_input(
     settings: SettingsSchedule,
     skipped: SkippedLog | None = None,
     microbatches: int = 1,
+    normalised: bool = True,
 ) -> TrainingInput:
     """Builds the training dataset from the config.
 
@@ -299,6 +324,7 @@ def build_training_input(
       skipped: log of the images that ``data.on_bad_image=skip`` leaves out; None: they are named on
         stderr.
       microbatches: pieces in which a step's batch comes.
+      normalised: as in ``TrainingInput``.
     """
     data = config.data
     return TrainingInput(
@@ -324,4 +350,5 @@ def build_training_input(
         service=data.service,
         num_streams=data.service_streams,
         microbatches=microbatches,
+        normalised=normalised,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 from tensorflow import keras
@@ -12,6 +13,7 @@ from tensorflow import keras
 from efficientnetv2.data.schedule import row_at
 from efficientnetv2.train.progressive import Stage
 from hparams.config import Config
+from hparams.errors import UserError
 
 _ROUNDING = 1e-9  # decays; larger than any rounding error of a quotient, smaller than one step
 
@@ -167,3 +169,38 @@ def build_learning_rate(config: Config, plan: Sequence[Stage]) -> LearningRate |
         steps_per_epoch=tuple(stage.steps_per_epoch for stage in plan),
         batch_factor=tuple(stage.batch_size / train.batch_size for stage in plan),
     )
+
+
+_schedules = keras.optimizers.schedules
+# (decay, whether there is a warm-up) -> what stock Keras has for it; see ``stock_rate``.
+_STOCK_RATES: dict[tuple[str, bool], Callable[[LearningRate], Any]] = {
+    ("constant", False): lambda rate: rate.peak,
+    ("cosine", False): lambda rate: _schedules.CosineDecay(rate.peak, rate.total_steps),
+    ("cosine", True): lambda rate: _schedules.CosineDecay(
+        0.0,
+        max(rate.total_steps - rate.warmup_steps, 1.0),
+        warmup_target=rate.peak,
+        warmup_steps=rate.warmup_steps,
+    ),
+    ("linear", False): lambda rate: _schedules.PolynomialDecay(
+        rate.peak, rate.total_steps, end_learning_rate=0.0
+    ),
+    ("exponential", False): lambda rate: _schedules.ExponentialDecay(
+        rate.peak, rate.decay_steps, rate.decay_factor, staircase=True
+    ),
+}
+
+
+def stock_rate(rate: LearningRate) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Returns an equal learning rate of stock Keras, which opens without this package.
+
+    Raises:
+      UserError: if Keras has none.
+    """
+    row = _STOCK_RATES.get((rate.name, rate.warmup_steps > 0))
+    if row is None or rate.minimum or (rate.warmup_steps and rate.decay_in_warmup):
+        raise UserError(
+            f"stock Keras has no schedule for train.lr_sched={rate.name} with these settings of "
+            "train.lr_warmup_epoch, lr_min and lr_decay_in_warmup; cosine with a warm-up works"
+        )
+    return row(rate)

@@ -1,0 +1,114 @@
+"""Lists the settings that everyone sets under a short name: ``epochs`` for ``train.epochs``.
+
+The command line's flags (``--epochs=20``) and the arguments of Python functions (``epochs=20``) are
+both made from this table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hparams.errors import UserError, shortened
+from hparams.overrides import ConfigError, Overrides, checked, read_overrides
+
+_PLANNING = ("train", "traineval", "preview")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortName:
+    """A short name for config keys, which check its value.
+
+    Attributes:
+      text: its meaning, one line.
+      keys: mode -> the config keys that it stands for there.
+    """
+
+    text: str
+    keys: Mapping[str, Sequence[str]]
+
+
+def _short(text: str, **modes_of_key: Sequence[str]) -> ShortName:
+    """Returns a row of the table; ``modes_of_key`` is ``section__key`` -> modes."""
+    keys: dict[str, list[str]] = {}
+    for name, modes in modes_of_key.items():
+        for mode in modes:
+            keys.setdefault(mode, []).append(name.replace("__", "."))
+    return ShortName(text, keys)
+
+
+SHORT_NAMES: Mapping[str, ShortName] = {
+    "epochs": _short(
+        "passes over the training images; search: of each trial",
+        train__epochs=_PLANNING,
+        search__epochs=("search",),
+    ),
+    "batch_size": _short(
+        "images a step; benchmark: 16 by default",
+        train__batch_size=(*_PLANNING, "search", "benchmark"),
+        eval__batch_size=("eval", "infer", "export"),
+    ),
+    "learning_rate": _short(
+        "peak learning rate for a batch of 256; proportional to the batch size",
+        train__lr_base=(*_PLANNING, "search"),
+    ),
+    "image_size": _short(
+        "pixels: image size of the last stage and of evaluation; the first stage has half of it",
+        train__isize=(*_PLANNING, "search"),
+        data__ibase=(*_PLANNING, "search"),
+        eval__isize=(*_PLANNING, "search", "eval", "infer", "export"),
+    ),
+    "optimizer": _short("optimizer", train__optimizer=(*_PLANNING, "search")),
+    "augment": _short(
+        "augmentation of single images: none, randaug or autoaug",
+        data__augname=(*_PLANNING, "search"),
+    ),
+    "precision": _short(
+        "float32, bfloat16 or float16", train__precision=(*_PLANNING, "search", "benchmark")
+    ),
+    "seed": _short("seed of everything random", train__seed=(*_PLANNING, "search")),
+}
+
+
+def short_settings(
+    given: Mapping[str, Any],
+    longhand: Mapping[str, Overrides],
+    *,
+    mode: str = "train",
+    prefix: str = "",
+) -> dict[str, Any]:
+    """Returns the config keys that short names stand for, with their values.
+
+    >>> short_settings({"image_size": 96}, {})
+    {'train.isize': 96, 'data.ibase': 48, 'eval.isize': 96}
+
+    Args:
+      given: short name -> value.
+      longhand: where else keys may be given, by its name in messages -> what it gives.
+      mode: decides which keys a short name stands for.
+      prefix: of short names in messages, such as ``--``.
+
+    Raises:
+      UserError: if ``longhand`` gives such a key another value.
+    """
+    names = {key: name for name in given for key in SHORT_NAMES[name].keys.get(mode, ())}
+    settings = {key: given[name] for key, name in names.items()}
+    if "data.ibase" in settings:
+        settings["data.ibase"] = max(1, checked("train.isize", settings["train.isize"]) // 2)
+    for place, overrides in longhand.items():
+        for key, value in read_overrides(overrides)[0].items():
+            if key == "data.ibase":
+                settings.pop(key, None)
+            elif key in settings and not _is_same(key, value, settings[key]):
+                short = f"{prefix}{names[key]}={settings[key]}"
+                other = f"{key}={shortened(str(value))} of {place}"
+                raise UserError(f"{short} contradicts {other}; give one of them")
+    return settings
+
+
+def _is_same(key: str, one: Any, other: Any) -> bool:
+    try:
+        return bool(checked(key, one) == checked(key, other))
+    except ConfigError:
+        return True  # the config will say what is wrong
