@@ -87,6 +87,10 @@ def watch(stdout: int, stderr: int, reply: int) -> None:
 
 def run(request: dict) -> None:
     """Runs a program file, or after ``-c`` the text of one, as Python does."""
+    # Python's own, made anew: those of the server were made for other files.
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
+    options = {"buffering": 1, "errors": "backslashreplace", "closefd": False}
+    sys.stderr = sys.__stderr__ = open(2, "w", **options)  # noqa: SIM115
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
