@@ -1,11 +1,20 @@
 """Fixtures for all tests. TensorFlow is not imported here: tests of ``hparams`` run without it."""
 
 import gc
+import json
+import os
 import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
 
 import pytest
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
+FORK_SERVER = pathlib.Path(__file__).with_name("fork_server.py")
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,3 +63,117 @@ def digits(data_dir):
     from hparams import resolve
 
     return build_source(resolve("efficientnetv2-s", "digits", {"data.data_dir": data_dir}))
+
+
+class ForkedProcess:
+    """A process that the fork server started, with what tests need of ``subprocess.Popen``.
+
+    Attributes:
+      pid: process id.
+      stdout: what it prints, as a text file.
+      stderr: as stdout; None if stdout has both.
+      returncode: exit code, -N after signal N; None until ``wait`` or ``poll`` has seen its end.
+    """
+
+    def __init__(self, control, arguments, *, cwd, env, file_size_limit, has_stderr):
+        self._reply, their_reply = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pipes = [os.pipe() for _ in range(1 + has_stderr)]
+        request = {
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(cwd),
+            "env": dict(os.environ if env is None else env),
+            "file_size_limit": file_size_limit,
+        }
+        written = [pipe[1] for pipe in pipes]
+        descriptors = [written[0], written[-1], their_reply.fileno()]
+        socket.send_fds(control, [json.dumps(request).encode()], descriptors)
+        their_reply.close()
+        for descriptor in written:
+            os.close(descriptor)
+        streams = [os.fdopen(pipe[0], encoding="utf-8") for pipe in pipes]
+        self.stdout, self.stderr = streams[0], streams[1] if has_stderr else None
+        self.returncode = None
+        self.pid = int(self._reply.recv(100))
+
+    def wait(self, timeout=None):
+        """Returns the exit code; subprocess.TimeoutExpired after so many seconds."""
+        if self.returncode is None:
+            self._reply.settimeout(timeout)
+            try:
+                self.returncode = int(self._reply.recv(100))
+            except (BlockingIOError, TimeoutError) as error:
+                raise subprocess.TimeoutExpired("a fork", timeout) from error
+        return self.returncode
+
+    def poll(self):
+        """Returns the exit code, or None while the process runs."""
+        try:
+            return self.wait(timeout=0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def communicate(self, timeout=None):
+        """Returns the rest of stdout and stderr after the end of the process."""
+        streams = [stream for stream in (self.stdout, self.stderr) if stream]
+        texts = {}
+        readers = [
+            threading.Thread(target=lambda s=s: texts.update({s: s.read()}), daemon=True)
+            for s in streams
+        ]
+        for reader in readers:
+            reader.start()
+        self.wait(timeout)
+        for reader in readers:
+            reader.join()
+        return texts[self.stdout], texts.get(self.stderr)
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def close(self):
+        self.kill()
+        for opened in (self._reply, self.stdout, self.stderr):
+            if opened:
+                opened.close()
+
+
+@pytest.fixture(scope="session")
+def start_process():
+    """Starts a program with TensorFlow at hand; see tests/fork_server.py.
+
+    Its arguments are those after ``python``: a program file, or ``-c`` and its text, and others.
+    ``cwd`` is its folder, ``env`` its environment if not this one, ``file_size_limit`` the largest
+    file in bytes that it can write; without ``has_stderr``, its errors come in its stdout. What
+    happens before TensorFlow is imported is to be tested with ``subprocess``.
+    """
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, str(FORK_SERVER), str(there.fileno())]
+    started = []
+
+    def start(*arguments, cwd=ROOT, env=None, file_size_limit=None, has_stderr=True):
+        options = {"env": env, "file_size_limit": file_size_limit, "has_stderr": has_stderr}
+        started.append(ForkedProcess(here, arguments, cwd=cwd, **options))
+        return started[-1]
+
+    with subprocess.Popen(command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL):
+        there.close()
+        yield start
+        for process in started:
+            process.close()
+        here.close()
+
+
+@pytest.fixture(scope="session")
+def run_process(start_process):
+    """Runs a program to its end; arguments as for ``start_process``."""
+
+    def run(*arguments, **options):
+        process = start_process(*arguments, **options)
+        stdout, stderr = process.communicate()
+        return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+    return run

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import resource
 import shutil
 import signal
 import subprocess
@@ -23,19 +22,19 @@ SETTINGS = (
 )
 
 
-def command(folder, mode="traineval", settings=SETTINGS):
+def arguments(folder, mode="traineval", settings=SETTINGS):
     flags = [f"--mode={mode}", "--model_name=efficientnetv2-b0", f"--model_dir={folder}"]
     if mode in ("train", "traineval"):
         flags += ["--dataset_cfg=digits", f"--hparam_str={settings}"]
     elif mode == "infer":
         flags += [f"--image_path={ROOT / 'docs/images/digits'}"]
-    return [sys.executable, str(ROOT / "main_tf2.py"), *flags]
+    return [str(ROOT / "main_tf2.py"), *flags]
 
 
-def run(*arguments, **options):
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=ROOT, check=False, **options
-    )
+def run(*options):
+    """Runs a program that ends before it would import TensorFlow."""
+    command = [sys.executable, *arguments(*options)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
 def wait_for(path, process):
@@ -45,19 +44,18 @@ def wait_for(path, process):
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory):
+def followed(tmp_path_factory, start_process):
     """A training, a second one that was refused meanwhile, and an evaluation that followed it."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    with subprocess.Popen(command(folder), **pipes) as training:
-        wait_for(folder / "training.lock", training)
-        with subprocess.Popen(command(folder, "eval"), **pipes) as evaluation:
-            began = time.monotonic()
-            second = run(folder)
-            seconds = time.monotonic() - began
-            results = {"training": training.communicate(), "eval": evaluation.communicate()}
-        assert training.returncode == 0, results["training"][1]
-        assert evaluation.returncode == 0, results["eval"][1]
+    training = start_process(*arguments(folder))
+    wait_for(folder / "training.lock", training)
+    evaluation = start_process(*arguments(folder, "eval"))
+    began = time.monotonic()
+    second = run(folder)
+    seconds = time.monotonic() - began
+    results = {"training": training.communicate(), "eval": evaluation.communicate()}
+    assert training.returncode == 0, results["training"][1]
+    assert evaluation.returncode == 0, results["eval"][1]
     return {"folder": folder, "pid": training.pid, "second": second, "seconds": seconds, **results}
 
 
@@ -87,7 +85,8 @@ def test_an_evaluation_follows_a_training_to_its_end(followed):
 def test_a_signal_before_anything_is_done_ends_it_at_once(mode, number, followed, tmp_path):
     folder = followed["folder"] if mode == "eval" else tmp_path / "run"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    with subprocess.Popen(command(folder, mode), **pipes) as process:
+    command = [sys.executable, *arguments(folder, mode)]
+    with subprocess.Popen(command, **pipes) as process:
         time.sleep(1)  # TensorFlow is being imported
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
@@ -110,7 +109,7 @@ def copied(followed, tmp_path):
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(main_tf2, copied):
     damage(copied, 12 * 19)
-    result = main_tf2(*command(copied)[2:], cwd=ROOT)
+    result = main_tf2(*arguments(copied)[1:], cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("\n") == 1
     assert f"warning: checkpoint '{copied}/checkpoints/ckpt-228' is damaged: ckpt-228.data" in (
@@ -132,23 +131,20 @@ def test_where_all_are_damaged_nothing_is_trained_anew(mode, copied):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line(followed, tmp_path):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    result = run(tmp_path / "run", preexec_fn=limit)
+def test_a_full_disk_is_one_line(followed, run_process, tmp_path):
+    result = run_process(*arguments(tmp_path / "run"), file_size_limit=60_000)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert "cannot write '" in result.stderr and "the same command goes on" in result.stderr
 
 
 @pytest.mark.slow
-def test_a_small_disk_is_one_line(tmp_path):
+def test_a_small_disk_is_one_line(run_process, tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("this machine lets nobody mount a tmpfs")
     try:
         large = SETTINGS.replace("feature_size=64", "feature_size=640")  # 0.3 MB a checkpoint
-        result = run(tmp_path / "run", "traineval", large)
+        result = run_process(*arguments(tmp_path / "run", "traineval", large))
         assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
         assert "No space left on device" in result.stderr
         checked = ["sha256sum", "--check", *(tmp_path / "run" / "checkpoints").glob("*.sha256")]

@@ -4,8 +4,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -230,12 +228,13 @@ def test_a_stopped_command_goes_on(suffix, main_tf2, tiny_weights, photos, tmp_p
 
 
 @pytest.mark.slow
-def test_a_killed_command_keeps_what_it_had(main_tf2, tiny_weights, photos, tmp_path, wait_until):
+def test_a_killed_command_keeps_what_it_had(
+    main_tf2, start_process, tiny_weights, photos, tmp_path, wait_until
+):
     for index in range(10, 600):
         shutil.copyfile(photos / f"{index % 10}.png", photos / f"{index}.png")
     flags = [*FLAGS, f"--weights={tiny_weights}", "--image_path=photos", "--output=all.csv"]
-    command = [sys.executable, str(ROOT / "main_tf2.py"), *flags]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = start_process(ROOT / "main_tf2.py", *flags, cwd=tmp_path)
     partial = tmp_path / ".all.csv.partial"
     wait_until(lambda: partial.exists() and partial.read_bytes().count(b"\n") >= 50)
     process.kill()

@@ -7,8 +7,6 @@ import os
 import pathlib
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -57,27 +55,29 @@ def addresses(count=2):
         return [f"127.0.0.1:{opened.getsockname()[1]}" for opened in sockets]
 
 
-def start(home, model_dir, *, cluster=None, index=0, mode="train", **settings):
-    """Starts one worker, or with no cluster a single process."""
-    text = ",".join(f"{key}={value}" for key, value in {**SETTINGS, **settings}.items())
-    command = [sys.executable, str(ROOT / "main_tf2.py"), f"--mode={mode}", "--data_dir=images"]
-    variables = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
-    if cluster:
+@pytest.fixture(scope="module")
+def start(start_process, home):
+    """Starts one worker of a cluster."""
+
+    def start(model_dir, *, cluster, index, **settings):
+        text = ",".join(f"{key}={value}" for key, value in {**SETTINGS, **settings}.items())
+        flags = ["--mode=train", "--data_dir=images", f"--model_dir={model_dir}"]
         task = {"type": "worker", "index": index}
-        variables["TF_CONFIG"] = json.dumps({"cluster": {"worker": cluster}, "task": task})
-    return subprocess.Popen(
-        [*command, f"--model_dir={model_dir}", f"--hparam_str={text}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=home,
-        env=variables,
-    )
+        config = json.dumps({"cluster": {"worker": cluster}, "task": task})
+        variables = {**os.environ, "TF_CONFIG": config}
+        program = (ROOT / "main_tf2.py", *flags, f"--hparam_str={text}")
+        return start_process(*program, cwd=home, env=variables)
+
+    return start
 
 
-def start_two(home, model_dir, **options):
-    cluster = addresses()
-    return [start(home, model_dir, cluster=cluster, index=i, **options) for i in range(2)]
+@pytest.fixture(scope="module")
+def start_two(start):
+    def start_two(model_dir):
+        cluster = addresses()
+        return [start(model_dir, cluster=cluster, index=i) for i in range(2)]
+
+    return start_two
 
 
 def finish(processes, timeout=200):
@@ -136,18 +136,18 @@ class Disturbed:
 
 
 @pytest.fixture(scope="module")
-def disturbed(home):
+def disturbed(home, start_two):
     """Two processes of which each gets a signal, and then each is killed once."""
     training = Disturbed(home / "together")
     for index, epoch in ((1, "epoch  2/50"), (0, "epoch ")):
-        processes = start_two(home, training.run)
+        processes = start_two(training.run)
         wait_for(processes[0], epoch)
         processes[index].send_signal(signal.SIGTERM)
         results = finish(processes)
         saved = list((training.run / "checkpoints").glob("ckpt-*.index"))
         training.signalled[index] = (results, saved)
     for index, epoch in ((0, "epoch 25/50"), (1, "epoch 45/50")):
-        processes = start_two(home, training.run)
+        processes = start_two(training.run)
         training.resumed[index] = wait_for(processes[0], epoch)
         processes[index].kill()
         begin = time.monotonic()
@@ -155,7 +155,7 @@ def disturbed(home):
         _, err = left.communicate(timeout=STOP_SECONDS)
         training.killed[index] = (left.returncode, err, time.monotonic() - begin)
         finish(processes)
-    training.results = finish(start_two(home, training.run))
+    training.results = finish(start_two(training.run))
     assert [code for code, _, _ in training.results] == [0, 0], training.results
     return training
 
@@ -233,13 +233,11 @@ def test_a_signal_to_one_worker_stops_and_saves_all(signalled, disturbed):
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_worker_that_never_comes(index, home, tmp_path):
+def test_a_worker_that_never_comes(index, start, tmp_path):
     cluster = addresses()
     run = tmp_path / "run"
     begin = time.monotonic()
-    process = start(
-        home, run, cluster=cluster, index=index, **{"runtime.worker_timeout_seconds": 3}
-    )
+    process = start(run, cluster=cluster, index=index, **{"runtime.worker_timeout_seconds": 3})
     ((code, _, err),) = finish([process])
     assert time.monotonic() - begin < 45
     assert (code, err.count("\n")) == (2, 1), err
@@ -248,9 +246,9 @@ def test_a_worker_that_never_comes(index, home, tmp_path):
     assert not run.exists()
 
 
-def test_workers_of_different_settings_do_not_train_together(home, tmp_path):
+def test_workers_of_different_settings_do_not_train_together(start, tmp_path):
     cluster, run = addresses(), tmp_path / "run"
-    processes = [start(home, run, cluster=cluster, index=i, **{"train.seed": i}) for i in range(2)]
+    processes = [start(run, cluster=cluster, index=i, **{"train.seed": i}) for i in range(2)]
     for index, (code, _, err) in enumerate(finish(processes)):
         *notices, reason = err.splitlines()
         assert (code, len(notices)) == (2, [1, 0][index]), err  # the chief names its folders

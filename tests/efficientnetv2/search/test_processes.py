@@ -6,8 +6,6 @@ import json
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 import threading
 
 import optuna
@@ -90,7 +88,7 @@ def test_a_trial_that_is_killed_from_outside_is_one_line(tmp_path, data_dir, dig
     assert failed.reason.startswith("its process was killed by SIGKILL, often a sign that memory")
 
 
-def command(folder, data_dir, storage):
+def arguments(folder, data_dir, storage):
     keys = {
         "search.backbone": "[r1_k3_s2_e1_i8_o8]",
         "search.feature_size": 8,
@@ -103,8 +101,8 @@ def command(folder, data_dir, storage):
         "data.data_dir": data_dir,
     }
     text = ",".join(f"{key}={value}" for key, value in keys.items())
-    arguments = ["--mode=search", f"--model_dir={folder}", f"--hparam_str={text}"]
-    return [sys.executable, str(ROOT / "main_tf2.py"), *arguments]
+    flags = ["--mode=search", f"--model_dir={folder}", f"--hparam_str={text}"]
+    return [ROOT / "main_tf2.py", *flags]
 
 
 def in_python(call):
@@ -117,15 +115,17 @@ def in_python(call):
     )
     file = pathlib.Path(folder).parent / "program.py"
     file.write_text(program)
-    return [sys.executable, str(file)]
+    return [file]
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_study_and_one_is_killed(tmp_path, data_dir, digits, wait_until):
+def test_two_processes_share_a_study_and_one_is_killed(
+    start_process, tmp_path, data_dir, digits, wait_until
+):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
-    calls = [command(tmp_path / "run", data_dir, storage) for _ in range(2)]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    processes = [subprocess.Popen(call, cwd=tmp_path, **pipe) for call in calls]
+    call = arguments(tmp_path / "run", data_dir, storage)
+    options = {"cwd": tmp_path, "has_stderr": False}
+    processes = [start_process(*call, **options) for _ in range(2)]
     first = tmp_path / "run" / "trials" / "000" / "metrics.jsonl"
     wait_until(lambda: first.exists() and first.read_text())
     study = optuna.load_study(study_name="search", storage=storage)
@@ -134,8 +134,7 @@ def test_two_processes_share_a_study_and_one_is_killed(tmp_path, data_dir, digit
     for process in processes:  # whichever of them runs it
         process.kill()
         printed.append(process.communicate()[0])
-    calls[1] = in_python(calls[1])
-    processes = [subprocess.Popen(call, cwd=tmp_path, **pipe) for call in calls]
+    processes = [start_process(*one, **options) for one in (call, in_python(call))]
     printed += [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
     trials = study.trials
