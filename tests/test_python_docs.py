@@ -12,7 +12,7 @@ from efficientnetv2.commands.api_document import reference
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "python.md"
 GUIDE = PAGE.read_text(encoding="utf-8").partition("## Reference\n")[0]
-BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+README = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
 # A tiny network, and few steps, for the sake of time.
 NETWORK = {"model.blocks_args": ["r1_k3_s2_e1_i32_o8_c1"], "model.feature_size": 16}
 SETTINGS = {**NETWORK, "train.isize": 32, "data.ibase": 16, "eval.isize": 32, "train.stages": 2}
@@ -48,20 +48,23 @@ def test_the_examples_of_the_docstrings(workshop, monkeypatch):
     assert runner.failures == 0 and examples > 10
 
 
+def block_of(text, call):
+    (code,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if call in b]
+    return code
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("start", ["import efficientnetv2 as env2\n\nrun = env2.train("])
-def test_the_code_of_the_guide(start, workshop, monkeypatch):
-    (code,) = [block for block in BLOCKS if block.startswith(start)]
-    shorter = {
-        "epochs=20": "epochs=1",
-        "image_size=96": "image_size=32",
-        '"data.augname": "randaug"': f'"data.augname": "randaug", **{NETWORK}',
-    }
-    for text, short in shorter.items():
-        assert text in code
-        code = code.replace(text, short)
-    folder = workshop / "guide"
-    folder.mkdir()
+@pytest.mark.parametrize(
+    ("text", "last"), [(README, 'augment="randaug"'), (GUIDE, '"data.augname": "randaug"')]
+)
+def test_the_code_of_the_pages(text, last, workshop, monkeypatch, tmp_path_factory):
+    code = block_of(text, "env2.train(")
+    small = f"**{NETWORK}" if last.startswith('"') else f"overrides={NETWORK}"
+    shorter = {"epochs=20": "epochs=1", "image_size=96": "image_size=32", last: f"{last}, {small}"}
+    for long, short in shorter.items():
+        assert long in code
+        code = code.replace(long, short)
+    folder = tmp_path_factory.mktemp("pages")
     (folder / "photos").symlink_to(workshop / "photos")
     monkeypatch.chdir(folder)
     variables = {}
