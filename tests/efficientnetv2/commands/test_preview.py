@@ -1,5 +1,7 @@
 """Tests that the preview shows the training images with the settings of each stage."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,30 @@ def test_sizes_drawn_at_random_are_shown_from_small_to_large(digits):
     assert [row.images.shape[1] for row in rows] == [16, 27, 37, 48]
     assert {row.title for row in rows} == {"size drawn at random"}
     assert rows[-1].strengths[1] == "RandAugment 12"
+
+
+@pytest.mark.slow
+def test_a_preview_says_how_long_the_training_takes(main_tf2, data_dir, tmp_path):
+    settings = (
+        "model.blocks_args=[r1_k3_s1_e1_i8_o8_c1],model.feature_size=16,train.batch_size=64,"
+        "train.isize=24,data.ibase=8,eval.isize=24"
+    )
+    result = main_tf2(
+        "preview",
+        "digits",
+        f"--data_dir={data_dir}",
+        "--epochs=100000",
+        f"--hparam_str={settings}",
+        "--model_dir=run",
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    line, shorter = re.search(r"(training takes .*)\n(.*)\n\nwritten", result.stdout).groups()
+    assert re.fullmatch(
+        r"training takes about [\w ]+ for 100000 epochs, [\d.]+ [MG]B of memory, "
+        r"[\d.]+ MB in run",
+        line,
+    )
+    assert re.fullmatch(
+        r"more than an hour on a CPU: --epochs=\d+ takes about (60|59|58) min", shorter
+    )
