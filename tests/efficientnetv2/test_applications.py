@@ -105,12 +105,9 @@ CASES = [
     ("EfficientNetV2B0", {"classes": 7}, "x.weights.h5"),
     ("EfficientNetV2B0", {**HEADLESS, "pooling": "avg"}, "x_old.h5"),
     ("EfficientNetV2B2", {"include_preprocessing": False}, "x.keras"),
-    ("EfficientNetV2B2", {**HEADLESS, "pooling": "max"}, "x.weights.h5"),
     ("EfficientNetV2S", {}, "x.h5"),
-    ("EfficientNetB0", {"name": "mine"}, "x.weights.h5"),
-    ("EfficientNetB0", {**HEADLESS, "pooling": "max"}, "x_old.h5"),
+    ("EfficientNetB0", {**HEADLESS, "pooling": "max", "name": "mine"}, "x.weights.h5"),
     ("EfficientNetB3", {}, "x_old.h5"),
-    ("EfficientNetB3", HEADLESS, "x.weights.h5"),
 ]
 
 
@@ -132,11 +129,10 @@ def test_outputs_are_those_of_keras(tmp_path, seed, name, options, file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["EfficientNetV2B0", "EfficientNetB0"])
-def test_keras_reads_our_files_and_we_read_its(tmp_path, seed, name):
+def test_keras_reads_our_files_and_we_read_its(tmp_path, seed):
     options = {"weights": None, "classes": 7, "input_shape": SHAPE, "classifier_activation": None}
-    theirs = randomise(getattr(keras.applications, name)(**options), seed)
-    ours = getattr(applications, name)(**options)
+    theirs = randomise(keras.applications.EfficientNetB0(**options), seed)
+    ours = applications.EfficientNetB0(**options)
     theirs.save_weights(tmp_path / "theirs.weights.h5")
     ours.load_weights(tmp_path / "theirs.weights.h5")
     assert_equal_outputs(ours, theirs)
