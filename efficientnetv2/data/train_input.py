@@ -115,22 +115,23 @@ class TrainingInput:
         joined = functools.reduce(tf.data.Dataset.concatenate, datasets)
         return joined.prefetch(tf.data.AUTOTUNE)
 
-    def one_epoch(self, epoch: tf.Variable) -> tf.data.Dataset:
-        """Returns the batches of one epoch, for whoever starts a new iteration for each of them.
+    def from_epoch(self, epoch: tf.Variable) -> tf.data.Dataset:
+        """Returns an endless dataset whose first epoch is read when an iteration begins.
 
-        They are those of ``batches``. The epoch is read when an iteration begins, so one dataset,
-        traced once, gives all epochs. There must be a single phase and no tf.data service.
+        So one dataset, traced once, can be started at any epoch. Its batches are those of
+        ``batches``. There must be a single phase and no tf.data service.
 
         Args:
           epoch: int64 scalar on a CPU, the number of the epoch from 0.
         """
         (phase,) = self.phases
         plain = tf.autograph.experimental.do_not_convert
-        epochs = tf.data.Dataset.range(1).map(plain(lambda _: epoch.read_value()))
+        first = tf.data.Dataset.range(1).map(plain(lambda _: epoch.read_value()))
+        epochs = first.flat_map(plain(lambda number: tf.data.Dataset.range(number, _FOREVER)))
         references = epochs.flat_map(plain(lambda number: self._one_epoch(phase, number)))
-        batches = self._prepared_batches(phase, references, WHOLE).prefetch(tf.data.AUTOTUNE)
-        steps = phase.steps_per_epoch * self.microbatches
-        return batches.apply(tf.data.experimental.assert_cardinality(steps))
+        options = tf.data.Options()  # the workers of a strategy may not divide the files
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return self._prepared_batches(phase, references, WHOLE).with_options(options)
 
     def raise_bad_image(
         self, error: tf.errors.OpError, *, step: int, shard: Shard = WHOLE

@@ -128,6 +128,70 @@ def _resolve(
     return config
 
 
+class _Stream:
+    """Hands one iterator over all epochs to ``fit``, which asks for one twice in each epoch.
+
+    To build an iterator takes a second or two, because TensorFlow optimises its graph. Others who
+    iterate over the data meanwhile get iterators of their own.
+
+    Args:
+      endless: batches from an epoch on.
+      epoch: the variable that says which.
+      steps_per_epoch: batches of one epoch.
+
+    Attributes:
+      is_due: whether the next iterator is for ``fit``.
+      was_followed: whether ``fit`` has ever said where it is.
+    """
+
+    def __init__(
+        self, endless: tf.data.Dataset, epoch: tf.Variable, *, steps_per_epoch: int
+    ) -> None:
+        self.is_due = self.was_followed = False
+        self._endless = endless
+        self._epoch = epoch
+        self._steps_per_epoch = steps_per_epoch
+        self._iterator: Iterator | None = None
+        self._next_step = 0
+
+    def begin_epoch(self, epoch: int, *, can_go_on: bool) -> None:
+        """Says that ``fit`` begins an epoch.
+
+        Args:
+          epoch: its number, from 0.
+          can_go_on: whether ``fit`` will take whole epochs, not more; otherwise each gets an
+            iterator that ends with it.
+        """
+        self.was_followed = True
+        if not can_go_on or self._next_step != epoch * self._steps_per_epoch:
+            self._iterator = None
+        self._epoch.assign(epoch)
+        self.is_due = can_go_on
+
+    def take_over(self) -> Iterator:
+        """Returns the iterator for ``fit``."""
+        self.is_due = False
+        if self._iterator is None:
+            self._iterator = iter(self._endless)
+        return self._iterator
+
+    def after_step(self, step: int, *, can_go_on: bool) -> None:
+        """Says how many steps of the whole training are done."""
+        self._next_step = step
+        # At the end of an epoch, Keras asks for an iterator, which the next epoch may use.
+        self.is_due = can_go_on and step % self._steps_per_epoch == 0
+
+    def end_epoch(self) -> None:
+        """Says that the next iterator is not for ``fit``."""
+        self.is_due = False
+
+    def end(self) -> None:
+        """Says that ``fit`` begins or ends: the stream starts anew."""
+        self.is_due = False
+        self._iterator = None
+        self._next_step = -1
+
+
 @dataclasses.dataclass(frozen=True)
 class _Facts:
     """What a ``TrainingData`` knows; in an object of its own because Keras tracks attributes."""
@@ -136,7 +200,7 @@ class _Facts:
     source: Source
     plan: list[Stage]
     settings: SettingsSchedule
-    epoch: tf.Variable
+    stream: _Stream
     batches: tf.data.Dataset
     normalise: bool
 
@@ -158,22 +222,28 @@ class TrainingData(tf.data.Dataset):
         )
         with tf.device("cpu:0"):
             epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
-        batches = training_input.one_epoch(epoch)
-        self._facts = _Facts(config, source, plan, settings, epoch, batches, normalise)
-        self._is_followed = self._is_iterated = False
+        endless = training_input.from_epoch(epoch).prefetch(tf.data.AUTOTUNE)
+        steps = plan[-1].steps_per_epoch
+        batches = endless.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
+        stream = _Stream(endless, epoch, steps_per_epoch=steps)
+        self._facts = _Facts(config, source, plan, settings, stream, batches, normalise)
+        self._was_iterated = False
         super().__init__(tf.data.experimental.to_variant(batches))
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return [self._facts.batches]
 
     def __iter__(self) -> Iterator:
-        if self._is_iterated and not self._is_followed:
+        stream = self._facts.stream
+        if stream.is_due:
+            return stream.take_over()
+        if self._was_iterated and not stream.was_followed:
             warnings.warn(
                 "these are the batches of epoch 0 again; if this is model.fit, give it "
                 "callbacks=data.callbacks",
                 stacklevel=2,
             )
-        self._is_iterated = True
+        self._was_iterated = True
         return super().__iter__()
 
     @property
@@ -185,6 +255,11 @@ class TrainingData(tf.data.Dataset):
     def config(self) -> Config:
         """The settings, as ``hparams.resolve`` returns them."""
         return self._facts.config
+
+    @property
+    def source(self) -> Source:
+        """The data set with all of its splits."""
+        return self._facts.source
 
     @property
     def plan(self) -> list[Stage]:
@@ -209,7 +284,7 @@ class TrainingData(tf.data.Dataset):
     @property
     def class_names(self) -> list[str]:
         """The classes, in the order of the targets."""
-        return list(self._facts.source.class_names)
+        return list(self.source.class_names)
 
     @property
     def is_normalised(self) -> bool:
@@ -242,10 +317,10 @@ class TrainingData(tf.data.Dataset):
         assert isinstance(rate, LearningRate)  # all batches have the same size
         return stock_rate(rate)
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Makes the next iterations give the batches of an epoch, counted from 0."""
-        self._is_followed = True
-        self._facts.epoch.assign(epoch)
+    @property
+    def stream(self) -> _Stream:
+        """What the callbacks tell where ``fit`` is."""
+        return self._facts.stream
 
     def _split(self, name: str) -> tf.data.Dataset:
         facts = self._facts
@@ -285,6 +360,7 @@ class _Follower(keras.callbacks.Callback):
         super().__init__()
         self._data = data
         self._first_step = 0
+        self._can_go_on = False
         self._share: float | None = None
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
@@ -297,11 +373,23 @@ class _Follower(keras.callbacks.Callback):
                 f"the rate of the layer {shown(fixed[0])} cannot change in training; build the "
                 "model by get_model(..., for_training=True), or give it to ProgressiveLearning"
             )
+        if self.params["steps"] != self._data.steps_per_epoch:
+            raise UserError(
+                f"steps_per_epoch={self.params['steps']}: an epoch of the data has "
+                f"{self._data.steps_per_epoch} steps; leave the argument out"
+            )
         self._share = None
+        self._data.stream.end()
+        steps_at_once = self.model.steps_per_execution
+        self._can_go_on = (
+            self._data.steps_per_epoch % steps_at_once == 0
+            # A strategy with several replicas builds its own iterators from the dataset.
+            and self.model.distribute_strategy.num_replicas_in_sync == 1
+        )
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         del logs
-        self._data.begin_epoch(epoch)
+        self._data.stream.begin_epoch(epoch, can_go_on=self._can_go_on)
         self._first_step = epoch * self._data.steps_per_epoch
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -314,8 +402,14 @@ class _Follower(keras.callbacks.Callback):
             set_dropout_share(self.model, share)
             self._share = share
 
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        del logs
+        step = self._first_step + batch + 1
+        self._data.stream.after_step(step, can_go_on=self._can_go_on)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         del epoch
+        self._data.stream.end_epoch()
         settings = self._data.settings
         means = settings.mean(self._first_step, self._first_step + self._data.steps_per_epoch)
         if logs is not None:
@@ -325,6 +419,7 @@ class _Follower(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         del logs
         set_dropout_share(self.model, 1.0)
+        self._data.stream.end()
 
 
 def _require_suitable(model: keras.Model, data: TrainingData) -> None:

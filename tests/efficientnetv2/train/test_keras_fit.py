@@ -27,6 +27,7 @@ SETTINGS = {
     "train.size_schedule": "progressive",
     "data.ibase": 8,
     "data.train_split": "train[:192]",
+    "data.augname": "none",
     "data.mixup_alpha": 0.4,
     "eval.isize": 24,
 }
@@ -192,12 +193,12 @@ def test_what_is_saved_opens_without_this_package(fitted, tmp_path):
 def test_batches_are_those_of_our_own_training(data):
     training_input = build_training_input(
         data.config,
-        data._facts.source,
+        data.source,
         phases=phases_of(data.plan),
         settings=data.settings,
     )
     ours = iter(training_input.batches(start_step=data.steps_per_epoch))
-    data.begin_epoch(1)
+    data.stream.begin_epoch(1, can_go_on=False)
     for images, targets in data:
         expected_images, expected_targets = next(ours)
         np.testing.assert_array_equal(images, expected_images)
@@ -285,6 +286,49 @@ def test_class_numbers_cannot_be_mixed(data):
         fit(model, data)
 
 
+def test_fit_keeps_one_iterator(data):
+    def iterator():
+        return iter(data)
+
+    stream = data.stream
+    stream.begin_epoch(0, can_go_on=True)
+    first = iterator()
+    assert iterator() is not first  # somebody else's
+    stream.after_step(2, can_go_on=True)
+    assert iterator() is not first
+    stream.after_step(3, can_go_on=True)
+    assert iterator() is first  # Keras asks at the end of an epoch
+    stream.end_epoch()
+    stream.begin_epoch(1, can_go_on=True)
+    assert iterator() is first
+    stream.begin_epoch(0, can_go_on=True)  # not the next one
+    assert iterator() is not first
+    stream.end()
+    with pytest.raises(UserError, match="steps_per_epoch=2: an epoch of the data has 3 steps"):
+        fit(compiled(small_model()), data, steps_per_epoch=2)
+
+
+def test_a_folder_is_only_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for label, name in enumerate(["cat", "dog"]):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(12):
+            pixels = np.full((9, 9, 3), 20 * index + label, np.uint8)
+            path = tmp_path / "photos" / name / f"{index}.png"
+            tf.io.write_file(str(path), tf.io.encode_png(pixels))
+    files = sorted(tmp_path.rglob("*"))
+    settings = {"overrides": {**SETTINGS, "data.train_split": "train"}, "batch_size": 4}
+    data = env2.training_data("photos", "efficientnetv2-s", image_size=24, **settings)
+    assert data.class_names == ["cat", "dog"]
+    assert data.epochs == 50  # the recipe for folders
+    assert [target.shape for _, target in data.validation] == [(2, 2)]
+    assert sorted(tmp_path.rglob("*")) == files
+    kept = env2.training_data("photos", "efficientnetv2-s", model_dir="run", **settings)
+    assert (tmp_path / "run" / "split.csv").exists()
+    for (_, target), (_, kept_target) in zip(data, kept):
+        np.testing.assert_array_equal(target, kept_target)
+
+
 def test_forgotten_callbacks(data_dir):
     data = open_digits(data_dir, {})
     next(iter(data))
@@ -321,7 +365,7 @@ sys.path.insert(0, "tests/efficientnetv2/train")
 import test_keras_fit as tests
 
 folder, data_dir = map(pathlib.Path, sys.argv[1:])
-data = tests.open_digits(data_dir, {})
+data = tests.open_digits(data_dir, {"train.stages": 2}, epochs=2)
 strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 with strategy.scope():
     model = tests.small_model()
@@ -334,7 +378,7 @@ assert steps.sizes == [size for size in tests.by_step(data, "image_size") for _ 
 rates = [rate for rate in tests.by_step(data, "dropout_rate") for _ in "ab"]
 np.testing.assert_allclose(steps.rates, rates, rtol=1e-6)
 assert len(set(steps.traces)) == 1
-assert len(history["val_accuracy"]) == 3 and history["loss"][-1] < history["loss"][0]
+assert len(history["val_accuracy"]) == 2 and history["loss"][-1] < history["loss"][0]
 model.save(folder / "model.keras")
 again = tf.keras.models.load_model(folder / "model.keras")
 images = np.random.default_rng(0).normal(size=(4, 24, 24, 3)).astype(np.float32)
