@@ -23,6 +23,8 @@ from efficientnetv2.commands.api import (
     train,
 )
 from efficientnetv2.commands.trained_run import Run, load_run
+from efficientnetv2.evaluation.image_prediction import Prediction
+from efficientnetv2.reporting.prediction_files import predictions_to_frame
 from efficientnetv2.runtime.keras_version import require_keras_3
 from hparams.errors import UserError
 from hparams.models import MODELS
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from efficientnetv2.train.keras_fit import training_data as training_data
 
 __all__ = [
+    "Prediction",
     "ProgressiveLearning",
     "Run",
     "UserError",
@@ -49,6 +52,7 @@ __all__ = [
     "list_models",
     "load_run",
     "predict",
+    "predictions_to_frame",
     "preview",
     "search",
     "set_inference_threads",

@@ -39,8 +39,9 @@ flags that matter:
                  file; docs/hparams.md lists all keys
   --weights      pretrained weights: imagenet, imagenet21k, imagenet21k-ft1k, jft, or a path;
                  --mode=train starts from them, --mode=infer needs no --model_dir with them
-  --image_path   image file, folder or "*.jpg", for --mode=infer; with
-                 --top_k=5, --output=all.csv (.json, .parquet), --flip, --crops=5,
+  --image_path   image file, folder, "*.jpg", list.txt or - (a list on standard input), for
+                 --mode=infer; with --top_k=5, --output=all.csv (.json, .jsonl, .parquet), --flip,
+                 --crops=5, --shard=3/64 (the third of 64 parts of the images),
                  --features (features.npz) and --explain (heat maps) in --output_dir
   --format       what --mode=export writes, separated by commas:
                  {formats};

@@ -5,18 +5,21 @@ So both languages check the same things, write the same files and get the same n
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Union
 
 from absl import flags
 
-from efficientnetv2.commands import run_mode
+from efficientnetv2.commands import Outcome, infer, run_mode
 from efficientnetv2.commands.flag_table import FLAGS
 from efficientnetv2.commands.flag_values import check_flags, define_flags, give
 from efficientnetv2.commands.trained_run import Run
+from efficientnetv2.data.sources.image_list import ImageList
+from efficientnetv2.evaluation.image_prediction import Prediction
 from efficientnetv2.runtime.console import in_notebook, muted
 from efficientnetv2.runtime.program import system_errors
 from efficientnetv2.runtime.random_state import random_state_kept
@@ -25,6 +28,7 @@ from hparams.errors import UserError
 from hparams.overrides import Overrides
 
 Path = Union[str, "os.PathLike[str]"]
+_SHOWN = 8  # heat maps in a notebook
 
 
 def train(
@@ -153,11 +157,59 @@ def predict(
     image_size: int | None = None,
     overrides: Overrides = None,
     verbose: bool = False,
-) -> list[Any]:
-    """Predicts the classes of images."""
-    image_path = images  # the flag's name
-    predictions: list[Any] = _call("infer", {**locals(), "images": None})
-    return predictions
+) -> list[Prediction]:
+    """Predicts the classes of images.
+
+    >>> predictions = env2.predict("photos/flower", model_dir="runs/efficientnetv2-b0-photos")
+    >>> len(predictions), predictions[0].path
+    (20, PosixPath('photos/flower/000.jpg'))
+    >>> predictions[0].class_names, predictions[0].probabilities.shape
+    (['china', 'flower'], (2,))
+
+    Images that cannot be read are left out, each with a warning.
+
+    Args:
+      images: a file, a folder, a pattern such as ``photos/*.jpg``, a ``.txt`` list of paths, or a
+        sequence of paths.
+      model: name of the network; None: that of the training.
+      weights: a file, the name of a release, or a run directory; None: those of ``model_dir``.
+      model_dir: the run directory; None: ``runs/<model>-digits``.
+      top_k: classes of an image that are printed and written.
+      crops: crops of each image, 1 or 5, to average over.
+      flip: average over each image and its mirror image.
+      features: also return the input of the classifier, and write it to ``features.npz``.
+      explain: draw a heat map of the top class over each image, in ``explain/``.
+      output: file for all predictions: ``.csv``, ``.json``, ``.jsonl`` or ``.parquet``.
+      output_dir: folder for ``features`` and ``explain``; None: the run directory.
+      batch_size: images predicted at once.
+      image_size: pixels; None: that of the training.
+      overrides: other settings, as in ``train``.
+      verbose: print what the command line prints.
+
+    Returns:
+      A prediction for each image, in the order of the paths, with ``path``, ``class_name``,
+      ``class_names``, ``probabilities`` (float32 ``[K]``, 0..1) and ``top(count)``.
+      ``predictions_to_frame`` makes a table of pandas of them.
+
+    Raises:
+      UserError: if an argument or the weights cannot be used, or there is no image.
+    """
+    kept: list[Prediction] = []
+    listed, image_path = None, None
+    if isinstance(images, (str, os.PathLike)):
+        image_path = images
+    else:
+        listed = ImageList.of(os.fspath(path) for path in images)
+        if not listed:
+            raise UserError("images lists no image; give paths, or a folder")
+    arguments = {**locals(), "image_path": image_path}
+    for name in ("images", "kept", "listed"):
+        del arguments[name]
+    work = functools.partial(infer.run, listed=listed, kept=kept)
+    folder: pathlib.Path = _call("infer", arguments, work)
+    if explain:
+        _show(*sorted((folder / "explain").iterdir())[:_SHOWN])
+    return kept
 
 
 def export(
@@ -206,8 +258,9 @@ def export(
       UserError: if an argument or the weights cannot be used, or a file differs from the Keras
         model by more than its format allows.
     """
-    image_path = images  # the flag's name
-    paths: dict[str, pathlib.Path] = _call("export", {**locals(), "images": None})
+    arguments = {**locals(), "image_path": images}
+    del arguments["images"]
+    paths: dict[str, pathlib.Path] = _call("export", arguments)
     return paths[format] if isinstance(format, str) and format in paths else paths
 
 
@@ -350,19 +403,24 @@ def convert(
     return path
 
 
-def _call(mode: str, arguments: Mapping[str, Any]) -> Any:
+def _call(
+    mode: str,
+    arguments: Mapping[str, Any],
+    run: Callable[[flags.FlagValues, StopRequest], Outcome] = run_mode,
+) -> Any:
     """Runs a mode with arguments by the names of its flags; returns the value of its outcome.
 
     Args:
       mode: a row of ``MODES``.
       arguments: flag -> value; None: not given.
+      run: runs it.
     """
     given = dict(arguments)
     verbose, stop = given.pop("verbose"), StopRequest(kills=False)
     values = _flag_values(mode, given)
     try:
         with muted(not verbose), random_state_kept(), stop.listening(), system_errors():
-            outcome = run_mode(values, stop)
+            outcome = run(values, stop)
         number = outcome.code - 128
     except Stopped as stopped:
         number = stopped.number

@@ -115,18 +115,24 @@ FLAGS: Mapping[str, Flag] = {
     # ------------------------------------------------------------------ inference
     "image_path": Flag(
         None,
-        "image file, folder, or pattern such as 'photos/*.jpg'",
+        "image file, folder, pattern such as 'photos/*.jpg', list of paths (.txt), or -: a list on "
+        "standard input",
         ("infer", "export"),
         _DATA_INSTEAD,
         is_path=True,
     ),
     "output": Flag(
         None,
-        "file for all predictions: .csv, .json or .parquet; convert: the file to write, .keras, "
-        ".weights.h5, .safetensors or .index",
+        "file for all predictions: .csv, .json, .jsonl or .parquet; convert: the file to write, "
+        ".keras, .weights.h5, .safetensors or .index",
         ("infer", "convert"),
         {**_RUN_INSTEAD, "eval": "--eval_name=NAME", "export": "--output_dir={value}"},
         is_path=True,
+    ),
+    "shard": Flag(
+        None,
+        "predict a part of the images, for many processes or machines: 3/64 is the third of 64",
+        ("infer",),
     ),
     "output_dir": Flag(
         None,
@@ -151,7 +157,7 @@ FLAGS: Mapping[str, Flag] = {
         ["saved_model", "tflite"],
         f"formats to write, separated by commas, of {', '.join(FORMATS)}",
         ("export",),
-        {"infer": "--output=FILE.csv (or .json, .parquet)"},
+        {"infer": "--output=FILE.csv (or .json, .jsonl, .parquet)"},
     ),
     "preprocessing": Flag(
         True, "include the preprocessing: the input is pixels of 0..255", ("export",)

@@ -1,33 +1,41 @@
-"""Runs ``--mode=infer``: predicts the classes of image files with a trained network."""
+"""Predicts the classes of image files with a trained network: ``--mode=infer``."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
+import itertools
 import pathlib
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from efficientnetv2.commands import require_extra
+from efficientnetv2.commands import Outcome, require_extra
 from efficientnetv2.commands.config_from_flags import run_from_flags, trained_run_from_flags
 from efficientnetv2.data.sources.image_files import find_images
-from efficientnetv2.reporting.prediction_files import require_writable
+from efficientnetv2.data.sources.image_list import ImageList
+from efficientnetv2.evaluation.image_prediction import Prediction, UnreadableImage
+from efficientnetv2.reporting.prediction_files import require_writable, show_predictions
+from efficientnetv2.reporting.prediction_journal import (
+    PredictionJournal,
+    PredictionTally,
+    weights_checksum,
+)
+from efficientnetv2.runtime.console import open_bar
 from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.config import Config
-from hparams.errors import UserError
+from hparams.errors import UserError, shown
 from hparams.resolve import flat
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
     from efficientnetv2.evaluation.loaded_model import LoadedModel
-    from efficientnetv2.evaluation.predictor import UnreadableImage
-    from efficientnetv2.reporting.prediction_files import Row
-    from efficientnetv2.reporting.prediction_journal import PredictionJournal
 
 _FEATURES = "features.npz"
 _PREDICTION_OPTIONS = ("top_k", "crops", "flip", "features", "explain")
@@ -39,8 +47,8 @@ class InferenceOptions:
 
     Attributes:
       top_k: number of classes to name for each image; all if there are fewer.
-      output: file for all predictions, with one of the suffixes of
-        ``reporting.prediction_files.SUFFIXES``; None: not written.
+      output: file for all predictions, in one of the formats of
+        ``reporting.prediction_files.ROW_FORMATS``; None: not written.
       crops: number of crops of each image, 1 or 5, to average over.
       flip: also predict the mirror image of each crop.
       features: write the input of the classifier to ``features.npz``.
@@ -57,9 +65,23 @@ class InferenceOptions:
     folder: pathlib.Path
 
 
-def run(values: FlagValues) -> int:
-    """Predicts the images that the flags name; returns the exit code."""
-    if values.image_path is None:
+def run(
+    values: FlagValues,
+    stop: StopRequest,
+    *,
+    listed: ImageList | None = None,
+    kept: list[Prediction] | None = None,
+) -> Outcome:
+    """Predicts the images that the flags name; the value is the folder for more files.
+
+    Args:
+      values: the flags.
+      stop: not used: what is predicted is on the disk already.
+      listed: the images, if a Python program lists them; None: ``--image_path`` names them.
+      kept: gets the predictions, if a Python program wants them; they are not kept otherwise.
+    """
+    del stop
+    if listed is None and values.image_path is None:
         raise UserError("--mode=infer needs --image_path=FILE_OR_FOLDER")
     if values.output_dir is not None and not (values.features or values.explain):
         raise UserError(
@@ -67,7 +89,13 @@ def run(values: FlagValues) -> int:
         )
     if values.explain:
         require_extra("train", "--explain")
-    images = find_images(pathlib.Path(values.image_path))
+    shard = _shard(values.shard)
+    if listed is not None:
+        images = listed
+    else:
+        images = find_images(pathlib.Path(values.image_path), shard=shard)
+    if not len(images):
+        print(f"--shard={values.shard} has none of the {images.total:,} images")
     output = pathlib.Path(values.output) if values.output else None
     if output is not None:
         require_writable(output)
@@ -84,54 +112,88 @@ def run(values: FlagValues) -> int:
         explain=values.explain,
         folder=folder,
     )
-    return infer(config, trained, images, options)
+    return Outcome(folder, infer(config, trained, images, options, kept=kept))
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    """Returns number and count of ``--shard=3/64``.
+
+    Raises:
+      UserError: if it has another form, or the number is not one of 1 to the count.
+    """
+    if text is None:
+        return 1, 1
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise UserError(
+            f"--shard={shown(text)[1:-1]}: give the number of the shard, from 1, and how many "
+            "there are: --shard=1/4 to --shard=4/4"
+        )
+    return number, count
 
 
 def infer(
     config: Config,
     run: RunDirectory | None,
-    paths: Sequence[pathlib.Path],
+    images: ImageList,
     options: InferenceOptions,
+    *,
+    kept: list[Prediction] | None = None,
 ) -> int:
-    """Predicts the classes of images with the weights that ``load_trained`` loads.
+    """Predicts the classes of images, and prints and writes what the options ask for.
 
     What a file is asked for is written while the work goes on (see ``PredictionJournal``), and all
     files are complete before anything is printed.
+
+    Args:
+      config: of the run.
+      run: holds a checkpoint; None: load pretrained weights.
+      images: the image files.
+      options: what to print and write.
+      kept: as in ``run``.
 
     Returns:
       0, or 2 if some images could not be read and are not to be skipped: they are named on stderr.
     """
     from efficientnetv2.evaluation.loaded_model import load_trained
     from efficientnetv2.evaluation.predictor import prepare_threads
-    from efficientnetv2.reporting.prediction_files import show_predictions
 
-    if not options.explain:  # heat maps are computed image by image
-        prepare_threads(len(paths))
+    # Heat maps are computed image by image; a Python program may go on to train.
+    if not options.explain and kept is None:
+        prepare_threads(len(images))
     loaded = load_trained(config, run)
     if options.features or options.explain:
         RunDirectory(options.folder).create()  # before the prediction, which may take long
-    journal = _open_journal(loaded, options)
-    before = sum(_name(path) in journal.rows for path in paths) if journal else 0
+    journal = _open_journal(loaded, images, options)
+    tally = journal.tally if journal else PredictionTally()
+    before = tally.predictions
     if before:
-        print(f"going on after {before:,} of {len(paths):,} images", flush=True)
+        print(f"going on after {before:,} of {len(images):,} images", flush=True)
     start = time.monotonic()
-    with _kept(journal):
-        rows, unreadable = _predict(loaded, paths, options, journal)
+    with _journal_kept(journal):
+        if kept is not None:  # what an earlier call wrote is not in memory
+            kept += _only_predictions(_predictions(loaded, images, options, range(tally.images)))
+        _predict(loaded, images, options, tally=tally, journal=journal, kept=kept)
         seconds = time.monotonic() - start
-        written = _write(rows, journal, options)
-    if rows:
-        show_predictions(rows)
-        count = len(rows) - before
+        written = _finish(tally, journal, options)
+    if tally.predictions:
+        show_predictions(tally.rows, tally.predictions)
+        count = tally.predictions - before
         print(f"\n{count:,} images in {seconds:.1f} s, {count / seconds:.1f} images/s")
     for name in written:
         print(f"written to {name}")
-    for image in unreadable:
-        print(f"{pathlib.Path(sys.argv[0]).name}: {image.reason}", file=sys.stderr)
-    return 2 if unreadable and config.data.on_bad_image != "skip" else 0
+    for index, reason in tally.unreadable:
+        if kept is not None:
+            warnings.warn(f"{images.place(index)}{reason}", UserWarning, stacklevel=2)
+            continue
+        program = pathlib.Path(sys.argv[0]).name
+        print(f"{program}: {images.place(index)}{reason}", file=sys.stderr)
+    return 2 if tally.unreadable and config.data.on_bad_image != "skip" else 0
 
 
 @contextlib.contextmanager
-def _kept(journal: PredictionJournal | None) -> Iterator[None]:
+def _journal_kept(journal: PredictionJournal | None) -> Iterator[None]:
     """Says, if the context raises, where the predictions are that were made before."""
     try:
         yield
@@ -139,17 +201,17 @@ def _kept(journal: PredictionJournal | None) -> Iterator[None]:
         if journal is not None:
             journal.close()
             print(
-                f"{len(journal.rows):,} predictions are kept in '{journal.path}'; the same command "
-                "goes on from there",
+                f"{journal.tally.predictions:,} predictions are kept in '{journal.path}'; the same "
+                "command goes on from there",
                 flush=True,
             )
         raise
 
 
-def _open_journal(loaded: LoadedModel, options: InferenceOptions) -> PredictionJournal | None:
+def _open_journal(
+    loaded: LoadedModel, images: ImageList, options: InferenceOptions
+) -> PredictionJournal | None:
     """Returns the journal beside the file to be written; None if no file is asked for."""
-    from efficientnetv2.reporting.prediction_journal import PredictionJournal, weights_checksum
-
     if options.output is None and not options.features:
         return None
     file = options.output or options.folder / _FEATURES
@@ -163,74 +225,100 @@ def _open_journal(loaded: LoadedModel, options: InferenceOptions) -> PredictionJ
         },
         **{name: getattr(options, name) for name in _PREDICTION_OPTIONS},
     }
-    return PredictionJournal(file.with_name(f".{file.name[:200]}.partial"), settings)
+    num_classes = min(options.top_k, len(loaded.class_names))
+    return PredictionJournal(file, images, settings, num_classes=num_classes)
 
 
 def _predict(
     loaded: LoadedModel,
-    paths: Sequence[pathlib.Path],
+    images: ImageList,
     options: InferenceOptions,
+    *,
+    tally: PredictionTally,
     journal: PredictionJournal | None,
-) -> tuple[list[Row], list[UnreadableImage]]:
-    """Predicts the images that are not in the journal; returns the rows of all, in order."""
-    import tqdm
+    kept: list[Prediction] | None,
+) -> None:
+    """Predicts the images that are not done yet; each batch is added to the journal and the tally.
 
-    from efficientnetv2.evaluation.predictor import UnreadableImage, predict
-    from efficientnetv2.reporting.prediction_files import best_classes
+    The batches, and how the network is prepared, are those of an unbroken run: the last bits of
+    the probabilities depend on them.
+    """
+    start = tally.images
+    predictions = _predictions(loaded, images, options, range(start, len(images)))
+    bar = open_bar(total=len(images), initial=start, unit="image")
+    with bar:
+        while batch := list(itertools.islice(predictions, loaded.config.eval.batch_size)):
+            if options.explain:
+                _explain(loaded, batch, images, options.folder, start=tally.images)
+            if kept is not None:
+                kept += _only_predictions(batch)
+            rows = [
+                result.reason
+                if isinstance(result, UnreadableImage)
+                else (images.name(index), result.top(options.top_k))
+                for index, result in enumerate(batch, start=tally.images)
+            ]
+            features = [result.features for result in batch if isinstance(result, Prediction)]
+            if journal is not None:
+                journal.add(rows, [row for row in features if row is not None])
+            else:
+                tally.add(rows)
+            bar.update(len(batch))
 
-    rows: dict[str, Row] = dict(journal.rows) if journal else {}
-    numbers = {path: number for number, path in enumerate(paths, start=1)}
-    left = [path for path in paths if _name(path) not in rows]
-    unreadable: list[UnreadableImage] = []
-    predictions = predict(
+
+def _predictions(
+    loaded: LoadedModel, images: ImageList, options: InferenceOptions, indices: range
+) -> Iterator[Prediction | UnreadableImage]:
+    """Yields the predictions of some of the images; the network is prepared for all of them."""
+    from efficientnetv2.evaluation.predictor import predict
+
+    return predict(
         loaded.model,
         loaded.config,
-        left,
+        (images[index] for index in indices),
+        class_names=loaded.class_names,
+        num_images=len(images),
         crops=options.crops,
         flip=options.flip,
         with_features=options.features,
+        with_images=options.explain,
     )
-    for prediction in tqdm.tqdm(
-        predictions, total=len(left), unit="image", disable=not sys.stderr.isatty(), leave=False
-    ):
-        if isinstance(prediction, UnreadableImage):
-            unreadable.append(prediction)
-            continue
-        if options.explain:
-            from efficientnetv2.evaluation.gradcam import explain_prediction  # needs Matplotlib
-
-            number = numbers[prediction.path]
-            explain_prediction(loaded, prediction, folder=options.folder, number=number)
-        best = best_classes(prediction.probabilities, loaded.class_names, top_k=options.top_k)
-        row = (_name(prediction.path), best)
-        rows[row[0]] = row
-        if journal is not None:
-            journal.add(row, prediction.features)
-    return [rows[_name(path)] for path in paths if _name(path) in rows], unreadable
 
 
-def _name(path: pathlib.Path) -> str:
-    """Returns a path as text, whatever the locale; ``find_images`` takes UTF-8 only."""
-    return os.fsencode(path).decode("utf-8")
+def _only_predictions(
+    results: Iterable[Prediction | UnreadableImage],
+) -> Iterator[Prediction]:
+    """Yields the images that could be read, without their pixels."""
+    for result in results:
+        if isinstance(result, Prediction):
+            yield dataclasses.replace(result, image=None)
 
 
-def _write(
-    rows: Sequence[Row], journal: PredictionJournal | None, options: InferenceOptions
+def _explain(
+    loaded: LoadedModel,
+    batch: Sequence[Prediction | UnreadableImage],
+    images: ImageList,
+    folder: pathlib.Path,
+    *,
+    start: int,
+) -> None:
+    """Draws the heat maps of a batch, whose first image has the index ``start`` in the list."""
+    from efficientnetv2.evaluation.gradcam import explain_prediction  # needs Matplotlib
+
+    for index, result in enumerate(batch, start=start):
+        if isinstance(result, Prediction):
+            explain_prediction(loaded, result, folder=folder, number=images.number(index))
+
+
+def _finish(
+    tally: PredictionTally, journal: PredictionJournal | None, options: InferenceOptions
 ) -> list[str]:
-    """Writes the files that are asked for, and removes the journal; returns what was written."""
-    from efficientnetv2.reporting.prediction_files import write_features, write_predictions
-
+    """Completes the files that are asked for, and removes the journal; returns their names."""
     written = []
-    if options.output is not None:
-        write_predictions(rows, options.output)
-        written.append(str(options.output))
-    if options.features and rows and journal is not None:
-        path = options.folder / _FEATURES
-        images = [image for image, _ in rows]
-        write_features(images, [journal.features[image] for image in images], path)
-        written.append(str(path))
-    if options.explain and rows:
-        written.append(f"{options.folder / 'explain'}/")
+    features = options.folder / _FEATURES if options.features and tally.predictions else None
     if journal is not None:
-        journal.remove()
+        journal.finish(options.output, features)
+        written += [str(path) for path in (options.output, features) if path is not None]
+    if options.explain and tally.predictions:
+        written.append(f"{options.folder / 'explain'}/")
     return written

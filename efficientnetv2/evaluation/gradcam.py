@@ -16,8 +16,8 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.data.preprocess import denormalise
+from efficientnetv2.evaluation.image_prediction import Prediction
 from efficientnetv2.evaluation.loaded_model import LoadedModel
-from efficientnetv2.evaluation.predictor import ImagePrediction
 from efficientnetv2.runtime.atomic_write import draft_of, write_error_for
 
 _LAYER = "top_activation"
@@ -77,13 +77,13 @@ def save_picture(picture: np.ndarray, path: pathlib.Path) -> None:
 
 
 def explain_prediction(
-    loaded: LoadedModel, prediction: ImagePrediction, *, folder: pathlib.Path, number: int
+    loaded: LoadedModel, prediction: Prediction, *, folder: pathlib.Path, number: int
 ) -> None:
     """Writes the heat map of an image's most likely class into ``explain/`` of a folder.
 
     Args:
       loaded: the network.
-      prediction: its prediction for the image.
+      prediction: its prediction for the image, with ``image``.
       folder: an existing folder.
       number: the image's number in the list, from 1; part of the file name, so that images of the
         same name from several folders stay apart.
@@ -91,6 +91,7 @@ def explain_prediction(
     Raises:
       WriteError: if the picture cannot be written.
     """
+    assert prediction.image is not None
     images = tf.constant(prediction.image)[tf.newaxis]
     heat = heat_maps(loaded.model, images, np.array([prediction.probabilities.argmax()]))[0]
     picture = overlay(prediction.image, heat, preprocess=loaded.config.model.preprocess)

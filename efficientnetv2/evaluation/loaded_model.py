@@ -9,6 +9,7 @@ from tensorflow import keras
 from efficientnetv2.checkpoints.loader import load_weights as load_weights_of_file
 from efficientnetv2.checkpoints.pretrained_model import stored_weights
 from efficientnetv2.checkpoints.reader import StoredWeights
+from efficientnetv2.evaluation.image_prediction import numbered_class_names
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.runtime.checkpoint_store import latest_checkpoint
 from efficientnetv2.runtime.run_directory import RunDirectory
@@ -92,4 +93,4 @@ def _class_names(weights: str, num_classes: int) -> list[str]:
     for names in (run.class_names() if run else [], imagenet_classes()):
         if len(names) == num_classes:
             return names
-    return [f"class {number}" for number in range(num_classes)]
+    return numbered_class_names(num_classes)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import dataclasses
+import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 
 import numpy as np
 import tensorflow as tf
@@ -15,47 +15,23 @@ from tensorflow import keras
 
 from efficientnetv2.data.bad_images import unreadable_file
 from efficientnetv2.data.eval_input import evaluation_image
+from efficientnetv2.evaluation.image_prediction import (
+    Prediction,
+    UnreadableImage,
+    numbered_class_names,
+)
 from efficientnetv2.model.fold_batchnorm import for_inference
 from efficientnetv2.model.kernels import is_cpu_only
 from efficientnetv2.model.parallel_inference import cores, set_inference_threads
 from efficientnetv2.train.losses import probabilities
 from hparams.config import Config
 
-# From this many images on, tracing and folding the network pay for the time that they take.
+# From this many images on, tracing and folding the network pay for the time that they take; and
+# so does tracing the preprocessing, which then takes a fifth to two fifths of the time.
 _WORTH_TRACING = 17
 _WORTH_FOLDING = 500
 _MAX_CORES = 8  # running parts of a batch in parallel was not tried on more
 _CROP_MARGIN = 8 / 7  # side of the image that several crops are cut from, relative to a crop
-
-
-@dataclasses.dataclass(frozen=True)
-class ImagePrediction:
-    """A network's prediction for one image.
-
-    Attributes:
-      path: the image file.
-      probabilities: float32 ``[K]``, 0..1.
-      features: float32 ``[F]``, the classifier's input; None: not requested.
-      image: float32 ``[S, S, 3]``, normalised, the crop that was used (of several, the central).
-    """
-
-    path: pathlib.Path
-    probabilities: np.ndarray
-    features: np.ndarray | None
-    image: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class UnreadableImage:
-    """An image file that cannot be read.
-
-    Attributes:
-      path: the image file.
-      reason: what is wrong, in one line that names the file.
-    """
-
-    path: pathlib.Path
-    reason: str
 
 
 def prepare_threads(num_images: int) -> None:
@@ -75,69 +51,93 @@ def prepare_threads(num_images: int) -> None:
 def predict(
     model: keras.Model,
     config: Config,
-    paths: Sequence[pathlib.Path],
+    paths: Iterable[pathlib.Path],
     *,
+    class_names: Sequence[str] | None = None,
+    num_images: int | None = None,
     crops: int = 1,
     flip: bool = False,
     with_features: bool = False,
-) -> Iterator[ImagePrediction | UnreadableImage]:
+    with_images: bool = True,
+) -> Iterator[Prediction | UnreadableImage]:
     """Yields one prediction per image, in order; the images of a batch are read in parallel.
+
+    Holds two batches of ``eval.batch_size`` images in memory, whatever the number of paths.
 
     Args:
       model: maps normalised images ``[B, S, S, 3]`` to logits ``[B, K]``.
       config: says how images are cropped, resized and normalised.
       paths: the image files.
+      class_names: K names; None: numbers.
+      num_images: of the whole work, of which ``paths`` may be the rest: the more images, the more
+        is done to make the network fast, which changes the last bits of its outputs. None: the
+        number of paths; many if they cannot be counted.
       crops: 1: the crop that evaluation uses; 5: the centre and the corners of a larger image.
       flip: also use the mirror image of each crop. Probabilities and features are means over all
         views.
       with_features: also return the classifier's input.
+      with_images: also return the normalised image, which is much larger than all else.
     """
     outputs = {"logits": model.output}
     if with_features:
         outputs["features"] = model.get_layer("avg_pool").output
     network = keras.Model(model.inputs, outputs)
+    if num_images is None:
+        num_images = len(paths) if isinstance(paths, Sized) else _WORTH_FOLDING
     run = _probabilities_and_features(
-        for_inference(network) if len(paths) >= _WORTH_FOLDING else network, config
+        for_inference(network) if num_images >= _WORTH_FOLDING else network, config
     )
-    if len(paths) >= _WORTH_TRACING:
+    if num_images >= _WORTH_TRACING:
         signature = [tf.TensorSpec([None, None, None, 3])]
         run = tf.function(run, input_signature=signature, autograph=False)
-    size = config.eval.batch_size
+    views_of = _views_of_image(config, crops=crops, flip=flip, traced=num_images >= _WORTH_FOLDING)
+    names = class_names or numbered_class_names(model.output.shape[-1])
+    for batch, views in _batches(paths, views_of, size=config.eval.batch_size):
+        for path, result in zip(batch, _results(run, views)):
+            if isinstance(result, str):
+                yield UnreadableImage(path, result)
+            else:
+                class_probabilities, features, image = result
+                yield Prediction(
+                    path,
+                    names,
+                    class_probabilities,
+                    features if features.size else None,
+                    image.numpy() if with_images else None,
+                )
+
+
+def _batches(
+    paths: Iterable[pathlib.Path], views_of: Callable[[tf.Tensor], tf.Tensor], *, size: int
+) -> Iterator[tuple[list[pathlib.Path], list[tf.Tensor | str]]]:
+    """Yields batches of paths and their views; reads one while the network runs on another."""
+    files = iter(paths)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def read(start: int) -> list[concurrent.futures.Future]:
-            batch = paths[start : start + size]
-            return [pool.submit(_views, config, path, crops=crops, flip=flip) for path in batch]
+        def read() -> tuple[list[pathlib.Path], list[concurrent.futures.Future]]:
+            batch = list(itertools.islice(files, size))
+            return batch, [pool.submit(_read, views_of, path) for path in batch]
 
-        pending = read(0)
-        for start in range(0, len(paths), size):
+        batch, pending = read()
+        while batch:
             views = [future.result() for future in pending]
-            pending = read(start + size)  # while the network runs
-            yield from _predictions_of(run, paths[start : start + size], views)
+            following = read()
+            yield batch, views
+            batch, pending = following
 
 
-def _predictions_of(
-    run: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
-    paths: Sequence[pathlib.Path],
-    views: Sequence[tf.Tensor | str],
-) -> Iterator[ImagePrediction | UnreadableImage]:
+def _results(
+    run: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], views: Sequence[tf.Tensor | str]
+) -> Iterator[str | tuple[np.ndarray, np.ndarray, tf.Tensor]]:
+    """Yields for each image its probabilities, features and first view, or why there are none."""
     readable = [image for image in views if not isinstance(image, str)]
     results: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
     if readable:
         outputs = [output.numpy() for output in run(tf.concat(readable, 0))]
         images_and_views = (len(readable), len(readable[0]))
         results = zip(*(o.reshape(*images_and_views, o.shape[-1]).mean(axis=1) for o in outputs))
-    for path, image in zip(paths, views):
-        if isinstance(image, str):
-            yield UnreadableImage(path, image)
-        else:
-            class_probabilities, features = next(results)
-            yield ImagePrediction(
-                path,
-                class_probabilities,
-                features if features.size else None,
-                image[0].numpy(),
-            )
+    for image in views:
+        yield image if isinstance(image, str) else (*next(results), image[0])
 
 
 def _probabilities_and_features(
@@ -154,25 +154,34 @@ def _probabilities_and_features(
     return run
 
 
-def _views(config: Config, path: pathlib.Path, *, crops: int, flip: bool) -> tf.Tensor | str:
-    """All views of an image, ``[V, S, S, 3]``, the central one first; or why it cannot be read."""
+def _views_of_image(
+    config: Config, *, crops: int, flip: bool, traced: bool
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Maps an encoded image to its views ``[V, S, S, 3]``, the central one first."""
     size = config.eval.isize
+    larger = size if crops == 1 else round(size * _CROP_MARGIN)
+
+    def views_of(encoded: tf.Tensor) -> tf.Tensor:
+        image = evaluation_image(config, encoded, image_size=larger)
+        views = tf.stack(list(_crops(image, size, margin=larger - size, count=crops)))
+        return tf.concat([views, tf.image.flip_left_right(views)], 0) if flip else views
+
+    if not traced:
+        return views_of
+    return tf.function(views_of, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+
+
+def _read(views_of: Callable[[tf.Tensor], tf.Tensor], path: pathlib.Path) -> tf.Tensor | str:
+    """Returns all views of an image file; or why it cannot be read."""
     encoded = b""
     try:
         encoded = path.read_bytes()
-        image = evaluation_image(
-            config,
-            tf.constant(encoded),
-            image_size=size if crops == 1 else round(size * _CROP_MARGIN),
-        )
+        return views_of(tf.constant(encoded))
     except (OSError, tf.errors.OpError) as error:
         return unreadable_file(path, error, encoded)
-    views = tf.stack(list(_crops(image, size, count=crops)))
-    return tf.concat([views, tf.image.flip_left_right(views)], 0) if flip else views
 
 
-def _crops(image: tf.Tensor, size: int, *, count: int) -> Iterator[tf.Tensor]:
-    margin = image.shape[0] - size
+def _crops(image: tf.Tensor, size: int, *, margin: int, count: int) -> Iterator[tf.Tensor]:
     corners = [(0, 0), (0, margin), (margin, 0), (margin, margin)] if count == 5 else []
     for top, left in [(margin // 2, margin // 2), *corners]:
         yield image[top : top + size, left : left + size]

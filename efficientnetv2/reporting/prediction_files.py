@@ -1,41 +1,135 @@
-"""Prints predictions as a table, and writes predictions and features to files.
+"""Writes predictions and features to files in parts, and shows predictions as tables.
 
-Predictions are written as CSV, JSON or Parquet, features as NumPy arrays.
+Predictions are written as CSV, JSON, JSON lines or Parquet, features as NumPy arrays. Nothing here
+holds more than a part of them in memory.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import itertools
 import json
 import pathlib
-from collections.abc import Sequence
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from efficientnetv2.reporting.tables import table, write_csv_rows
+from efficientnetv2.evaluation.image_prediction import Prediction, UnreadableImage
+from efficientnetv2.reporting.tables import csv_text, table
 from efficientnetv2.runtime.atomic_write import (
     WriteError,
     draft_of,
-    replace_text,
     require_writable_file,
     write_error_for,
 )
 from hparams.errors import UserError
 
-SUFFIXES = (".csv", ".json", ".parquet")
-_SHOWN = 200  # images in the table on the screen
+if TYPE_CHECKING:
+    import pandas
+
+SHOWN = 200  # images in the table on the screen
+_CHUNK = 20_000  # images that are converted together
 Row = tuple[str, list[tuple[str, float]]]  # image, [(class, probability)], the likeliest first
+
+
+@dataclasses.dataclass(frozen=True)
+class RowFormat:
+    """A format of a file of predictions, which is written row by row.
+
+    Attributes:
+      head: takes the number of classes of a row; returns what the file begins with.
+      row: takes a row and the number of rows before it; returns its text.
+      tail: takes the number of rows; returns what the file ends with.
+      convert: takes the finished text file, the path to write and the number of classes of a row;
+        writes the file proper. None: the text is the file.
+    """
+
+    head: Callable[[int], str]
+    row: Callable[[Row, int], str]
+    tail: Callable[[int], str]
+    convert: Callable[[pathlib.Path, pathlib.Path, int], None] | None = None
+
+
+def _columns(num_classes: int) -> list[str]:
+    places = range(1, num_classes + 1)
+    return ["image", *(f"{what}_{place}" for place in places for what in ("class", "probability"))]
+
+
+def _cells(row: Row) -> list[Any]:
+    image, classes = row
+    return [image, *itertools.chain.from_iterable(classes)]
+
+
+def _entry(row: Row) -> dict[str, Any]:
+    image, classes = row
+    return {"image": image, "classes": [{"name": n, "probability": p} for n, p in classes]}
+
+
+def _json_line(row: Row, _: int) -> str:
+    return json.dumps(_entry(row), ensure_ascii=False) + "\n"
+
+
+def _json_item(row: Row, before: int) -> str:
+    text = json.dumps(_entry(row), indent=1, ensure_ascii=False).replace("\n", "\n ")
+    return f"{',' if before else ''}\n {text}"
+
+
+def _to_parquet(lines: pathlib.Path, path: pathlib.Path, num_classes: int) -> None:
+    """Writes a Parquet file of the rows of a file of JSON lines; a chunk of rows is a row group."""
+    import pyarrow
+    import pyarrow.parquet
+
+    names = _columns(num_classes)
+    types = [pyarrow.float64() if "probability" in name else pyarrow.string() for name in names]
+    schema = pyarrow.schema(list(zip(names, types)))
+    with (
+        lines.open(encoding="utf-8", newline="\n") as file,
+        pyarrow.parquet.ParquetWriter(path, schema) as writer,
+    ):
+        while chunk := [json.loads(line) for line in itertools.islice(file, _CHUNK)]:
+            cells = [
+                _cells((row["image"], [(c["name"], c["probability"]) for c in row["classes"]]))
+                for row in chunk
+            ]
+            columns = [pyarrow.array(column, kind) for column, kind in zip(zip(*cells), types)]
+            writer.write_table(pyarrow.table(columns, schema=schema))
+
+
+def _nothing(_: int) -> str:
+    return ""
+
+
+_JSON_LINES = RowFormat(_nothing, _json_line, _nothing)
+ROW_FORMATS: Mapping[str, RowFormat] = {
+    ".csv": RowFormat(
+        lambda num_classes: csv_text([_columns(num_classes)]),
+        lambda row, _: csv_text([_cells(row)]),
+        _nothing,
+    ),
+    ".json": RowFormat(lambda _: "[", _json_item, lambda count: "\n]\n" if count else "]\n"),
+    ".jsonl": _JSON_LINES,
+    ".parquet": dataclasses.replace(_JSON_LINES, convert=_to_parquet),
+}
+
+
+def row_format(path: pathlib.Path) -> RowFormat:
+    """Returns the format that a file's ending names; JSON lines for any other."""
+    return ROW_FORMATS.get(path.suffix, _JSON_LINES)
 
 
 def require_writable(path: pathlib.Path) -> None:
     """Checks, before the long work, that predictions can be written to a file.
 
     Raises:
-      UserError: if its ending is not in ``SUFFIXES``, pyarrow is not installed for Parquet, or it
-        cannot be written where it lies.
+      UserError: if its ending is not in ``ROW_FORMATS``, pyarrow is not installed for Parquet, or
+        it cannot be written where it lies.
     """
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"--output must end in {', '.join(SUFFIXES)}, got '{path}'")
+    if path.suffix not in ROW_FORMATS:
+        raise UserError(f"--output must end in {', '.join(ROW_FORMATS)}, got '{path}'")
     if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise UserError(f"--output={path} needs the package pyarrow: pip install pyarrow")
     if not path.parent.is_dir():
@@ -46,66 +140,85 @@ def require_writable(path: pathlib.Path) -> None:
         raise UserError(f"--output: {error}") from None
 
 
-def best_classes(
-    probabilities: np.ndarray, names: Sequence[str], *, top_k: int
-) -> list[tuple[str, float]]:
-    """Returns (class, probability) of the ``top_k`` likeliest classes, the likeliest first."""
-    order = np.argsort(-probabilities, kind="stable")[:top_k]
-    return [(names[index], float(probabilities[index])) for index in order]
+def show_predictions(rows: Iterable[Row], count: int) -> None:
+    """Prints the first images and their classes as a table.
 
-
-def show_predictions(rows: Sequence[Row]) -> None:
-    """Prints the first 200 images and their classes as a table."""
+    Args:
+      rows: the first of all, at most ``SHOWN``.
+      count: number of all.
+    """
     cells = [
         [image, *(f"{name} {probability:.1%}" for name, probability in classes)]
-        for image, classes in rows[:_SHOWN]
+        for image, classes in rows
     ]
     print(table(["image", *(str(place) for place in range(1, len(cells[0])))], cells))
-    if len(rows) > _SHOWN:
-        print(f"... and {len(rows) - _SHOWN:,} more; --output=all.csv writes all")
+    if count > len(cells):
+        print(f"... and {count - len(cells):,} more; --output=all.csv writes all")
 
 
-def write_predictions(rows: Sequence[Row], path: pathlib.Path) -> None:
-    """Writes one row per image, in the format that the file's ending names.
+def predictions_to_frame(
+    predictions: Iterable[Prediction | UnreadableImage], *, top_k: int = 5
+) -> pandas.DataFrame:
+    """Returns a pandas DataFrame with a row for each image, and the columns of a CSV file.
+
+    The columns are ``image``, ``class_1``, ``probability_1`` (0..1), ``class_2`` ... An image that
+    cannot be read has missing values.
+
+    Args:
+      predictions: of the images, in the order of the rows.
+      top_k: number of classes to name for each image; all if there are fewer.
 
     Raises:
-      WriteError: if it cannot be written.
+      UserError: if pandas is not installed.
     """
-    if path.suffix == ".json":
-        content = [
-            {"image": image, "classes": [{"name": n, "probability": p} for n, p in classes]}
-            for image, classes in rows
-        ]
-        replace_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        return
-    places = range(1, len(rows[0][1]) + 1) if rows else range(0)
-    columns: dict[str, list] = {"image": [image for image, _ in rows]}
-    for place in places:
-        columns[f"class_{place}"] = [classes[place - 1][0] for _, classes in rows]
-        columns[f"probability_{place}"] = [classes[place - 1][1] for _, classes in rows]
-    if path.suffix == ".parquet":
-        _write_parquet(columns, path)
-        return
-    write_csv_rows([list(columns), *zip(*columns.values())], path)
+    if importlib.util.find_spec("pandas") is None:
+        raise UserError("predictions_to_frame needs the package pandas: pip install pandas")
+    import pandas
 
-
-def _write_parquet(columns: dict[str, list], path: pathlib.Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    with draft_of(path) as draft:
-        pyarrow.parquet.write_table(pyarrow.table(columns), draft)
+    rows = [
+        _cells((str(p.path), p.top(top_k) if isinstance(p, Prediction) else []))
+        for p in predictions
+    ]
+    columns = _columns(max((len(row) // 2 for row in rows), default=0))
+    full = [row + [None] * (len(columns) - len(row)) for row in rows]
+    return pandas.DataFrame(full, columns=columns)
 
 
 def write_features(
-    images: Sequence[str], features: Sequence[np.ndarray], path: pathlib.Path
+    images: Callable[[], Iterator[str]],
+    values: pathlib.Path,
+    path: pathlib.Path,
+    *,
+    shape: tuple[int, int],
 ) -> None:
     """Writes an .npz file with the arrays ``images`` (N names) and ``features`` ``[N, F]``.
+
+    Args:
+      images: returns an iterator over the N names; it is called twice.
+      values: a file of N x F float32 numbers.
+      path: of the new file.
+      shape: N and F.
 
     Raises:
       WriteError: if it cannot be written.
     """
     with write_error_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with draft_of(path) as draft, draft.open("wb") as file:
-        np.savez(file, images=np.array(images), features=np.stack(features))
+    names = np.dtype(f"<U{max(map(len, images()), default=1)}")
+    with draft_of(path) as draft, zipfile.ZipFile(draft, "w") as archive:
+        with _array(archive, "images", names, shape[:1]) as file:
+            rest = images()
+            while chunk := list(itertools.islice(rest, _CHUNK)):
+                file.write(np.array(chunk, names).tobytes())
+        with _array(archive, "features", np.dtype("<f4"), shape) as file, values.open("rb") as raw:
+            shutil.copyfileobj(raw, file, 2**20)
+
+
+def _array(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...]
+) -> IO[bytes]:
+    """Opens an array of an .npz file for writing, behind its header."""
+    file = archive.open(f"{name}.npy", "w", force_zip64=True)
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file

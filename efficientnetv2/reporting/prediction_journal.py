@@ -2,117 +2,256 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any
 
 import numpy as np
 
-from efficientnetv2.reporting.prediction_files import Row
-from efficientnetv2.runtime.atomic_write import write_error_for
+from efficientnetv2.data.sources.image_list import ImageList
+from efficientnetv2.reporting.prediction_files import SHOWN, Row, row_format, write_features
+from efficientnetv2.runtime.atomic_write import draft_of, sync, write_error_for
 from hparams.errors import UserError
+
+_LONGEST_NAME = 200  # of the file that is to be written, in the names of the journal's files
+
+
+@dataclasses.dataclass
+class PredictionTally:
+    """What is known of the predictions so far; it does not grow with their number.
+
+    Attributes:
+      images: number of images of the list that are done.
+      predictions: number of those that could be read.
+      rows: the predictions for the first of them, at most ``SHOWN``.
+      unreadable: the others: place in the list, from 0, and what is wrong.
+    """
+
+    images: int = 0
+    predictions: int = 0
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    unreadable: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+
+    def add(self, part: Sequence[Row | str]) -> None:
+        """Adds the next images: each its row, or why it cannot be read."""
+        for result in part:
+            if isinstance(result, str):
+                self.unreadable.append((self.images, result))
+            else:
+                self.predictions += 1
+                if len(self.rows) < SHOWN:
+                    self.rows.append(result)
+            self.images += 1
 
 
 class PredictionJournal:
-    """A file to which each prediction is added as soon as it is made.
+    """The predictions of a list of images, on the disk part by part while they are made.
 
-    It has a line of JSON for the settings, then one for each image. It is locked until ``close`` or
-    ``remove``.
+    Beside the file to be written lie, until it is finished, ``.NAME.partial``, its text so far;
+    ``.NAME.features``, float32 numbers; and ``.NAME.state``: a line of JSON for the settings, then
+    one for each part, with which the part counts. The state is locked until ``close`` or
+    ``finish``.
+
+    A part is used again if its images come at the same place of the list, and their files are the
+    same; what comes behind the first part that is not is made anew.
 
     Args:
-      path: of the file; missing folders are created.
+      file: to be written; missing folders are created.
+      images: to be predicted.
       settings: everything that a prediction depends on, besides the image file. A journal of other
         settings is begun anew.
+      num_classes: of a row.
 
     Attributes:
-      rows: image -> its prediction; at first those of an earlier command with the same settings.
-      features: image -> its features, float32 ``[F]``; empty if there are none.
+      path: of the text.
+      tally: of the predictions; at first those of an earlier command with the same settings.
 
     Raises:
       UserError: if another process is writing the file.
       WriteError: if it cannot be written.
     """
 
-    def __init__(self, path: pathlib.Path, settings: Mapping[str, Any]) -> None:
-        self.path = path
-        self.rows: dict[str, Row] = {}
-        self.features: dict[str, np.ndarray] = {}
+    def __init__(
+        self,
+        file: pathlib.Path,
+        images: ImageList,
+        settings: Mapping[str, Any],
+        *,
+        num_classes: int,
+    ) -> None:
+        name = file.name[:_LONGEST_NAME]
+        self.path = file.with_name(f".{name}.partial")
+        self.tally = PredictionTally()
+        self._images, self._num_classes, self._format = images, num_classes, row_format(file)
+        self._opened: list[IO[bytes]] = []
+        self._state = self._open(file.with_name(f".{name}.state"))
+        self._lock()
+        self._text = self._open(self.path)
+        self._features = self._open(file.with_name(f".{name}.features"))
+        with write_error_for(self.path):
+            self._reopen(json.dumps({**settings, "format": file.suffix}, sort_keys=True).encode())
+
+    def _open(self, path: pathlib.Path) -> IO[bytes]:
         with write_error_for(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
+            self._opened.append(path.open("a+b"))
+        return self._opened[-1]
+
+    def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._state, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The process that held it may have removed the file after it was opened here.
+            if not os.path.samestat(
+                os.fstat(self._state.fileno()), pathlib.Path(self._state.name).stat()
+            ):
+                raise FileNotFoundError
         except OSError:
-            self._file.close()
+            self.close()
             raise UserError(
-                f"another process is predicting into '{path}'; wait for it, or give another file"
+                f"another process is predicting into '{self.path}'; wait for it, or give another "
+                "file"
             ) from None
-        self._reopen(json.dumps(settings, sort_keys=True))
 
-    def _reopen(self, settings: str) -> None:
-        """Reads the file, and cuts off what is damaged or belongs to other settings."""
-        with write_error_for(self.path):
-            self._file.seek(0)
-            # Text after the last line break is a line that a killed process did not finish.
-            header, *lines = self._file.read().split(b"\n")[:-1] or [b""]
-            if header != settings.encode():
-                header, lines = settings.encode(), []
-            length = len(header) + 1
+    def _reopen(self, settings: bytes) -> None:
+        """Counts what is there, and cuts off what is damaged or does not belong to it."""
+        head = self._format.head(self._num_classes).encode()
+        ends = {self._state: len(settings) + 1, self._text: len(head), self._features: 0}
+        for file in ends:
+            file.seek(0)
+        is_same = self._state.readline() == settings + b"\n" and self._text.read(len(head)) == head
+        if is_same:
+            # A line without its end is one that a killed process did not finish.
             with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
-                for line in lines:
-                    self._read(json.loads(line))
-                    length += len(line) + 1
-            if lines:
-                self._file.truncate(length)
-            else:
-                self._file.truncate(0)
-                self._file.write(header + b"\n")
-                self._file.flush()
+                for line in self._state:
+                    if not line.endswith(b"\n") or not self._take(json.loads(line), ends):
+                        break
+                    ends[self._state] += len(line)
+        else:
+            self._state.truncate(0)
+            self._state.write(settings + b"\n")
+            self._text.truncate(0)
+            self._text.write(head)
+        for file, end in ends.items():
+            file.flush()
+            file.truncate(end)
+            file.seek(end)
 
-    def _read(self, record: Mapping[str, Any]) -> None:
-        image = record["image"]
-        row = (image, [(str(name), float(probability)) for name, probability in record["classes"]])
-        if "features" in record:
-            values = np.frombuffer(base64.b64decode(record["features"]), np.float32)
-            self.features[image] = values
-        if record["file"] == _stamp(image):  # the image may have been replaced since
-            self.rows[image] = row
+    def _take(self, record: Mapping[str, Any], ends: dict[IO[bytes], int]) -> bool:
+        """Counts a part that is there, if it is whole and its images are still the same."""
+        tally, count, unreadable = self.tally, record["images"], dict(record["unreadable"])
+        if record["files"] != self._stamp(count):
+            return False
+        for file, kind in ((self._text, "text"), (self._features, "features")):
+            size, checksum = record[kind]
+            content = file.read(size)
+            if len(content) != size or zlib.crc32(content) != checksum:
+                return False
+        shown = iter([(image, [(n, p) for n, p in classes]) for image, classes in record["shown"]])
+        tally.add([unreadable.get(index) or next(shown, ("", [])) for index in range(count)])
+        for file, kind in ((self._text, "text"), (self._features, "features")):
+            ends[file] += record[kind][0]
+        return True
 
-    def add(self, row: Row, features: np.ndarray | None) -> None:
-        """Adds a prediction; it is in the file when this returns.
+    def _stamp(self, count: int) -> str:
+        """Returns what changes if one of the next images or its file becomes another."""
+        digest = hashlib.blake2b(digest_size=16)
+        for index in range(self.tally.images, self.tally.images + count):
+            digest.update(
+                json.dumps([self._images.name(index), *_times(self._images[index])]).encode()
+            )
+        return digest.hexdigest()
+
+    def add(self, part: Sequence[Row | str], features: Sequence[np.ndarray] = ()) -> None:
+        """Adds the predictions for the next images; they are in the files when this returns.
 
         Args:
-          row: the image and its classes.
-          features: float32 ``[F]``; None: not requested.
+          part: for each image its row, or why it cannot be read.
+          features: float32 ``[F]`` of each image that can be read; empty: not requested.
 
         Raises:
-          WriteError: if it cannot be written; those before it are kept.
+          WriteError: if it cannot be written; the parts before it are kept.
         """
-        image, classes = row
-        record: dict[str, Any] = {"image": image, "file": _stamp(image), "classes": classes}
-        if features is not None:
-            self.features[image] = features
-            record["features"] = base64.b64encode(features.astype(np.float32).tobytes()).decode()
-        self.rows[image] = row
-        with write_error_for(self.path):
-            self._file.write(json.dumps(record).encode() + b"\n")
-            self._file.flush()
+        rows = [row for row in part if not isinstance(row, str)]
+        before = self.tally.predictions
+        text = "".join(
+            self._format.row(row, n) for n, row in enumerate(rows, start=before)
+        ).encode()
+        values = b"".join(np.ascontiguousarray(row, "<f4").tobytes() for row in features)
+        record = {
+            "images": len(part),
+            "files": self._stamp(len(part)),
+            "text": [len(text), zlib.crc32(text)],
+            "features": [len(values), zlib.crc32(values)],
+            "unreadable": [[n, why] for n, why in enumerate(part) if isinstance(why, str)],
+            "shown": rows[: max(0, SHOWN - before)],
+        }
+        for file, content in (
+            (self._text, text),
+            (self._features, values),
+            (self._state, json.dumps(record).encode() + b"\n"),
+        ):
+            with write_error_for(self.path):
+                file.write(content)
+                file.flush()
+        self.tally.add(part)
 
     def close(self) -> None:
-        """Closes the file and keeps it."""
-        with contextlib.suppress(OSError):  # what a full disk did not take is lost in any case
-            self._file.close()
+        """Closes the files and keeps them."""
+        for file in self._opened:
+            with contextlib.suppress(OSError):  # what a full disk did not take is lost in any case
+                file.close()
 
-    def remove(self) -> None:
-        """Removes the file: its predictions have been written to where they belong."""
-        self.path.unlink(missing_ok=True)
+    def finish(self, output: pathlib.Path | None, features: pathlib.Path | None) -> None:
+        """Writes the files that are asked for, each whole or not at all, and removes the journal.
+
+        Args:
+          output: file of the predictions, in the folder of ``path``; None: not written.
+          features: .npz file; None: not written.
+
+        Raises:
+          WriteError: if one cannot be written; the journal is kept.
+        """
+        if features is not None:
+            self._write_features(features)
+        if output is not None:
+            with write_error_for(output):
+                self._text.write(self._format.tail(self.tally.predictions).encode())
+                self._text.flush()
+            self._write_output(output)
+        for file in reversed(self._opened):  # the state last: it is locked
+            pathlib.Path(file.name).unlink(missing_ok=True)
         self.close()
+
+    def _write_output(self, output: pathlib.Path) -> None:
+        if self._format.convert is not None:
+            with draft_of(output) as draft:
+                self._format.convert(self.path, draft, self._num_classes)
+            return
+        with write_error_for(output):
+            sync(self.path)
+            self.path.replace(output)
+
+    def _write_features(self, path: pathlib.Path) -> None:
+        unreadable = {index for index, _ in self.tally.unreadable}
+        values = pathlib.Path(self._features.name)
+        count = self.tally.predictions
+
+        def names() -> Iterator[str]:
+            return (
+                self._images.name(index)
+                for index in range(self.tally.images)
+                if index not in unreadable
+            )
+
+        shape = count, values.stat().st_size // (4 * count)
+        write_features(names, values, path, shape=shape)
 
 
 def weights_checksum(weights: Iterable[np.ndarray]) -> str:
@@ -123,10 +262,10 @@ def weights_checksum(weights: Iterable[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _stamp(image: str) -> list[int]:
+def _times(path: pathlib.Path) -> list[int]:
     """Returns what changes if a file is replaced by another: its size and time."""
     try:
-        status = pathlib.Path(os.fsdecode(image.encode("utf-8"))).stat()
+        status = path.stat()
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns]

@@ -48,9 +48,14 @@ def write_csv_rows(rows: Sequence[Sequence[Any]], path: pathlib.Path) -> None:
     Raises:
       WriteError: if they cannot be written.
     """
+    replace_text(path, csv_text(rows))
+
+
+def csv_text(rows: Sequence[Sequence[Any]]) -> str:
+    """Returns rows as lines of a CSV file."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([_inert(cell) for cell in row] for row in rows)
-    replace_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def _inert(cell: Any) -> Any:

@@ -14,6 +14,8 @@ def is_plain_text(name: str) -> bool:
 
     Whether it is UTF-8 does not depend on the locale.
     """
+    if name.isascii() and name.isprintable():  # nearly all are, and there may be millions
+        return True
     try:
         text = os.fsencode(name).decode("utf-8")
     except UnicodeError:

@@ -1,61 +1,103 @@
 """Tests that files of predictions and features are read back as they were written."""
 
 import csv
+import importlib.util
 import json
+import pathlib
 
 import numpy as np
 import pytest
 
+from efficientnetv2.data.sources.image_list import ImageList
+from efficientnetv2.evaluation.image_prediction import Prediction, UnreadableImage
+from efficientnetv2.reporting import prediction_files
 from efficientnetv2.reporting.prediction_files import (
+    predictions_to_frame,
     require_writable,
+    show_predictions,
     write_features,
-    write_predictions,
 )
+from efficientnetv2.reporting.prediction_journal import PredictionJournal
 from efficientnetv2.runtime.atomic_write import WriteError
 from hparams.errors import UserError
 
 ROWS = [
     ("photos/ä,b.png", [("crane (bird)", 0.75), ('a "quoted", name', 1 / 3)]),
     ("photos/c.png", [("daisy", 1.0), ("空", 0.0)]),
+    ("=c.png", [("-daisy\n", 1e-30), ("b", 5e-324)]),
 ]
 
 
+def write(rows, path, *, part=2):
+    """Writes rows as a command does: a part at a time."""
+    images = ImageList.of([image for image, _ in rows])
+    journal = PredictionJournal(path, images, {}, num_classes=2)
+    for start in range(0, len(rows), part):
+        journal.add(rows[start : start + part])
+    journal.finish(path, None)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
 def test_csv(tmp_path):
-    write_predictions(ROWS, tmp_path / "all.csv")
+    write(ROWS, tmp_path / "all.csv")
     with (tmp_path / "all.csv").open(newline="", encoding="utf-8") as file:
-        first, second = csv.DictReader(file)
+        first, second, third = csv.DictReader(file)
     assert first["image"] == "photos/ä,b.png"
     assert (first["class_2"], float(first["probability_2"])) == ('a "quoted", name', 1 / 3)
     assert (second["class_1"], second["class_2"]) == ("daisy", "空")
+    assert (third["image"], third["class_1"]) == ("'=c.png", "'-daisy\n")  # no formulas
 
 
-def test_json(tmp_path):
-    write_predictions(ROWS, tmp_path / "all.json")
-    content = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
+def test_json_and_json_lines(tmp_path):
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "array").mkdir()
+    write(ROWS, tmp_path / "array" / "all.json")
+    write(ROWS, tmp_path / "lines" / "all.jsonl")
+    text = (tmp_path / "array" / "all.json").read_text(encoding="utf-8")
+    content = json.loads(text)
+    assert text == json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    lines = (tmp_path / "lines" / "all.jsonl").read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line) for line in lines[:-1]] == content and lines[-1] == ""
     assert [entry["image"] for entry in content] == [image for image, _ in ROWS]
     assert content[0]["classes"][1] == {"name": 'a "quoted", name', "probability": 1 / 3}
 
 
-def test_parquet(tmp_path):
+def test_parquet(tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
-    write_predictions(ROWS, tmp_path / "all.parquet")
+    monkeypatch.setattr(prediction_files, "_CHUNK", 2)
+    write(ROWS, tmp_path / "all.parquet")
     columns = parquet.read_table(tmp_path / "all.parquet").to_pydict()
     assert columns["image"] == [image for image, _ in ROWS]
-    assert columns["class_2"] == ['a "quoted", name', "空"]
-    assert columns["probability_2"] == [1 / 3, 0.0]
+    assert columns["class_2"] == ['a "quoted", name', "空", "b"]
+    assert columns["probability_2"] == [1 / 3, 0.0, 5e-324]
+    assert parquet.ParquetFile(tmp_path / "all.parquet").num_row_groups == 2
 
 
-@pytest.mark.parametrize("name", ["all.csv", "all.json"])
-def test_no_rows_are_a_file_too(tmp_path, name):
-    write_predictions([], tmp_path / name)
-    assert (tmp_path / name).read_text().strip() in ("image", "[]")
+NONE = {"csv": "image,class_1,probability_1,class_2,probability_2\n", "json": "[]\n", "jsonl": ""}
 
 
-def test_features(tmp_path):
-    features = np.arange(6, dtype=np.float32).reshape(2, 3)
-    write_features(["a.png", "ä.png"], features, tmp_path / "new" / "features.npz")
-    with np.load(tmp_path / "new" / "features.npz", allow_pickle=False) as arrays:
-        assert arrays["images"].tolist() == ["a.png", "ä.png"]
+@pytest.mark.parametrize(("suffix", "content"), NONE.items())
+def test_no_rows_are_a_file_too(tmp_path, suffix, content):
+    write([], tmp_path / f"all.{suffix}")
+    assert (tmp_path / f"all.{suffix}").read_text() == content
+
+
+def test_no_rows_are_a_parquet_file_too(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write([], tmp_path / "all.parquet")
+    read = parquet.read_table(tmp_path / "all.parquet")
+    assert read.num_rows == 0
+    assert read.column_names == NONE["csv"].strip().split(",")
+
+
+def test_features(tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction_files, "_CHUNK", 2)
+    features = np.arange(9, dtype=np.float32).reshape(3, 3)
+    features.tofile(tmp_path / "raw")
+    names, path = ["a.png", "ä.png", "longer.png"], tmp_path / "new" / "features.npz"
+    write_features(lambda: iter(names), tmp_path / "raw", path, shape=(3, 3))
+    with np.load(path, allow_pickle=False) as arrays:
+        assert arrays["images"].tolist() == names
         np.testing.assert_array_equal(arrays["features"], features)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["features.npz"]
 
@@ -63,7 +105,7 @@ def test_features(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("all.txt", "--output must end in .csv, .json, .parquet, got"),
+        ("all.txt", "--output must end in .csv, .json, .jsonl, .parquet, got"),
         ("all", "--output must end in"),
         ("nowhere/all.csv", "the folder '.*nowhere' does not exist"),
     ],
@@ -73,7 +115,69 @@ def test_what_cannot_be_written_is_said_before(tmp_path, name, message):
         require_writable(tmp_path / name)
 
 
-def test_what_cannot_be_written_is_one_line(tmp_path):
-    (tmp_path / "all.csv").mkdir()
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_what_cannot_be_written_is_one_line_and_kept(tmp_path, suffix):
+    path = tmp_path / f"all.{suffix}"
+    path.mkdir()
+    images = ImageList.of([image for image, _ in ROWS])
+    journal = PredictionJournal(path, images, {}, num_classes=2)
+    journal.add(ROWS)
     with pytest.raises(WriteError, match="cannot write"):
-        write_predictions(ROWS, tmp_path / "all.csv")
+        journal.finish(path, None)
+    journal.close()
+    path.rmdir()
+    again = PredictionJournal(path, images, {}, num_classes=2)
+    assert again.tally.rows == ROWS
+    again.finish(path, None)
+    write(ROWS, (tmp_path / "other").mkdir() or tmp_path / "other" / path.name)
+    assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
+
+
+def test_the_screen_gets_the_first_rows_and_a_count(capsys):
+    show_predictions(ROWS[:2], 2)
+    assert capsys.readouterr().out.splitlines() == [
+        "image                            1                       2",
+        'photos/ä,b.png  crane (bird) 75.0%  a "quoted", name 33.3%',
+        "photos/c.png          daisy 100.0%                  空 0.0%",
+    ]
+    show_predictions(ROWS[:2], 1_000_000)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "... and 999,998 more; --output=all.csv writes all"
+    )
+
+
+PREDICTIONS = [
+    Prediction(pathlib.Path("a/1.png"), ["cat", "dog"], np.array([0.25, 0.75], np.float32)),
+    UnreadableImage(pathlib.Path("2.png"), "'2.png' is empty"),
+    Prediction(pathlib.Path("3.png"), ["cat", "dog"], np.array([0.5, 0.5], np.float32)),
+]
+
+
+def test_a_frame_has_the_columns_of_a_csv_file():
+    pytest.importorskip("pandas")
+    frame = predictions_to_frame(PREDICTIONS)
+    assert list(frame.columns) == NONE["csv"].strip().split(",")
+    assert frame["image"].tolist() == ["a/1.png", "2.png", "3.png"]
+    assert frame["class_1"].tolist()[::2] == ["dog", "cat"]
+    assert frame["probability_2"].tolist()[::2] == [0.25, 0.5] and frame.isna().sum().sum() == 4
+    assert list(predictions_to_frame(iter(PREDICTIONS), top_k=1).columns) == [
+        "image",
+        "class_1",
+        "probability_1",
+    ]
+    assert predictions_to_frame([]).columns.tolist() == ["image"]
+
+
+def test_a_frame_needs_pandas(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs the package pandas: pip install pandas"):
+        predictions_to_frame(PREDICTIONS)
+
+
+def test_a_prediction_shows_its_best_classes():
+    prediction = Prediction(
+        pathlib.Path("a.png"), list("abcde"), np.array([0.1, 0.2, 0.4, 0.1, 0.2], np.float32)
+    )
+    assert repr(prediction) == "Prediction('a.png', c 40.0%, b 20.0%, e 20.0%, ...)"
+    assert prediction.class_name == "c"
+    assert [name for name, _ in prediction.top()] == list("cbead")

@@ -3,96 +3,176 @@
 import numpy as np
 import pytest
 
+from efficientnetv2.data.sources.image_list import ImageList
 from efficientnetv2.reporting.prediction_journal import PredictionJournal, weights_checksum
 from hparams import UserError
 
 SETTINGS = {"weights": "ab", "top_k": 2}
+REASON = "it is broken"
 
 
-@pytest.fixture(autouse=True)
-def closed(monkeypatch):
-    """Closes what a test has opened."""
-    opened = []
-    monkeypatch.setattr(
-        PredictionJournal, "__init__", _and_note(PredictionJournal.__init__, opened.append)
-    )
-    yield
-    for journal in opened:
+@pytest.fixture
+def images(tmp_path):
+    """Six image files; the third cannot be read."""
+    files = [tmp_path / f"ü {number}.png" for number in range(6)]
+    for number, file in enumerate(files):
+        file.write_bytes(b"x" * (number + 1))
+    return ImageList.of(files)
+
+
+@pytest.fixture
+def opened(tmp_path, images):
+    """Opens a journal of the images, and closes it after the test."""
+    journals = []
+
+    def opened(settings=SETTINGS, images=images, name="a.csv"):
+        path = tmp_path / "deeper" / name
+        journals.append(PredictionJournal(path, images, settings, num_classes=2))
+        return journals[-1]
+
+    yield opened
+    for journal in journals:
         journal.close()
 
 
-def _and_note(function, note):
-    def run(self, *arguments):
-        function(self, *arguments)
-        note(self)
-
-    return run
+def row(images, index):
+    return (images.name(index), [("cat", 0.1 + index), ("dog", 1 / 3)])
 
 
-def fill(folder, count=3):
-    """Returns an open journal of some images in a folder."""
-    journal = PredictionJournal(folder / "deeper" / ".a.csv.partial", SETTINGS)
-    for number in range(count):
-        image = folder / f"ü\n{number}.png"
-        image.write_bytes(b"x" * (number + 1))
-        features = np.array([number, 1 / 3], np.float32)
-        journal.add((str(image), [("cat", 0.1 + number), ("dog", 1 / 3)]), features)
-    return journal
+def add(journal, images, *, until):
+    """Adds parts of two images, up to a number of images."""
+    for start in range(journal.tally.images, until, 2):
+        part = [REASON if n == 2 else row(images, n) for n in (start, start + 1)]
+        features = [np.array([n, 1 / 3], np.float32) for n in (start, start + 1) if n != 2]
+        journal.add(part, features)
 
 
-def test_the_same_command_goes_on(tmp_path):
-    first = fill(tmp_path)
-    first.close()
-    second = PredictionJournal(first.path, SETTINGS)
-    assert second.rows == first.rows and len(second.rows) == 3
-    for image, features in first.features.items():
-        np.testing.assert_array_equal(second.features[image], features)
-    second.add(("new", [("cat", 1.0)]), None)
-    second.close()
-    third = PredictionJournal(first.path, SETTINGS)
-    assert list(third.rows) == [*first.rows, "new"]
-    third.remove()
-    assert not first.path.exists()
+def whole(opened, images, folder, name):
+    """Returns what an unbroken command writes, as bytes."""
+    journal = opened(name=name)
+    assert journal.tally.images == 0
+    add(journal, images, until=6)
+    return finished(journal, folder / name)
 
 
+def finished(journal, path):
+    journal.finish(path, path.with_suffix(".npz"))
+    content = path.read_bytes(), path.with_suffix(".npz").read_bytes()
+    assert {file.name for file in path.parent.iterdir()} == {path.name, f"{path.stem}.npz"}
+    path.unlink()
+    path.with_suffix(".npz").unlink()
+    return content
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl", "a.parquet"])
 @pytest.mark.parametrize("damage", [b"", b'{"image": "half', b"[]\n", b"no json\n", b'{"a": 1}\n'])
-def test_a_damaged_end_is_cut_off(damage, tmp_path):
-    first = fill(tmp_path)
+def test_the_same_command_goes_on(name, damage, opened, images, tmp_path):
+    folder = tmp_path / "deeper"
+    expected = whole(opened, images, folder, name)
+    first = opened(name=name)
+    add(first, images, until=4)
     first.close()
-    with first.path.open("ab") as file:
-        file.write(damage)
-    second = PredictionJournal(first.path, SETTINGS)
-    assert second.rows == first.rows
-    second.add(("new", [("cat", 1.0)]), None)
-    second.close()
-    assert len(PredictionJournal(first.path, SETTINGS).rows) == 4
+    for ending in ("state", "partial", "features"):  # a killed process did not finish them
+        with (folder / f".{name}.{ending}").open("ab") as file:
+            file.write(damage)
+    second = opened(name=name)
+    assert (second.tally.images, second.tally.predictions) == (4, 3)
+    assert second.tally.unreadable == [(2, REASON)]
+    assert second.tally.rows == [row(images, n) for n in (0, 1, 3)] == first.tally.rows
+    add(second, images, until=6)
+    assert finished(second, folder / name) == expected
+
+
+@pytest.mark.parametrize("ending", ["state", "partial", "features"])
+@pytest.mark.parametrize("length", [0, 30, -1])
+def test_a_part_that_is_not_whole_is_made_anew(ending, length, opened, images, tmp_path):
+    folder = tmp_path / "deeper"
+    expected = whole(opened, images, folder, "a.csv")
+    first = opened()
+    add(first, images, until=6)
+    first.close()
+    file = folder / f".a.csv.{ending}"
+    file.write_bytes(file.read_bytes()[:length])
+    second = opened()
+    # 30 bytes of features are those of the first three images; the part of the third has another.
+    done = {-1: 4, 30: 4 if ending == "features" else 0, 0: 0}[length]
+    assert second.tally.images == done
+    add(second, images, until=6)
+    assert finished(second, folder / "a.csv") == expected
+
+
+def test_a_changed_byte_is_seen(opened, images, tmp_path):
+    first = opened()
+    add(first, images, until=6)
+    first.close()
+    file = tmp_path / "deeper" / ".a.csv.partial"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    assert opened().tally.images == 4
 
 
 @pytest.mark.parametrize("settings", [{**SETTINGS, "top_k": 3}, {**SETTINGS, "weights": "ac"}, {}])
-def test_other_settings_begin_anew(settings, tmp_path):
-    first = fill(tmp_path)
+def test_other_settings_begin_anew(settings, opened, images):
+    first = opened()
+    add(first, images, until=4)
     first.close()
-    second = PredictionJournal(first.path, settings)
-    assert second.rows == {}
+    second = opened(settings)
+    assert (second.tally.images, second.tally.rows) == (0, [])
     second.close()
-    assert PredictionJournal(first.path, SETTINGS).rows == {}
+    assert opened().tally.images == 0
 
 
-def test_a_replaced_image_is_predicted_again(tmp_path):
-    first = fill(tmp_path)
+def test_what_comes_behind_a_change_is_made_anew(opened, images, tmp_path):
+    first = opened()
+    add(first, images, until=6)
     first.close()
-    replaced, gone, kept = sorted(tmp_path.glob("*.png"))
-    replaced.write_bytes(b"other")
-    gone.unlink()
-    assert list(PredictionJournal(first.path, SETTINGS).rows) == [str(kept)]
+    longer = ImageList.of([*images, tmp_path / "new.png"])
+    second = opened(images=longer)  # an image at the end changes nothing
+    assert second.tally.images == 6
+    second.close()
+    images[3].write_bytes(b"other")
+    third = opened()
+    assert third.tally.images == 2
+    add(third, images, until=6)
+    third.close()
+    assert opened(images=ImageList.of([images[0], *images])).tally.images == 0
 
 
-def test_two_processes_do_not_mix(tmp_path):
-    first = fill(tmp_path)
+def test_an_image_that_comes_back_is_read(opened, images):
+    images[2].unlink()
+    first = opened()
+    add(first, images, until=6)
+    first.close()
+    images[2].write_bytes(b"new")
+    assert opened().tally.images == 2
+
+
+def test_an_image_counts_as_often_as_it_is_listed(opened, images, tmp_path):
+    twice = ImageList.of([images.name(0)] * 4)
+    journal = opened(images=twice)
+    add(journal, twice, until=2)
+    journal.add([row(twice, 2), row(twice, 3)], [np.zeros(2, np.float32)] * 2)
+    text, _ = finished(journal, tmp_path / "deeper" / "a.csv")
+    assert text.count(twice.name(0).encode()) == 4
+
+
+def test_memory_does_not_grow_with_the_images(opened, images):
+    many = ImageList.of([images.name(0)] * 1000)
+    journal = opened(images=many)
+    journal.add([row(many, index) for index in range(1000)])
+    assert len(journal.tally.rows) == 200 and journal.tally.predictions == 1000
+    journal.close()
+    assert opened(images=many).tally == journal.tally
+
+
+def test_two_processes_do_not_mix(opened, images):
+    first = opened()
     with pytest.raises(UserError, match=r"another process is predicting into '.*a\.csv\.partial'"):
-        PredictionJournal(first.path, SETTINGS)
+        opened()
+    add(first, images, until=2)
     first.close()
-    assert len(PredictionJournal(first.path, SETTINGS).rows) == 3
+    assert opened().tally.images == 2
 
 
 def test_other_weights_have_another_checksum():

@@ -25,7 +25,7 @@ def photos(tmp_path):
 
 def test_a_folder_gives_its_images_and_says_what_is_left_out(photos, capsys):
     expected = ["cat/1.JPG", "cat/deep/2.png", "link/5.webp"]
-    assert find_images(photos) == [photos / path for path in expected]
+    assert list(find_images(photos)) == [photos / path for path in expected]
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         f"folder '{photos}': left out 2 hidden, 1 .txt, 1 link to a folder that is read already"
@@ -34,8 +34,8 @@ def test_a_folder_gives_its_images_and_says_what_is_left_out(photos, capsys):
 
 def test_a_file_or_a_pattern_is_taken_as_it_is_named(photos):
     hidden = photos / "cat" / ".4.jpg"
-    assert find_images(hidden) == [hidden]
-    assert find_images(photos / "cat" / "*.JPG") == [photos / "cat" / "1.JPG"]
+    assert list(find_images(hidden)) == [hidden]
+    assert list(find_images(photos / "cat" / "*.JPG")) == [photos / "cat" / "1.JPG"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_file_or_a_pattern_is_taken_as_it_is_named(photos):
     ],
 )
 def test_two_stars_are_any_number_of_folders(pattern, expected, photos):
-    assert find_images(photos / pattern) == [photos / path for path in expected]
+    assert list(find_images(photos / pattern)) == [photos / path for path in expected]
 
 
 def test_two_stars_end_where_folders_link_to_each_other(photos):
