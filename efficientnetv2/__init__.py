@@ -23,17 +23,19 @@ from efficientnetv2.commands.api import (
     train,
 )
 from efficientnetv2.commands.trained_run import Run, load_run
-from efficientnetv2.evaluation.image_prediction import Prediction
-from efficientnetv2.reporting.prediction_files import predictions_to_frame
 from efficientnetv2.runtime.keras_version import require_keras_3
 from hparams.errors import UserError
 from hparams.models import MODELS
 
 if TYPE_CHECKING:
     from efficientnetv2.checkpoints.pretrained_model import get_model as get_model
+    from efficientnetv2.evaluation.image_prediction import Prediction as Prediction
     from efficientnetv2.model.fold_batchnorm import for_inference as for_inference
     from efficientnetv2.model.parallel_inference import (
         set_inference_threads as set_inference_threads,
+    )
+    from efficientnetv2.reporting.prediction_files import (
+        predictions_to_frame as predictions_to_frame,
     )
     from efficientnetv2.train.keras_fit import ProgressiveLearning as ProgressiveLearning
     from efficientnetv2.train.keras_fit import training_data as training_data
@@ -60,11 +62,13 @@ __all__ = [
     "training_data",
 ]
 __version__ = "0.1.0"
-# Name -> its module, which imports TensorFlow.
+# Name -> its module, which takes long to import: most of them import TensorFlow.
 _MODULES = {
+    "Prediction": "efficientnetv2.evaluation.image_prediction",
     "ProgressiveLearning": "efficientnetv2.train.keras_fit",
     "for_inference": "efficientnetv2.model.fold_batchnorm",
     "get_model": "efficientnetv2.checkpoints.pretrained_model",
+    "predictions_to_frame": "efficientnetv2.reporting.prediction_files",
     "set_inference_threads": "efficientnetv2.model.parallel_inference",
     "training_data": "efficientnetv2.train.keras_fit",
 }

@@ -10,22 +10,24 @@ import os
 import pathlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from absl import flags
 
-from efficientnetv2.commands import Outcome, infer, run_mode
+from efficientnetv2.commands import Outcome, run_mode
 from efficientnetv2.commands.flag_table import FLAGS
 from efficientnetv2.commands.flag_values import check_flags, define_flags, give
 from efficientnetv2.commands.trained_run import Run
 from efficientnetv2.data.sources.image_list import ImageList
-from efficientnetv2.evaluation.image_prediction import Prediction
 from efficientnetv2.runtime.console import in_notebook, muted
 from efficientnetv2.runtime.program import system_errors
 from efficientnetv2.runtime.random_state import random_state_kept
 from efficientnetv2.runtime.signals import Stopped, StopRequest
 from hparams.errors import UserError
 from hparams.overrides import Overrides
+
+if TYPE_CHECKING:
+    from efficientnetv2.evaluation.image_prediction import Prediction
 
 Path = Union[str, "os.PathLike[str]"]
 _SHOWN = 8  # heat maps in a notebook
@@ -203,6 +205,8 @@ def predict(
         if not listed:
             raise UserError("images lists no image; give paths, or a folder")
     arguments = {**locals(), "image_path": image_path}
+    from efficientnetv2.commands import infer
+
     for name in ("images", "kept", "listed"):
         del arguments[name]
     work = functools.partial(infer.run, listed=listed, kept=kept)

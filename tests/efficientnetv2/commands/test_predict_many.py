@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import efficientnetv2 as env2
+from efficientnetv2.evaluation.image_prediction import UnreadableImage
 from efficientnetv2.evaluation.predictor import predict
 from efficientnetv2.model.factory import build_model
 from hparams import resolve
