@@ -27,7 +27,7 @@ from efficientnetv2.checkpoints.reader import read_weights
 from efficientnetv2.checkpoints.writer import write_weights
 from hparams.models import MODELS
 from hparams.resolve import resolve_model
-from hparams.weights import KERAS_FILES, imagenet_synsets
+from hparams.weights import KERAS_FILES, RELEASES, imagenet_synsets
 
 SHAPE = (64, 64, 3)
 V2 = [f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")]
@@ -216,6 +216,22 @@ def test_no_network(monkeypatch):
         ValueError, match=r"cannot download http.*b0\.h5 \(.*\); download it by hand and save it as"
     ):
         applications.EfficientNetB0()
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("EfficientNetV2XL", ("efficientnetv2-xl", "imagenet21k-ft1k")),
+        ("EfficientNetL2", ("efficientnet-l2", "jft")),
+        ("EfficientNetB8", ("efficientnet-b8", "imagenet")),
+        ("EfficientNetLite4", ("efficientnet-lite4", "imagenet")),
+    ],
+)
+def test_networks_that_keras_lacks_take_the_official_release(monkeypatch, name, key):
+    address = f"http://127.0.0.1:1/{key[0]}.tgz"
+    monkeypatch.setitem(RELEASES, key, dataclasses.replace(RELEASES[key], url=address))
+    with pytest.raises(ValueError, match=f"cannot download {address} "):
+        getattr(applications, name)()
 
 
 @pytest.mark.slow
