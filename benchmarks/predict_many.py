@@ -113,8 +113,9 @@ def killed(folder: pathlib.Path, output: str, count: int) -> list[list[str]]:
     rows = []
     for share in (*KILLS, 2):
         command = Command(folder, output)
-        last = 0, 0.0, 0.0
+        last, most = (0, 0.0, 0.0), 0.0
         for last in command.samples():
+            most = max(most, last[2])
             if last[0] >= share * count:
                 command.process.kill()
                 break
@@ -122,7 +123,7 @@ def killed(folder: pathlib.Path, output: str, count: int) -> list[list[str]]:
         if share > 1 and code:
             raise RuntimeError("the prediction failed")
         what = "killed" if share < 1 else "gone on, to its end"
-        rows.append([what, str(last[0]), f"{last[1]:.0f}", f"{last[2]:.0f}"])
+        rows.append([what, str(last[0]), f"{last[1]:.0f}", f"{most:.0f}"])
     return rows
 
 

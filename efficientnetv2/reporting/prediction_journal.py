@@ -25,7 +25,7 @@ _LONGEST_NAME = 200  # of the file that is to be written, in the names of the jo
 
 @dataclasses.dataclass
 class PredictionTally:
-    """What is known of the predictions so far; it does not grow with their number.
+    """What is known of the predictions so far; it grows with the unreadable images alone.
 
     Attributes:
       images: number of images of the list that are done.
