@@ -42,7 +42,7 @@ def test_the_examples_of_the_docstrings(workshop, monkeypatch):
     examples = 0
     for name in names:
         item = getattr(env2, name)
-        for test in finder.find(item, name, globs={"env2": env2, name: item}):
+        for test in finder.find(item, name, extraglobs={"env2": env2}):
             examples += len(test.examples)
             runner.run(test)
     assert runner.failures == 0 and examples > 10
