@@ -190,6 +190,7 @@ class _Stream:
         self.is_due = False
         self._iterator = None
         self._next_step = -1
+        self._epoch.assign(0)
 
 
 @dataclasses.dataclass(frozen=True)
