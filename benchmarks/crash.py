@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -38,13 +39,27 @@ SETTINGS = (
 )
 TIME_KEYS = ("seconds", "images_per_second")
 LIMIT_SECONDS = 300  # of one process
+ENVIRONMENT = {**os.environ, "PYTHONFAULTHANDLER": "1"}  # SIGABRT prints the stacks
 COLUMNS = ["kill", "training", "seconds", "in_training", "step", "epochs", "in_a_save", "same"]
 
 
-def command(run: pathlib.Path) -> list[str]:
+def program(run: pathlib.Path) -> list[str]:
+    """Returns the program that trains in ``run``, and its flags."""
     flags = ["--mode=traineval", "--model_name=efficientnetv2-b0", "--dataset_cfg=digits"]
     flags += [f"--data_dir={run.parent / 'data'}", f"--model_dir={run}"]
-    return [sys.executable, str(ROOT / "main_tf2.py"), *flags, f"--hparam_str={SETTINGS}"]
+    return [str(ROOT / "main_tf2.py"), *flags, f"--hparam_str={SETTINGS}"]
+
+
+def start(run: pathlib.Path) -> subprocess.Popen:
+    """Starts a training in ``run`` in a new process."""
+    return subprocess.Popen(
+        [sys.executable, *program(run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+    )
 
 
 class Process:
@@ -53,16 +68,8 @@ class Process:
     def __init__(self, run: pathlib.Path) -> None:
         self.run = run
         self.start = time.monotonic()
-        self.errors = run.with_suffix(".stderr")
-        with self.errors.open("w") as errors:
-            self.popen = subprocess.Popen(
-                command(run),
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONFAULTHANDLER": "1"},  # SIGABRT prints the stacks
-            )
+        self.errors = ""
+        self.popen = start(run)
         self.limit = threading.Timer(LIMIT_SECONDS, self.popen.send_signal, [signal.SIGABRT])
         self.limit.start()
 
@@ -79,19 +86,19 @@ class Process:
     def kill_after(self, seconds: float, *, in_a_save: bool) -> bool:
         """Kills it, optionally in the middle of its next save; returns False if it ended before."""
         try:
-            self.popen.communicate(timeout=seconds)
+            _, self.errors = self.popen.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             while in_a_save and self.popen.poll() is None and not drafts(self.run):
                 time.sleep(0.0005)
             self.popen.kill()
-            self.popen.communicate()
+            _, self.errors = self.popen.communicate()
         self.limit.cancel()
         if self.popen.returncode != -signal.SIGKILL:
             self.require_success()
         return self.popen.returncode < 0
 
     def finish(self) -> None:
-        self.popen.communicate()
+        _, self.errors = self.popen.communicate()
         self.limit.cancel()
         self.require_success()
 
@@ -99,7 +106,7 @@ class Process:
         if self.popen.returncode != 0:
             hung = self.popen.returncode == -signal.SIGABRT
             what = f"hung for {LIMIT_SECONDS} s" if hung else f"exit code {self.popen.returncode}"
-            sys.exit(f"{what}: {self.errors.read_text()}")
+            sys.exit(f"{what}: {self.errors}")
 
 
 def undisturbed(run: pathlib.Path) -> tuple[float, float]:
@@ -193,13 +200,13 @@ def write(rows: list[dict[str, object]], folder: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("kills", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results")
-    arguments = parser.parse_args()
-    rng = random.Random(arguments.seed)
+    options = parser.parse_args(arguments)
+    rng = random.Random(options.seed)
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -207,16 +214,16 @@ def main() -> int:
         expected = outcome(folder / "undisturbed")
         print(f"undisturbed: built in {seconds[0]:.1f} s, trained in {seconds[1]:.1f} s")
         training = 0
-        while len(rows) < arguments.kills:
+        while len(rows) < options.kills:
             training += 1
             run = folder / f"killed-{training}"
-            left = arguments.kills - len(rows)
+            left = options.kills - len(rows)
             new = killed_training(run, kills=left, seconds=seconds, rng=rng)
             wrong = differences(outcome(run), expected)
             same = f"differs in {', '.join(wrong)}" if wrong else "the same bits"
             print(f"training {training}, killed {len(new)} times: {same}", flush=True)
             rows += [{**row, "training": training, "same": not wrong} for row in new]
-    print(f"written to {write(rows, arguments.out)}")
+    print(f"written to {write(rows, options.out)}")
     return 0 if all(row["same"] for row in rows) else 1
 
 

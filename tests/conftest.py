@@ -101,7 +101,7 @@ class ForkedProcess:
             self._reply.settimeout(timeout)
             try:
                 self.returncode = int(self._reply.recv(100))
-            except (BlockingIOError, TimeoutError) as error:
+            except (BlockingIOError, socket.timeout) as error:
                 raise subprocess.TimeoutExpired("a fork", timeout) from error
         return self.returncode
 

@@ -190,6 +190,7 @@ def test_links_out_of_a_file(tmp_path):
     refused(read_keras, stored, "the values of '0' are stored in another file")
 
 
+@pytest.mark.slow
 def test_a_cut_off_h5_file(tmp_path, build_tiny):
     path = tmp_path / "x.weights.h5"
     build_tiny().save_weights(path)

@@ -32,11 +32,12 @@ def tiny(**overrides):
     return resolve("efficientnetv2-b0", "imagenet2012", {**TINY, **overrides})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
         {},
-        pytest.param({"train.accumulate": 2, "runtime.steps_per_loop": 3}, marks=pytest.mark.slow),
+        {"train.accumulate": 2, "runtime.steps_per_loop": 3},
         {"train.precision": "bfloat16"},
     ],
 )

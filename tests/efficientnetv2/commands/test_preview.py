@@ -27,6 +27,7 @@ def rows_of(digits, **settings):
     return preview_rows(config, digits, plan, columns=6)
 
 
+@pytest.mark.slow
 def test_a_row_a_stage(digits):
     rows = rows_of(digits)
     assert [row.images.shape for row in rows] == [(6, s, s, 3) for s in (16, 32, 48)]

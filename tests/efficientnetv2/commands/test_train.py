@@ -15,6 +15,8 @@ import pytest
 import tensorflow as tf
 import yaml
 
+pytestmark = pytest.mark.slow  # all tests here read what one training wrote
+
 ROOT = pathlib.Path(__file__).parents[3]
 BLOCKS = "[r1_k3_s1_e1_i8_o8_c1,r1_k3_s2_e4_i8_o16_c1,r1_k3_s2_e4_i16_o32_se0.25]"
 SETTINGS = (
@@ -29,17 +31,13 @@ ONE_STAGE = (
 )
 
 
-def command(*arguments):
-    return [sys.executable, str(ROOT / "main_tf2.py"), *arguments]
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A working folder with a finished ``traineval`` in runs/ and the digits in data/."""
     folder = tmp_path_factory.mktemp("home")
     flags = ["--mode=traineval", "--dataset_cfg=digits", "--data_dir=data"]
     result = subprocess.run(
-        command(*flags, f"--hparam_str={SETTINGS}"),
+        [sys.executable, ROOT / "main_tf2.py", *flags, f"--hparam_str={SETTINGS}"],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -144,7 +142,6 @@ def test_best_is_the_best_minival_epoch(trained):
     assert record["step"] == lines[tops.index(max(tops))]["step"]
 
 
-@pytest.mark.slow
 def test_the_written_config_repeats_the_run(main_tf2, trained, home):
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config["train"]["epochs"] == 4
@@ -249,14 +246,11 @@ def test_everything_that_inference_can_write(main_tf2, home, trained, pictures, 
     assert [path.name for path in (tmp_path / "out" / "explain").iterdir()] == ["00002-digit.png"]
 
 
-@pytest.mark.slow
-def test_a_signal_saves_and_the_same_command_goes_on(main_tf2, home, tmp_path):
+def test_a_signal_saves_and_the_same_command_goes_on(main_tf2, start_process, home, tmp_path):
     flags = ["--dataset_cfg=digits", f"--data_dir={home / 'data'}", f"--hparam_str={ONE_STAGE}"]
     before = 0
     for number, epoch in ((signal.SIGINT, 1), (signal.SIGTERM, 5)):
-        process = subprocess.Popen(
-            command(*flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
-        )
+        process = start_process(ROOT / "main_tf2.py", *flags, cwd=tmp_path)
         for line in process.stdout:
             if "going on" in line:
                 assert f"going on after step {before} of 312" in line

@@ -188,6 +188,7 @@ def policy_outcomes(names):
     return outcomes
 
 
+@pytest.mark.slow
 def test_auto_augment_applies_each_sub_policy_with_its_probabilities(monkeypatch, seed):
     names = list(augment.OP_TABLES["default"].autoaugment)
 
@@ -230,6 +231,7 @@ def test_cutout_has_the_stated_size_wherever_it_is(size, side, seed):
     assert (heights[whole] == side).all() and (widths[whole] == side).all()
 
 
+@pytest.mark.slow
 def test_cutout_centres_are_spread_evenly(seed):
     white = np.full([16, 16, 3], 255)
     dots = over_seeds(

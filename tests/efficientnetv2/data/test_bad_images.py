@@ -77,6 +77,7 @@ def train_files(photos):
     return [source.name(reference).numpy().decode() for reference in references]
 
 
+@pytest.mark.slow
 def test_the_error_names_the_file_and_what_is_wrong(photos):
     stream = training(photos)
     bad = pathlib.Path(train_files(photos)[11])

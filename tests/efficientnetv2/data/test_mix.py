@@ -266,6 +266,7 @@ def test_the_same_seed_mixes_alike_and_another_does_not(seed):
         assert changed[:8].min() > 0.5 and changed[8:].mean() > 0.1
 
 
+@pytest.mark.slow
 def test_a_dataset_gives_what_eager_gives_and_keeps_its_type(seed):
     batch = textured(8, size=12, seed=seed)
 

@@ -92,6 +92,7 @@ def test_a_shard_is_prepared_alone(digits):
     assert 10 * 60 <= len(prepared) < 2 * 10 * 60
 
 
+@pytest.mark.slow
 def test_mixing_is_among_the_images_of_a_worker(digits):
     mixed = {"data.mixup_base": 1.0, "data.mixup_alpha": 1.0}
     stream, plain = stream_of(digits, **mixed), stream_of(digits)

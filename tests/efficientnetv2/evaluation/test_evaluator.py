@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import pathlib
-import subprocess
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +15,6 @@ from efficientnetv2.data.shard import Shard
 from efficientnetv2.evaluation.evaluator import build_evaluator
 from efficientnetv2.evaluation.predictions import Predictions
 
-ROOT = pathlib.Path(__file__).parents[3]
 IMAGES, CLASSES, SIZE = 23, 7, 4
 # With 23 images the last batch has 23, 7, 3, 1 and 1; two devices share none of them evenly.
 BATCH_SIZES = (32, 8, 5, 2, 1)
@@ -213,11 +209,12 @@ print(json.dumps(results))
 
 
 @pytest.fixture(scope="module")
-def of_two_devices(data: Arrays, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+def of_two_devices(
+    run_process: Callable, data: Arrays, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict]:
     file = tmp_path_factory.mktemp("evaluation") / "data.npz"
     np.savez(file, **data)
-    command = [sys.executable, "-c", TWO_DEVICES, __file__, str(file)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    result = run_process("-c", TWO_DEVICES, __file__, file)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 

@@ -21,6 +21,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_function_stays(name, pixels):
     servable = servable_of(name, logits=True, **FAMILIES[name])
@@ -47,6 +48,7 @@ def test_the_fast_network_is_the_same_function_by_products(servable, pixels):
     assert not operations["Rsqrt"] + operations["Transpose"] + operations["FusedBatchNormV3"]
 
 
+@pytest.mark.slow
 def test_products_of_bfloat16_come_near(servable, pixels):
     fast = for_inference(servable.model, precision="bfloat16")
     assert not any(type(layer) is Convolution for layer in fast.layers)

@@ -48,6 +48,7 @@ def test_a_bad_file_is_named_with_the_way_to_leave_it_out(photos):
         images.file_images(config_of(photos), paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [[0], [1], [3, 8, 20], [0, 2, 4]])
 def test_bad_files_are_left_out_and_the_others_stay_where_they_were(bad, photos, capsys):
     paths = sorted(photos.rglob("*.png"))
@@ -74,6 +75,7 @@ def test_with_one_good_file_it_serves_for_both_and_with_none_it_is_an_error(phot
         images.file_images(config_of(photos, **SKIP), paths)
 
 
+@pytest.mark.slow
 def test_bad_images_of_a_split_are_left_out(photos, capfd):
     source = build_source(config_of(photos))
     whole = images.split_images(config_of(photos), source, split="train", limit=100)

@@ -14,6 +14,7 @@ from hparams.choices import LOSSES
 from .conftest import SETTINGS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", LOSSES)
 def test_each_loss_exports_with_its_activation(loss_type: str, pixels: np.ndarray) -> None:
     config = resolve("efficientnetv2-b0", "digits", {**SETTINGS, "train.loss_type": loss_type})

@@ -25,9 +25,9 @@ def draw_by_name():
     return _draw
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def without_weights():
-    """Networks of the test file have variables with a shape alone, which are quickly built."""
+    """Networks of the test have variables with a shape alone, which are quickly built."""
     with keras.StatelessScope(initialize_variables=False):
         yield
     keras.backend.clear_session(free_memory=False)  # else Keras would soon initialise them

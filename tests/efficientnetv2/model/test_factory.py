@@ -54,12 +54,14 @@ def test_wrong_arguments_are_named(options, message):
         get_model("efficientnetv2-b0", **options)
 
 
+@pytest.mark.usefixtures("without_weights")
 @pytest.mark.parametrize("name", ["efficientnetv2-s", "efficientnet-b0", "efficientnet-lite0"])
 def test_only_stock_layers(name):
     for layer in get_model(name).layers:
         assert type(layer).__module__.startswith("keras.src."), layer
 
 
+@pytest.mark.usefixtures("without_weights")
 def test_the_number_of_classes_may_come_from_the_overrides():
     model = get_model("efficientnetv2-s", overrides={**TINY, "num_classes": 7})
     assert model.output_shape == (None, 7)
@@ -78,6 +80,7 @@ def test_height_and_width_are_dynamic_by_default():
     assert tiny(input_shape=(48, 32, 1)).input_shape == (None, 48, 32, 1)
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_gradient(images):
     keras.utils.set_random_seed(1)
     # Stochastic depth off: it could drop both images, and a block would have no gradient.
@@ -101,6 +104,7 @@ def test_endpoints_by_name_and_by_features_only(images):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_weights")
 @pytest.mark.parametrize(
     "name", ["efficientnetv2-s", "efficientnetv2-m", "efficientnetv2-b3", "efficientnet-b1"]
 )
@@ -182,6 +186,7 @@ def test_more_channels_are_normalised_as_red_green_and_blue_in_turn(channels, im
     np.testing.assert_allclose(normalised, (pixels - mean) / deviation, atol=1e-5)
 
 
+@pytest.mark.usefixtures("without_weights")
 @pytest.mark.parametrize("shape", [(None, None, 3), (3, 64, 48)])
 def test_channels_first_builds(shape):
     overrides = {**TINY, "data_format": "channels_first"}
@@ -191,12 +196,14 @@ def test_channels_first_builds(shape):
     assert model.output_shape == (None, 5)
 
 
+@pytest.mark.usefixtures("without_weights")
 def test_survival_probability_falls_linearly_from_1():
     model = get_model("efficientnetv2-s", overrides={"survival_prob": 0.6})
     assert model.get_layer("block1b_drop").rate == pytest.approx(0.4 * 1 / 40)
     assert model.get_layer("block6o_drop").rate == pytest.approx(0.4 * 39 / 40)
 
 
+@pytest.mark.usefixtures("without_weights")
 @pytest.mark.parametrize(
     ("overrides", "names"),
     [({"survival_prob": 1.0}, ["top_dropout"]), ({"dropout_rate": 0.0, "survival_prob": 1.0}, [])],
@@ -224,21 +231,24 @@ OPEN_ELSEWHERE = """
 import importlib.util, sys
 import numpy as np, tensorflow as tf
 assert importlib.util.find_spec("efficientnetv2") is None
-model = tf.keras.models.load_model(sys.argv[1])
-np.save(sys.argv[3], model(np.load(sys.argv[2])))
+for name in sys.argv[1:]:
+    model = tf.keras.models.load_model(f"{name}.keras")
+    np.save(f"{name}.npy", model(np.load("in.npy")))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["efficientnetv2-b0", "efficientnet-lite0"])
-def test_saved_model_opens_without_this_package(name, images, tmp_path):
-    model = get_model(name, num_classes=5, include_preprocessing=True)
-    model.save(tmp_path / "x.keras")
+def test_saved_models_open_without_this_package(images, tmp_path):
+    names = ["efficientnetv2-b0", "efficientnet-lite0"]
+    models = [get_model(name, num_classes=5, include_preprocessing=True) for name in names]
+    for name, model in zip(names, models):
+        model.save(tmp_path / f"{name}.keras")
     np.save(tmp_path / "in.npy", images)
-    files = [str(tmp_path / file) for file in ("x.keras", "in.npy", "out.npy")]
     # -I: no PYTHONPATH and no current folder, so that only installed packages can be imported.
-    subprocess.run([sys.executable, "-I", "-c", OPEN_ELSEWHERE, *files], check=True, cwd=tmp_path)
-    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), model(images))
+    subprocess.run([sys.executable, "-I", "-c", OPEN_ELSEWHERE, *names], check=True, cwd=tmp_path)
+    for name, model in zip(names, models):
+        output = np.load(tmp_path / f"{name}.npy")
+        np.testing.assert_array_equal(output, model(images), err_msg=name)
 
 
 def test_weights_file_round_trip(images, tmp_path):

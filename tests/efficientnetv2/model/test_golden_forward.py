@@ -32,6 +32,7 @@ def test_table_names_exactly_the_variables_of_a_released_checkpoint(model_name, 
     assert set(names_of(model_name).values()) == set(official_variables(model_name))
 
 
+@pytest.mark.usefixtures("without_weights")
 @pytest.mark.parametrize("model_name", MODELS)
 def test_table_names_every_weight_of_ours_with_its_shape(model_name, official_variables):
     model = get_model(model_name)
@@ -59,6 +60,7 @@ def test_logits_of_b0(b0):
     np.testing.assert_allclose(logits, arrays[f"{model_name}/logits"], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 def test_pooled_features_of_b0(b0):
     model_name, values, arrays = b0
     model = get_model(model_name, include_top=False, pooling="avg")
@@ -68,6 +70,7 @@ def test_pooled_features_of_b0(b0):
     np.testing.assert_allclose(features, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 def test_endpoints_of_b0(b0):
     model_name, values, arrays = b0
     model = get_model(model_name, features_only=True)

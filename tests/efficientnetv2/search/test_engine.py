@@ -82,6 +82,7 @@ def test_pruning_can_be_turned_off_or_wait(fake, search, tmp_path, keys):
     assert [row["state"] for row in rows_of(tmp_path / "run")] == ["complete"] * 3
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(fake, search, tmp_path, capsys):
     fake.ends = {2: TrialFailure("the loss of step 3 is nan: the learning rate is too high")}
     assert search() == 0
@@ -91,6 +92,7 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(fake, search, tmp
     assert "trial 1  failed: the loss of step 3 is nan" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_search_and_the_trial_goes_on_later(fake, search, tmp_path):
     fake.ends = {2: TrialFailure("cannot write 'x': No space left on device", is_fatal=True)}
     with pytest.raises(UserError, match="No space left on device"):
@@ -114,6 +116,7 @@ def test_nothing_that_came_to_its_end(fake, search):
         search(trials=2)
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_goes_on_with_the_same_network(fake, search, tmp_path, capsys):
     fake.ends = {2: Stopped(signal.SIGTERM)}
     with pytest.raises(Stopped):
@@ -127,6 +130,7 @@ def test_an_interrupted_trial_goes_on_with_the_same_network(fake, search, tmp_pa
     assert fake.jobs[2].config == fake.jobs[3].config and len(fake.jobs) == 6
 
 
+@pytest.mark.slow
 def test_what_a_trial_found_before_a_kill_is_not_measured_again(fake, search, tmp_path):
     fake.curves = [[0.5, 0.5], [0.5, 0.8]]
     search(trials=1)
@@ -141,6 +145,7 @@ def test_what_a_trial_found_before_a_kill_is_not_measured_again(fake, search, tm
     assert rows_of(tmp_path / "run")[1]["accuracy"] == "0.8" and len(fake.jobs) == 3
 
 
+@pytest.mark.slow
 def test_more_trials_can_be_asked_for(fake, search, tmp_path):
     search(trials=2)
     search(trials=2)
@@ -149,6 +154,7 @@ def test_more_trials_can_be_asked_for(fake, search, tmp_path):
     assert len(fake.jobs) == 4 and len(study_of(tmp_path / "run").trials) == 3
 
 
+@pytest.mark.slow
 def test_the_same_network_again_takes_the_values_of_the_first(fake, search, tmp_path):
     one = {"operations": ["fused"], "kernels": [3], "expansions": [1, 4], "layers": [1.0]}
     search(**one, trials=8)
@@ -186,6 +192,7 @@ def test_a_study_of_another_space_is_refused(fake, search, keys, difference):
         search(**keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sqlite:///{}/other.db", "journal:{}/journal.log"])
 def test_other_storages(fake, search, tmp_path, storage):
     fake.ends = {2: Stopped(signal.SIGINT)}
@@ -215,6 +222,7 @@ def test_a_storage_that_cannot_be_opened(fake, search, storage, message):
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_two_run_directories_on_one_study(fake, search, tmp_path, monkeypatch):
     """A trial of the other directory is left alone while that is alive, and failed when silent."""
     url = f"sqlite:///{tmp_path / 'shared.db'}"

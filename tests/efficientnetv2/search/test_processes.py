@@ -127,7 +127,7 @@ def test_two_processes_share_a_study_and_one_is_killed(
     options = {"cwd": tmp_path, "has_stderr": False}
     processes = [start_process(*call, **options) for _ in range(2)]
     first = tmp_path / "run" / "trials" / "000" / "metrics.jsonl"
-    wait_until(lambda: first.exists() and first.read_text())
+    wait_until(lambda: first.exists() and first.read_text(), seconds=300)
     study = optuna.load_study(study_name="search", storage=storage)
     before = study.trials[0].params
     printed = []

@@ -93,6 +93,7 @@ def test_200_points_build_and_cost_something(backbone, seed):
             assert stage.se_ratio == (None if stage.conv_type == FUSED_MBCONV else 0.25)
 
 
+@pytest.mark.slow
 def test_points_are_built_by_keras_as_they_are_counted(seed):
     from efficientnetv2 import get_model
 
@@ -104,6 +105,7 @@ def test_points_are_built_by_keras_as_they_are_counted(seed):
         assert model.output_shape == (None, 10)
 
 
+@pytest.mark.slow
 def test_200_points_are_built_by_keras(seed):
     from tensorflow import keras
 

@@ -1,16 +1,11 @@
 """Tests training on two logical devices: synchronised BatchNorm, dropout masks and the losses."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow  # most tests here train for several seconds
-
-ROOT = pathlib.Path(__file__).parents[3]
 
 # Logical devices must be created before TensorFlow starts, so a separate process does the work and
 # prints its results as JSON.
@@ -143,9 +138,8 @@ print(json.dumps([numbers_of(1), numbers_of(2)]))
 
 
 @pytest.fixture(scope="module")
-def numbers(data_dir, digits):
-    command = [sys.executable, "-c", SCRIPT, data_dir]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def numbers(run_process, data_dir, digits):
+    result = run_process("-c", SCRIPT, data_dir)
     assert result.returncode == 0, result.stderr
     return dict(enumerate(json.loads(result.stdout.splitlines()[-1]), start=1))
 

@@ -17,6 +17,8 @@ from efficientnetv2.train.step import Trainer
 from efficientnetv2.train.train_state import build_train_state, named_weights
 from hparams import resolve
 
+pytestmark = pytest.mark.slow  # all tests here train for several seconds
+
 SETTINGS = {
     "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16_se0.25"],
     "model.feature_size": 16,
@@ -96,27 +98,20 @@ def test_the_dropout_rate_follows_the_stage(uninterrupted):
     assert training.train_state.context.dropout_rate.numpy() == np.float32(0.2)
 
 
-@pytest.mark.slow
-def test_the_same_seed_gives_the_same_bits(uninterrupted, digits, tmp_path):
-    again = start(tmp_path, digits)
-    again.run()
-    assert_same(state(again), state(uninterrupted[0]))
-
-
 def assert_same(values, expected):
     assert set(values) == set(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(values[name], value, err_msg=name)
 
 
-@pytest.mark.slow
-def test_asking_for_the_cpu_trains_there(uninterrupted, digits, tmp_path):
+def test_the_same_seed_gives_the_same_bits_also_where_the_cpu_is_asked_for(
+    uninterrupted, digits, tmp_path
+):
     training = start(tmp_path, digits, **{"runtime.strategy": "cpu"})
     training.run()
     assert_same(state(training), state(uninterrupted[0]))
 
 
-@pytest.mark.slow
 def test_another_seed_gives_other_weights(uninterrupted, digits, tmp_path):
     other = start(tmp_path, digits, **{"train.seed": 1})
     other.run()
@@ -130,30 +125,27 @@ def records(lines):
     return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stop_after", [1, 6, 8, 13])
-def test_a_stopped_and_resumed_training_has_the_same_bits_and_records(
-    stop_after, uninterrupted, digits, tmp_path
+def test_a_training_stopped_again_and_again_has_the_same_bits_and_records(
+    uninterrupted, digits, tmp_path
 ):
-    first = start(tmp_path, digits, callback=Recorder(stop_after))
-    assert first.run() == signal.SIGINT
-    assert first.train_state.step == stop_after
-    second = start(tmp_path, digits)
-    assert second.train_state.step == stop_after
-    assert second.run() is None
-    assert second.train_state.step == STEPS
-    assert_same(state(second), state(uninterrupted[0]))
+    before = 0
+    for stop_after in (1, 6, 8, 13):  # early, twice in one epoch, at its end, in the last epoch
+        training = start(tmp_path, digits, callback=Recorder(stop_after))
+        assert training.train_state.step == before
+        assert training.run() == signal.SIGINT
+        assert training.train_state.step == stop_after
+        before = stop_after
+    last = start(tmp_path, digits, callback=Recorder(STEPS))
+    assert last.train_state.step == before
+    last.run()
+    assert last.train_state.step == STEPS
+    assert_same(state(last), state(uninterrupted[0]))
+    after = start(tmp_path, digits)
+    assert after.run() is None
+    assert_same(state(after), state(uninterrupted[0]))
     assert records(RunDirectory(tmp_path).metrics()) == records(uninterrupted[1].epochs)
 
 
-@pytest.mark.slow
-def test_records_of_a_training_stopped_at_its_end_are_whole(uninterrupted, digits, tmp_path):
-    start(tmp_path, digits, callback=Recorder(STEPS)).run()
-    start(tmp_path, digits).run()
-    assert records(RunDirectory(tmp_path).metrics()) == records(uninterrupted[1].epochs)
-
-
-@pytest.mark.slow
 def test_epochs_after_the_last_save_are_run_and_recorded_again(digits, tmp_path):
     saved_seldom = {"runtime.save_checkpoint_epochs": 3}
     training = start(tmp_path, digits, **saved_seldom)
@@ -166,9 +158,8 @@ def test_epochs_after_the_last_save_are_run_and_recorded_again(digits, tmp_path)
     assert [line["epoch"] for line in RunDirectory(tmp_path).metrics()] == [1, 2, 3, 4]
 
 
-@pytest.mark.slow
-def test_changing_the_size_of_s_costs_under_4_seconds():
-    config = resolve("efficientnetv2-s", "digits", {"train.batch_size": 8})
+def test_changing_the_size_of_b0_costs_under_2_seconds():
+    config = resolve("efficientnetv2-b0", "digits", {"train.batch_size": 8})
     plan = build_stages(config, num_images=1257)
     train_state = build_train_state(config, build_learning_rate(config, plan))
     trainer = Trainer(
@@ -182,11 +173,11 @@ def test_changing_the_size_of_s_costs_under_4_seconds():
         images = tf.zeros([8, size, size, 3])
         batch = tf.data.Dataset.from_tensors((images, tf.one_hot([0] * 8, 10)))
         trainer.set_input(batch.map(_any_size).repeat())
-        begin = time.monotonic()
+        begin = time.process_time()  # other processes do not count
         trainer.train(1)
-        seconds.append(time.monotonic() - begin)
+        seconds.append(time.process_time() - begin)
     assert trainer.num_traces == 1
-    assert seconds[1] < 4 and seconds[2] < 4
+    assert seconds[1] < 2 and seconds[2] < 2
 
 
 def _any_size(images, labels):

@@ -1,14 +1,9 @@
 """Tests whole training runs on two replicas: resuming to the same bits, and naming a bad step."""
 
-import pathlib
-import subprocess
-import sys
-
 import pytest
 
 pytestmark = pytest.mark.slow  # most tests here train for several seconds
 
-ROOT = pathlib.Path(__file__).parents[3]
 TRAIN = """
 import os, pathlib, signal, sys
 import numpy as np, tensorflow as tf
@@ -58,9 +53,8 @@ except DivergedError as error:
 """
 
 
-def test_two_replicas_stop_and_go_on_and_name_a_bad_step(tmp_path, data_dir):
-    command = [sys.executable, "-c", TRAIN, str(tmp_path), data_dir]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def test_two_replicas_stop_and_go_on_and_name_a_bad_step(run_process, tmp_path, data_dir):
+    result = run_process("-c", TRAIN, tmp_path, data_dir)
     assert result.returncode == 0, result.stderr
     message = result.stdout.splitlines()[-1]
     assert message.startswith("the loss of step 6 is nan: its images hold values that are not")

@@ -1,9 +1,6 @@
 """Tests that missing devices are refused, and that two replicas train like one device."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +8,6 @@ import tensorflow as tf
 
 from efficientnetv2.train.strategy import build_strategy
 from hparams import UserError, resolve
-
-ROOT = pathlib.Path(__file__).parents[3]
 
 
 def of(name, **runtime):
@@ -54,51 +49,50 @@ from efficientnetv2.train.step import Trainer
 from hparams import resolve
 from hparams.factors import first_to_last
 
-devices, optimizer, bn = json.loads(sys.argv[1])
 cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(devices)
-config = resolve("efficientnetv2-s", "digits", {
-    "model.blocks_args": ["r2_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
-    "model.feature_size": 16, "model.dropout_rate": 0.0, "model.dropout_base": 0.0,
-    "train.optimizer": optimizer, "train.weight_decay": 1e-3, **bn})
-keras.utils.set_random_seed(5)
-with strategy.scope():
-    train_state = build_train_state(config, LearningRate(0.01, "constant", 0, 10))
-ends = first_to_last(image_size=(16, 16), dropout_rate=(0.0, 0.0))
-plan = plan_stages(ends, epochs=1, stages=1, num_images=80, batch_size=8)
-trainer = Trainer(
-    train_state, strategy, settings=stage_settings(plan), after_step=lambda step: None)
-rng = np.random.default_rng(0)
-images = rng.normal(size=(8, 16, 16, 3)).astype(np.float32)
-batches = tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype=np.float32)[:8]))
-trainer.set_input(strategy.experimental_distribute_dataset(
-    batches.batch(8, drop_remainder=True).repeat()))
-losses = []
-for _ in range(5):
-    losses.append(trainer.train(tf.constant(1))["loss"])
-values = {k: tf.convert_to_tensor(v).numpy().ravel()[:5].tolist()
-          for k, v in {**named_weights(train_state.model), **{"ema/" + k: v for k, v in
-                       train_state.average.averages.items()}}.items()}
-print(json.dumps([losses, train_state.step, values]))
-"""
-
 
 def train(devices, optimizer, bn):
-    command = [sys.executable, "-c", TRAIN, json.dumps([devices, optimizer, bn])]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+    strategy = tf.distribute.MirroredStrategy(devices)
+    config = resolve("efficientnetv2-s", "digits", {
+        "model.blocks_args": ["r2_k3_s1_e1_i8_o8_c1", "r1_k3_s2_e4_i8_o16_se0.25"],
+        "model.feature_size": 16, "model.dropout_rate": 0.0, "model.dropout_base": 0.0,
+        "train.optimizer": optimizer, "train.weight_decay": 1e-3, **bn})
+    keras.utils.set_random_seed(5)
+    with strategy.scope():
+        train_state = build_train_state(config, LearningRate(0.01, "constant", 0, 10))
+    ends = first_to_last(image_size=(16, 16), dropout_rate=(0.0, 0.0))
+    plan = plan_stages(ends, epochs=1, stages=1, num_images=80, batch_size=8)
+    trainer = Trainer(
+        train_state, strategy, settings=stage_settings(plan), after_step=lambda step: None)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(8, 16, 16, 3)).astype(np.float32)
+    batches = tf.data.Dataset.from_tensor_slices((images, np.eye(10, dtype=np.float32)[:8]))
+    trainer.set_input(strategy.experimental_distribute_dataset(
+        batches.batch(8, drop_remainder=True).repeat()))
+    losses = []
+    for _ in range(5):
+        losses.append(trainer.train(tf.constant(1))["loss"])
+    values = {k: tf.convert_to_tensor(v).numpy().ravel()[:5].tolist()
+              for k, v in {**named_weights(train_state.model), **{"ema/" + k: v for k, v in
+                           train_state.average.averages.items()}}.items()}
+    return losses, train_state.step, values
+
+print(json.dumps([train(devices, *json.loads(sys.argv[1]))
+                  for devices in (["/cpu:0"], ["/cpu:0", "/cpu:1"])]))
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("optimizer", "bn"),
-    [("rmsprop", {"model.bn_mode": "frozen"}), ("momentum", {"model.bn_type": "sync"})],
+    "case", [("rmsprop", {"model.bn_mode": "frozen"}), ("momentum", {"model.bn_type": "sync"})]
 )
-def test_two_replicas_train_as_one_device_with_the_whole_batch(optimizer, bn):
-    one_losses, one_step, one = train(["/cpu:0"], optimizer, bn)
-    two_losses, two_step, two = train(["/cpu:0", "/cpu:1"], optimizer, bn)
+def test_two_replicas_train_as_one_device_with_the_whole_batch(case, run_process):
+    result = run_process("-c", TRAIN, json.dumps(case))
+    assert result.returncode == 0, result.stderr
+    (one_losses, one_step, one), (two_losses, two_step, two) = json.loads(
+        result.stdout.splitlines()[-1]
+    )
     assert one_step == two_step == 5
     np.testing.assert_allclose(two_losses, one_losses, rtol=1e-5)
     assert set(one) == set(two)

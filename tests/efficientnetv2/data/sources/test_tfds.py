@@ -211,6 +211,7 @@ def test_the_limit_of_what_is_kept_in_memory(split, share, copied):
         file.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
 def test_a_broken_record_is_found_and_costs_the_rest_of_its_file_at_most(cache_bytes, copied):
     builder, file = copied
