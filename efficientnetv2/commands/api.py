@@ -6,6 +6,7 @@ So both languages check the same things, write the same files and get the same n
 from __future__ import annotations
 
 import functools
+import io
 import os
 import pathlib
 import signal
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from efficientnetv2.evaluation.image_prediction import Prediction
 
 Path = Union[str, "os.PathLike[str]"]
-_SHOWN = 8  # heat maps in a notebook
+# Pictures in a notebook.
+_SHOWN = 8  # heat maps
+_LARGE = 200_000  # bytes
+_WIDEST = 1000  # pixels, of a large one
 
 
 def train(
@@ -470,10 +474,17 @@ def _interrupt(number: int) -> None:
 
 
 def _show(*pictures: pathlib.Path) -> None:
-    """Shows pictures in a notebook."""
-    if in_notebook():
-        from IPython.display import Image, display
+    """Shows pictures in a notebook, large ones as JPEG: the notebook's file holds them."""
+    if not in_notebook():
+        return
+    import PIL.Image
+    from IPython.display import Image, display
 
-        for picture in pictures:
-            if picture.exists():
-                display(Image(filename=str(picture)))
+    for picture in filter(pathlib.Path.exists, pictures):
+        content = picture.read_bytes()
+        if len(content) > _LARGE:
+            image, buffer = PIL.Image.open(picture).convert("RGB"), io.BytesIO()
+            image.thumbnail((_WIDEST, 2 * _WIDEST))
+            image.save(buffer, "JPEG", quality=85)
+            content = buffer.getvalue()
+        display(Image(content))

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tensorflow import keras
 
 
+# Of an epoch, in a notebook.
+_SHOWN = ("epoch", "image_size", "loss", "accuracy", "minival_top1", "minival_ema_top1", "seconds")
+
+
 class Run:
     """A training in a run directory, finished or not.
 
@@ -119,7 +123,8 @@ class Run:
 
     def _repr_markdown_(self) -> str:
         """Returns what a notebook shows: the last epochs, and the metrics."""
-        return f"`{self!r}`\n\n{_markdown(self.history[-3:])}\n\n{_markdown(self.metrics)}"
+        epochs = [{name: line[name] for name in _SHOWN if name in line} for line in self.history]
+        return f"`{self!r}`\n\n{_markdown(epochs[-3:])}\n\n{_markdown(self.metrics)}"
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]) -> str:
