@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import efficientnetv2.export
 import efficientnetv2.search
 import efficientnetv2.train  # noqa: F401
+from efficientnetv2.commands import require_extra
 from efficientnetv2.commands.api import (
     benchmark,
     convert,
@@ -72,6 +73,7 @@ _MODULES = {
     "set_inference_threads": "efficientnetv2.model.parallel_inference",
     "training_data": "efficientnetv2.train.keras_fit",
 }
+_FOR_TRAINING = ("ProgressiveLearning", "training_data")
 
 
 def list_models(pattern: str | None = None) -> list[str]:
@@ -89,6 +91,8 @@ def list_models(pattern: str | None = None) -> list[str]:
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         require_keras_3()
+        if name in _FOR_TRAINING:
+            require_extra("train", f"efficientnetv2.{name}")
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'efficientnetv2' has no attribute '{name}'")
 
