@@ -10,7 +10,8 @@ import pytest
 from efficientnetv2.commands import MODES
 from efficientnetv2.commands.benchmark import models_from_flags
 from efficientnetv2.commands.config_from_flags import dataset_from_flags, overrides_from_flags
-from efficientnetv2.flags import define_flags, parse
+from efficientnetv2.commands.flag_values import define_flags
+from efficientnetv2.flags import parse
 from hparams.resolve import require_trainable, resolve
 
 ROOT = pathlib.Path(__file__).parents[1]

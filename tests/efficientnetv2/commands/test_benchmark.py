@@ -72,7 +72,7 @@ def test_a_network_that_cannot_be_measured_does_not_end_the_others(tmp_path, cap
 
     killer = threading.Thread(target=kill_first)
     killer.start()
-    assert benchmark([tiny(), tiny()], tmp_path / "new", steps=2) == 2
+    assert benchmark([tiny(), tiny()], tmp_path / "new", steps=2).code == 2
     killer.join()
     printed = capsys.readouterr()
     assert "1/2 efficientnetv2-b0: batch 6, 24 px to train, 32 px to evaluate" in printed.out

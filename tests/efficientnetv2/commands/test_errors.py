@@ -12,8 +12,10 @@ import pytest
 
 import efficientnetv2
 from efficientnetv2.commands import MODES
+from efficientnetv2.commands.flag_table import FLAGS
+from efficientnetv2.commands.flag_values import define_flags
 from efficientnetv2.export.formats import FORMATS
-from efficientnetv2.flags import FLAGS, define_flags, parse
+from efficientnetv2.flags import parse
 from hparams.errors import UserError
 from hparams.models import MODELS
 

@@ -6,7 +6,8 @@ Each command either means what it says, or is answered with the flag that does t
 import pytest
 
 from efficientnetv2.commands.config_from_flags import config_from_flags, overrides_from_flags
-from efficientnetv2.flags import define_flags, parse
+from efficientnetv2.commands.flag_values import define_flags
+from efficientnetv2.flags import parse
 from hparams.errors import UserError
 
 MEANS = {

@@ -2,7 +2,8 @@
 
 import pytest
 
-from efficientnetv2.flags import define_flags, parse
+from efficientnetv2.commands.flag_values import define_flags
+from efficientnetv2.flags import parse
 from hparams.errors import UserError
 
 

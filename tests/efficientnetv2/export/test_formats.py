@@ -2,8 +2,9 @@
 
 import pytest
 
+from efficientnetv2.commands.flag_values import define_flags
 from efficientnetv2.export.formats import FORMATS
-from efficientnetv2.flags import define_flags, parse
+from efficientnetv2.flags import parse
 from hparams.errors import UserError
 
 
