@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from efficientnetv2.export.int8 import round_weights
 from efficientnetv2.export.int8.ranges import affine, best_range, quantise
 from efficientnetv2.export.int8.round_weights import (
     channel_scales,
@@ -47,7 +48,7 @@ def test_blocks_of_rows_change_nothing(layer, monkeypatch):
     kernel, inputs, _ = layer
     covariance = np.cov(inputs.T)
     whole = round_kernel(kernel, covariance, channel_scales(kernel))
-    monkeypatch.setattr("efficientnetv2.export.int8.round_weights._BLOCK", 7)
+    monkeypatch.setattr(round_weights, "_BLOCK", 7)
     np.testing.assert_allclose(round_kernel(kernel, covariance, channel_scales(kernel)), whole)
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from efficientnetv2.runtime.signals import Stopped
 from efficientnetv2.search import claims as claims_module
+from efficientnetv2.search import engine as engine_module
 from efficientnetv2.search.attributes import ALIVE, OWNER
 from efficientnetv2.search.messages import TrialFailure
 from hparams import UserError, resolve
@@ -252,7 +253,7 @@ def test_a_trial_of_a_live_run_directory_is_waited_for(fake, search, tmp_path, m
         waited.append(seconds)
         raise Stopped(signal.SIGINT)
 
-    monkeypatch.setattr("efficientnetv2.search.engine.time.sleep", give_up)
+    monkeypatch.setattr(engine_module.time, "sleep", give_up)
     with pytest.raises(Stopped):
         search("two", storage=url, trials=1)
     assert len(waited) == 1
