@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from efficientnetv2.evaluation.image_prediction import Prediction
 
 Path = Union[str, "os.PathLike[str]"]
+_RESUMED = ("train", "search")  # the modes that go on when they are called again
 # Pictures in a notebook.
 _SHOWN = 8  # heat maps
 _LARGE = 200_000  # bytes
@@ -433,7 +434,7 @@ def _call(
     except Stopped as stopped:
         number = stopped.number
     if number > 0:
-        _interrupt(number)
+        _interrupt(mode, number)
     return outcome.value
 
 
@@ -464,9 +465,11 @@ def _text(value: Any) -> str:
     return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
 
 
-def _interrupt(number: int) -> None:
-    """Raises what a signal raises in Python, now that the work is saved."""
-    message = "stopped; the work is saved, and the same call goes on from there"
+def _interrupt(mode: str, number: int) -> None:
+    """Raises what a signal raises in Python, now that what can be saved is saved."""
+    message = "stopped"
+    if mode in _RESUMED:
+        message += "; the work is saved, and the same call goes on from there"
     if number == signal.SIGINT:
         raise KeyboardInterrupt(message)
     os.kill(os.getpid(), number)  # to the handler that the caller has, or to the end
