@@ -17,13 +17,14 @@ ROOT = pathlib.Path(__file__).parents[3]
 PROGRAM = """
 import pathlib, sys
 from efficientnetv2 import cli
+from efficientnetv2.commands import Outcome
 
-def run_mode(values):
+def run_mode(values, stop):
     for number in range(20_000):
         print("a line", number, "\\u00fc\\udcff")
         print("another", file=sys.stderr)
     pathlib.Path(sys.argv[1]).write_text("done")
-    return 0
+    return Outcome()
 
 cli.run_mode = run_mode
 sys.exit(cli.main(["main_tf2.py"]))
