@@ -65,6 +65,7 @@ def images(seed):
     return np.random.default_rng(seed).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 @pytest.mark.parametrize("build", [sequential, functional])
 @pytest.mark.parametrize("head", HEADS)

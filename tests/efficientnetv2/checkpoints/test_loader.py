@@ -129,6 +129,7 @@ def test_more_channels_keep_the_size_of_what_comes_out(tiny_file, tiny_golden, b
     np.testing.assert_allclose(twice, build_tiny(weights=path)(images), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnetv2-s", "efficientnetv2-b1", "efficientnet-b0"])
 def test_a_grey_picture_gives_the_logits_of_its_rgb_version(tmp_path, tiny_golden, seed, name):
     options = {"num_classes": 10, "include_preprocessing": True, "overrides": tiny_golden[0]}

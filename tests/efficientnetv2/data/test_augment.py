@@ -45,6 +45,7 @@ AUGMENTATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_eager_and_dataset_map_give_the_same_image_for_the_same_seed(name, seed):
     function, image = AUGMENTATIONS[name], photo(33)

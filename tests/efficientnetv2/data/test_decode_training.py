@@ -168,6 +168,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("chain", ["v1", "v2"])
 def test_a_size_known_at_run_time_gives_the_same_pixels(name, chain, photo):

@@ -7,6 +7,7 @@ from efficientnetv2.data.eval_input import EvaluationInput, evaluation_image
 from hparams import resolve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [7, 64, 360, 500])
 def test_evaluation_sees_every_image_once_in_order(batch_size, digits):
     config = resolve("efficientnetv2-s", "digits", {"eval.batch_size": batch_size})

@@ -113,6 +113,7 @@ def blank_images(monkeypatch):
     monkeypatch.setattr(eval_input, "evaluation_image", lambda config, encoded: blank)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blank_images")
 @pytest.mark.parametrize(("count", "replicas"), [(1, 1), (1, 3), (2, 1), (3, 2), (7, 1)])
 @pytest.mark.parametrize("batch_size", [50, 7, 1000])
