@@ -25,6 +25,7 @@ from efficientnetv2.commands.api import (
 )
 from efficientnetv2.commands.trained_run import Run, load_run
 from efficientnetv2.runtime.keras_version import require_keras_3
+from hparams.arguments import check_text
 from hparams.errors import UserError
 from hparams.models import MODELS
 
@@ -85,7 +86,7 @@ def list_models(pattern: str | None = None) -> list[str]:
     >>> list_models()[:2], list_models("*v2-b*")[-1]
     (['efficientnetv2-s', 'efficientnetv2-m'], 'efficientnetv2-b3')
     """
-    return MODELS.matching(pattern)
+    return MODELS.matching(None if pattern is None else check_text("pattern", pattern))
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from absl import flags
 
 from efficientnetv2.commands import MODE_NAMES, MODES
 from efficientnetv2.commands.flag_table import FLAGS
-from efficientnetv2.commands.flag_values import check_flags, give
+from efficientnetv2.commands.flag_values import check_flags, flag_error, give
 from efficientnetv2.commands.other_flags import our_words
 from efficientnetv2.export.formats import FORMATS
 from hparams.datasets import DATASETS
@@ -74,7 +74,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagValues:
     try:
         rest = values([argv[0], *our_words(argv[1:], values)])[1:]
     except flags.Error as error:
-        raise UserError(str(error)) from None
+        raise flag_error(error) from None
     if values.help or values.helpfull or values.version:
         if rest and rest[0] in MODE_NAMES and not values["mode"].present:
             give(values, "mode", rest[0])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
+import os
 from typing import Any
 
-from hparams.errors import shown
+from hparams.errors import UserError, shown
 from hparams.scalars import plain
 
 
@@ -40,3 +42,28 @@ def check_count(name: str, value: Any, *, high: int) -> int:
     if number > high:
         raise ValueError(f"{name} must be at most {high}, got {shown(number)}")
     return number
+
+
+def check_text(name: str, value: Any, *, what: str = "text or a path") -> str:
+    """Returns an argument that must be text or a ``pathlib.Path``, as text.
+
+    Raises:
+      UserError: if it is neither; its ``str`` would be taken for a name.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        raise UserError(f"{name} must be {what}, got {shown(value)}")
+    return value
+
+
+def check_setting(name: str, value: Any) -> Any:
+    """Returns an argument that stands for a setting: a number or text, to be checked as one.
+
+    Raises:
+      UserError: if it is neither.
+    """
+    value = plain(value)
+    if isinstance(value, bool) or not isinstance(value, (str, numbers.Real)):
+        raise UserError(f"{name} must be a number or a name, got {shown(value)}")
+    return value

@@ -6,36 +6,23 @@ So both languages check the same things, write the same files and get the same n
 from __future__ import annotations
 
 import functools
-import io
 import os
 import pathlib
-import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
-from absl import flags
-
-from efficientnetv2.commands import Outcome, run_mode
-from efficientnetv2.commands.flag_table import FLAGS
-from efficientnetv2.commands.flag_values import check_flags, define_flags, give
+from efficientnetv2.commands.python_call import call_mode, show
 from efficientnetv2.commands.trained_run import Run
 from efficientnetv2.data.sources.image_list import ImageList
-from efficientnetv2.runtime.console import in_notebook, muted
-from efficientnetv2.runtime.program import system_errors
-from efficientnetv2.runtime.random_state import random_state_kept
-from efficientnetv2.runtime.signals import Stopped, StopRequest
-from hparams.errors import UserError
+from hparams.arguments import check_text
+from hparams.errors import UserError, shown
 from hparams.overrides import Overrides
 
 if TYPE_CHECKING:
     from efficientnetv2.evaluation.image_prediction import Prediction
 
 Path = Union[str, "os.PathLike[str]"]
-_RESUMED = ("train", "search")  # the modes that go on when they are called again
-# Pictures in a notebook.
-_SHOWN = 8  # heat maps
-_LARGE = 200_000  # bytes
-_WIDEST = 1000  # pixels, of a large one
+_SHOWN = 8  # heat maps in a notebook
 
 
 def train(
@@ -99,8 +86,8 @@ def train(
       UserError: if an argument, the data or the run directory cannot be used; it is a ValueError.
       KeyboardInterrupt: after an interrupt; the training is saved.
     """
-    run: Run = _call("train", locals())
-    _show(run.path / "curves.png")
+    run: Run = call_mode("train", locals())
+    show(run.path / "curves.png")
     return run
 
 
@@ -143,12 +130,12 @@ def evaluate(
     Raises:
       UserError: if an argument, the data or the weights cannot be used.
     """
-    metrics: dict[str, dict[str, float]] = _call("eval", locals())
+    metrics: dict[str, dict[str, float]] = call_mode("eval", locals())
     return metrics
 
 
 def predict(
-    images: Path | Sequence[Path],
+    images: Path | Iterable[Path],
     model: str | None = None,
     *,
     weights: Path | None = None,
@@ -177,7 +164,7 @@ def predict(
 
     Args:
       images: a file, a folder, a pattern such as ``photos/*.jpg``, a ``.txt`` list of paths, or a
-        sequence of paths.
+        any number of paths.
       model: name of the network; None: that of the training.
       weights: a file, the name of a release, or a run directory; None: those of ``model_dir``.
       model_dir: the run directory; None: ``runs/<model>-digits``.
@@ -199,14 +186,16 @@ def predict(
       ``predictions_to_frame`` makes a table of pandas of them.
 
     Raises:
-      UserError: if an argument or the weights cannot be used, or there is no image.
+      UserError: if an argument or the weights cannot be used, or no image can be read.
     """
     kept: list[Prediction] = []
     listed, image_path = None, None
     if isinstance(images, (str, os.PathLike)):
         image_path = images
     else:
-        listed = ImageList.of(os.fspath(path) for path in images)
+        if not isinstance(images, Iterable):
+            raise UserError(f"images must be a path, or paths, got {shown(images)}")
+        listed = ImageList.of(check_text("images", path, what="paths") for path in images)
         if not listed:
             raise UserError("images lists no image; give paths, or a folder")
     arguments = {**locals(), "image_path": image_path}
@@ -215,9 +204,11 @@ def predict(
     for name in ("images", "kept", "listed"):
         del arguments[name]
     work = functools.partial(infer.run, listed=listed, kept=kept)
-    folder: pathlib.Path = _call("infer", arguments, work)
+    folder: pathlib.Path = call_mode("infer", arguments, work)
+    if not kept:
+        raise UserError("none of the images can be read; the warnings say why")
     if explain:
-        _show(*sorted((folder / "explain").iterdir())[:_SHOWN])
+        show(*sorted((folder / "explain").iterdir())[:_SHOWN])
     return kept
 
 
@@ -269,7 +260,7 @@ def export(
     """
     arguments = {**locals(), "image_path": images}
     del arguments["images"]
-    paths: dict[str, pathlib.Path] = _call("export", arguments)
+    paths: dict[str, pathlib.Path] = call_mode("export", arguments)
     return paths[format] if isinstance(format, str) and format in paths else paths
 
 
@@ -305,8 +296,8 @@ def preview(
     Raises:
       UserError: if an argument, the data or the run directory cannot be used.
     """
-    pictures: list[pathlib.Path] = _call("preview", locals())
-    _show(*pictures)
+    pictures: list[pathlib.Path] = call_mode("preview", locals())
+    show(*pictures)
     return pictures
 
 
@@ -343,7 +334,7 @@ def benchmark(
     Raises:
       UserError: if an argument cannot be used, or no network could be measured.
     """
-    rows: list[dict[str, Any]] = _call("benchmark", locals())
+    rows: list[dict[str, Any]] = call_mode("benchmark", locals())
     return rows
 
 
@@ -379,7 +370,7 @@ def search(
       UserError: if an argument or the data cannot be used, or no trial succeeded.
       KeyboardInterrupt: after an interrupt; the search is saved.
     """
-    rows: list[dict[str, Any]] = _call("search", locals())
+    rows: list[dict[str, Any]] = call_mode("search", locals())
     return rows
 
 
@@ -408,86 +399,5 @@ def convert(
       UserError: if the weights cannot be read or do not fit the network, or the file cannot be
         written.
     """
-    path: pathlib.Path = _call("convert", locals())
+    path: pathlib.Path = call_mode("convert", locals())
     return path
-
-
-def _call(
-    mode: str,
-    arguments: Mapping[str, Any],
-    run: Callable[[flags.FlagValues, StopRequest], Outcome] = run_mode,
-) -> Any:
-    """Runs a mode with arguments by the names of its flags; returns the value of its outcome.
-
-    Args:
-      mode: a row of ``MODES``.
-      arguments: flag -> value; None: not given.
-      run: runs it.
-    """
-    given = dict(arguments)
-    verbose, stop = given.pop("verbose"), StopRequest(kills=False)
-    values = _flag_values(mode, given)
-    try:
-        with muted(not verbose), random_state_kept(), stop.listening(), system_errors():
-            outcome = run(values, stop)
-        number = outcome.code - 128
-    except Stopped as stopped:
-        number = stopped.number
-    if number > 0:
-        _interrupt(mode, number)
-    return outcome.value
-
-
-def _flag_values(mode: str, arguments: Mapping[str, Any]) -> flags.FlagValues:
-    """Returns the checked flags of a mode with the given values."""
-    values = define_flags({})
-    values.mark_as_parsed()
-    give(values, "mode", mode)
-    for name, value in arguments.items():
-        flag_name = "hparam_str" if name == "overrides" else name
-        if value is None or value == FLAGS[flag_name].default:
-            continue
-        if name == "overrides":
-            give(values, flag_name, value)
-            continue
-        if isinstance(value, (list, tuple)):
-            value = ",".join(os.fspath(item) for item in value)
-        try:
-            values[flag_name].parse(value if isinstance(value, bool) else _text(value))
-        except flags.Error as error:
-            raise UserError(str(error)) from None
-        values[flag_name].present = 1
-    check_flags(values)
-    return values
-
-
-def _text(value: Any) -> str:
-    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-
-
-def _interrupt(mode: str, number: int) -> None:
-    """Raises what a signal raises in Python, now that what can be saved is saved."""
-    message = "stopped"
-    if mode in _RESUMED:
-        message += "; the work is saved, and the same call goes on from there"
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt(message)
-    os.kill(os.getpid(), number)  # to the handler that the caller has, or to the end
-    raise KeyboardInterrupt(message)
-
-
-def _show(*pictures: pathlib.Path) -> None:
-    """Shows pictures in a notebook, large ones as JPEG: the notebook's file holds them."""
-    if not in_notebook():
-        return
-    import PIL.Image
-    from IPython.display import Image, display
-
-    for picture in filter(pathlib.Path.exists, pictures):
-        content = picture.read_bytes()
-        if len(content) > _LARGE:
-            image, buffer = PIL.Image.open(picture).convert("RGB"), io.BytesIO()
-            image.thumbnail((_WIDEST, 2 * _WIDEST))
-            image.save(buffer, "JPEG", quality=85)
-            content = buffer.getvalue()
-        display(Image(content))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -113,8 +115,7 @@ def _with_epochs(values: FlagValues, epochs: int) -> dict[str, str]:
 
 def _command(values: FlagValues, changes: Mapping[str, str]) -> str:
     """Returns the command line of the flags, with some of them changed."""
-    program = sys.argv[0]
-    words = ["python", program] if program.endswith(".py") else [pathlib.Path(program).name]
+    words = _started_as()
     for name in FLAGS:
         flag = values[name]
         if name in changes:
@@ -128,6 +129,23 @@ def _command(values: FlagValues, changes: Mapping[str, str]) -> str:
         else:
             words.append(f"--{name}={flag.value}")
     return shlex.join(words)
+
+
+def _started_as() -> list[str]:
+    """Returns the words that start this program in this shell, whatever is on its path."""
+    program = sys.argv[0]
+    if program.endswith(".py"):
+        return [_as_found(sys.executable, "python"), program]
+    return [_as_found(program, pathlib.Path(program).name)]
+
+
+def _as_found(program: str, name: str) -> str:
+    """Returns the name of a program if the shell finds this one by it, else its path."""
+    found = shutil.which(name)
+    if found is not None and pathlib.Path(found).absolute() == pathlib.Path(program).absolute():
+        return name
+    folder = f"{pathlib.Path.cwd()}{os.sep}"
+    return program.removeprefix(folder)
 
 
 def extend(values: FlagValues, config: Config, run: RunDirectory) -> None:

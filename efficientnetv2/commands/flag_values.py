@@ -76,6 +76,15 @@ def _define(values: flags.FlagValues, name: str, row: Flag, default: Any) -> Non
         flags.DEFINE_string(name, default, text, flag_values=values)
 
 
+def flag_error(error: flags.Error) -> UserError:
+    """Returns what the user is told of an error of a flag's value."""
+    wrong = re.match(r"flag --(\w+)=(.*): \('Non-boolean argument", str(error), re.DOTALL)
+    if wrong is None:
+        return UserError(str(error))
+    name, value = wrong.groups()
+    return UserError(f"--{name}={value} is neither true nor false; give --{name} or --no{name}")
+
+
 def check_flags(values: flags.FlagValues) -> None:
     """Checks the flags themselves, and reads each short name as the flag that it stands for.
 

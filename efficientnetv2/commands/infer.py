@@ -178,14 +178,15 @@ def infer(
         seconds = time.monotonic() - start
         written = _finish(tally, journal, options)
     if tally.predictions:
-        show_predictions(tally.rows, tally.predictions)
+        is_written = options.output is not None
+        show_predictions(tally.rows, tally.predictions, is_written=is_written)
         count = tally.predictions - before
         print(f"\n{count:,} images in {seconds:.1f} s, {count / seconds:.1f} images/s")
     for name in written:
         print(f"written to {name}")
     for index, reason in tally.unreadable:
         if kept is not None:
-            warnings.warn(f"{images.place(index)}{reason}", UserWarning, stacklevel=2)
+            warnings.warn(f"{images.place(index)}{reason}", UserWarning, stacklevel=5)
             continue
         program = pathlib.Path(sys.argv[0]).name
         print(f"{program}: {images.place(index)}{reason}", file=sys.stderr)

@@ -6,10 +6,11 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
+from hparams.arguments import check_text
 from hparams.config import Config
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, eval_name: str | None = None) -> None:
-        self._directory = RunDirectory(pathlib.Path(path).expanduser())
+        self._directory = RunDirectory(pathlib.Path(check_text("path", path)).expanduser())
         self._eval_name = eval_name
         self._directory.config()  # says what is wrong now, not at the first use
 
@@ -103,7 +104,7 @@ class Run:
         return evaluate(model_dir=self.path, **options)
 
     def predict(
-        self, images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], **options: Any
+        self, images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **options: Any
     ) -> list[Any]:
         """Predicts the classes of images; see ``efficientnetv2.predict``."""
         from efficientnetv2.commands.api import predict

@@ -140,12 +140,13 @@ def require_writable(path: pathlib.Path) -> None:
         raise UserError(f"--output: {error}") from None
 
 
-def show_predictions(rows: Iterable[Row], count: int) -> None:
+def show_predictions(rows: Iterable[Row], count: int, *, is_written: bool) -> None:
     """Prints the first images and their classes as a table.
 
     Args:
       rows: the first of all, at most ``SHOWN``.
       count: number of all.
+      is_written: whether a file will have all.
     """
     cells = [
         [image, *(f"{name} {probability:.1%}" for name, probability in classes)]
@@ -153,7 +154,8 @@ def show_predictions(rows: Iterable[Row], count: int) -> None:
     ]
     print(table(["image", *(str(place) for place in range(1, len(cells[0])))], cells))
     if count > len(cells):
-        print(f"... and {count - len(cells):,} more; --output=all.csv writes all")
+        hint = "" if is_written else "; --output=all.csv writes all"
+        print(f"... and {count - len(cells):,} more{hint}")
 
 
 def predictions_to_frame(

@@ -26,9 +26,11 @@ from efficientnetv2.model.variable_dropout import (
     set_dropout_share,
     vary_dropout,
 )
+from efficientnetv2.runtime.program import system_errors
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.train.learning_rate import LearningRate, build_learning_rate, stock_rate
 from efficientnetv2.train.progressive import Stage, build_settings, build_stages, phases_of
+from hparams.arguments import check_setting, check_text
 from hparams.config import Config
 from hparams.constraints import find_training_conflicts
 from hparams.datasets import is_dataset_name
@@ -83,10 +85,13 @@ def training_data(
         "augment": augment,
         "seed": seed,
     }
-    given = {name: value for name, value in short.items() if value is not None}
-    config = _resolve(data, model_name, given, overrides)
-    run = None if model_dir is None else RunDirectory(model_dir)
-    config, source = open_data(config, run)
+    given = {name: check_setting(name, value) for name, value in short.items() if value is not None}
+    check_text("data", data)
+    model_name = check_text("model_name", model_name)
+    with system_errors():
+        run = None if model_dir is None else RunDirectory(check_text("model_dir", model_dir))
+        config = _resolve(data, model_name, given, overrides)
+        config, source = open_data(config, run)
     require_full_batch(config, num_images=source.num_images(config.data.train_split))
     return TrainingData(config, source, normalise=normalise)
 

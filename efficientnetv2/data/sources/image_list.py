@@ -15,6 +15,8 @@ from typing import overload
 from efficientnetv2.data.sources.file_names import is_plain_text, printable
 from hparams.errors import UserError
 
+_SHOWN = 60  # bytes of a path in a message
+
 
 class ImageList(Sequence[pathlib.Path]):
     """Paths of image files, in a fixed order; each takes its own bytes and 8 more (16 of a list).
@@ -118,8 +120,8 @@ def read_image_list(encoded: bytes, *, origin: str, shard: tuple[int, int] = (1,
         name = os.fsdecode(path)
         if not is_plain_text(name):
             raise UserError(
-                f"{origin} line {number}: '{printable(path[:200])}' is not the path of an image: "
-                "it must be UTF-8 without control characters"
+                f"{origin} line {number}: '{printable(path[:_SHOWN])}' is not the path of an "
+                "image: it must be UTF-8 without control characters"
             )
         images.add(name, line=number)
     if not images.total:

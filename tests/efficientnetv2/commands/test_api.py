@@ -188,3 +188,60 @@ def test_a_name_that_is_missing_is_an_attribute_error():
 def test_a_verb_is_a_function_though_a_room_has_its_name(name):
     function = getattr(env2, name)
     assert function.__module__ == "efficientnetv2.commands.api" and function.__doc__
+
+
+class Odd:
+    pass
+
+
+# Call -> how its answer begins.
+WRONG_TYPES = {
+    "train('b0', model_dir=3)": "model_dir must be text or a path, got 3",
+    "train('b0', model_dir={})": "model_dir must be text or a path, got {}",
+    "train(b'b0')": "model must be text or a path, got b'b0'",
+    "train('b0', ['digits'])": "data must be text or a path, got ['digits']",
+    "train('b0', epochs=[3])": "epochs must be a number or a name, got [3]",
+    "train('b0', epochs=True)": "epochs must be a number or a name, got True",
+    "train('b0', epochs=np.arange(3))": "epochs must be a number or a name, got array([0, 1, 2])",
+    "train('b0', seed={})": "seed must be a number or a name, got {}",
+    "train('b0', validate='yes')": "validate must be True or False, got 'yes'",
+    "train('b0', weights=np.zeros(2))": "weights must be text or a path, got array([0., 0.])",
+    "train('b0', overrides=np.zeros(2))": "overrides must be text, a path or a dictionary, got arr",
+    "train('b0', eval_name=3)": "eval_name must be text or a path, got 3",
+    "train('b0', 'a' * 5000)": "cannot use 'aaaa",
+    "train('b0', extend=2)": "extend must be True or False, got 2",
+    "predict(None)": "images must be a path, or paths, got None",
+    "predict(np.zeros([2, 2]))": "images must be paths, got array([0., 0.])",
+    "predict([None])": "images must be paths, got None",
+    "predict(b'x')": "images must be paths, got 120",
+    "predict('x', top_k=[3])": "top_k must be a number or a name, got [3]",
+    "predict('x', output=3)": "output must be text or a path, got 3",
+    "export([3])": "format must be text or a path, got 3",
+    "export(None)": "",
+    "load_run(None)": "path must be text or a path, got None",
+    "load_run(['x'])": "path must be text or a path, got ['x']",
+    "list_models(3)": "pattern must be text or a path, got 3",
+    "benchmark([Odd()])": "models must be text or a path, got <",
+    "training_data(None, 'b0')": "data must be text or a path, got None",
+    "training_data('digits', ['b0'])": "model_name must be text or a path, got ['b0']",
+    "training_data('digits', 'b0', epochs={})": "epochs must be a number or a name, got {}",
+    "training_data('a' * 5000, 'b0')": "cannot use 'aaaa",
+    "training_data('digits', 'b0', model_dir=3)": "model_dir must be text or a path, got 3",
+}
+
+
+@pytest.mark.parametrize("call", WRONG_TYPES)
+def test_a_wrong_type_is_named_and_leaves_nothing(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(env2.UserError) as error:
+        eval(f"env2.{call}")
+    assert str(error.value).startswith(WRONG_TYPES[call])
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_boolean_flag_with_a_value_says_what_it_takes(tmp_path, main_tf2):
+    result = main_tf2("train", "--extend=5", cwd=tmp_path)
+    assert result.returncode == 2
+    message = "--extend=5 is neither true nor false; give --extend or --noextend"
+    assert result.stderr == f"main_tf2.py: {message}\n"

@@ -134,13 +134,13 @@ def test_what_cannot_be_written_is_one_line_and_kept(tmp_path, suffix):
 
 
 def test_the_screen_gets_the_first_rows_and_a_count(capsys):
-    show_predictions(ROWS[:2], 2)
+    show_predictions(ROWS[:2], 2, is_written=False)
     assert capsys.readouterr().out.splitlines() == [
         "image                            1                       2",
         'photos/ä,b.png  crane (bird) 75.0%  a "quoted", name 33.3%',
         "photos/c.png          daisy 100.0%                  空 0.0%",
     ]
-    show_predictions(ROWS[:2], 1_000_000)
+    show_predictions(ROWS[:2], 1_000_000, is_written=False)
     assert capsys.readouterr().out.splitlines()[-1] == (
         "... and 999,998 more; --output=all.csv writes all"
     )
