@@ -17,11 +17,13 @@ from efficientnetv2.runtime.run_directory import RunDirectory, RunError
 from efficientnetv2.train.early_stop import epochs_without_better
 from hparams.config import Config
 from hparams.errors import shortened
+from hparams.overrides import Overrides, read_overrides
 from hparams.resolve import with_overrides
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
+_PROGRAMS = ("efficientnetv2", "main_tf2.py", "main.py")
 _LONGEST_ANSWER = 4000  # characters; it holds a command that must stay whole
 _NOT_REPEATED = ("model", "data", "validate", "extend")  # other flags say the same
 # Decays of the learning rate that do not depend on the length of the training.
@@ -101,9 +103,8 @@ def _with_epochs(values: FlagValues, epochs: int) -> dict[str, str]:
     """Returns the flags that must change for a number of epochs and other ``--weights``."""
     changes: dict[str, str] = {}
     for flag in ("hparam_str", "sweeps"):
-        text, found = re.subn(
-            r"(\btrain\.epochs\s*=\s*)[^,]+", rf"\g<1>{epochs}", values[flag].value
-        )
+        text = _settings_text(values[flag].value)
+        text, found = re.subn(r"(\btrain\.epochs\s*=\s*)[^,]+", rf"\g<1>{epochs}", text)
         text, weights = re.subn(r"(^|,)\s*train\.ft_init_ckpt\s*=[^,]*", "", text)
         if found or weights:
             changes[flag] = text.lstrip(",")
@@ -127,13 +128,24 @@ def _command(values: FlagValues, changes: Mapping[str, str]) -> str:
         elif isinstance(flag.value, bool):
             words.append(f"--{name}" if flag.value else f"--no{name}")
         else:
-            words.append(f"--{name}={flag.value}")
+            words.append(f"--{name}={_settings_text(flag.value)}")
     return shlex.join(words)
+
+
+def _settings_text(value: Overrides) -> str:
+    """Returns settings as the command line takes them; a Python program may give a dictionary."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    pairs = read_overrides(value)[0].items()
+    texts = (f"[{','.join(map(str, v))}]" if isinstance(v, (list, tuple)) else v for _, v in pairs)
+    return ",".join(f"{key}={text}" for (key, _), text in zip(pairs, texts))
 
 
 def _started_as() -> list[str]:
     """Returns the words that start this program in this shell, whatever is on its path."""
     program = sys.argv[0]
+    if pathlib.Path(program).name not in _PROGRAMS:  # a program of the user's
+        return [_PROGRAMS[0]]
     if program.endswith(".py"):
         return [_as_found(sys.executable, "python"), program]
     return [_as_found(program, pathlib.Path(program).name)]

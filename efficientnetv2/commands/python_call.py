@@ -18,8 +18,8 @@ from efficientnetv2.runtime.console import in_notebook, muted
 from efficientnetv2.runtime.program import system_errors
 from efficientnetv2.runtime.random_state import random_state_kept
 from efficientnetv2.runtime.signals import Stopped, StopRequest
-from hparams.arguments import check_setting, check_text
-from hparams.errors import UserError, shown
+from hparams.arguments import check_flag, check_setting, check_text
+from hparams.errors import UserError
 from hparams.short_names import SHORT_NAMES
 
 _LISTS = ("format", "models")
@@ -90,9 +90,10 @@ def _argument(name: str, value: Any) -> Any:
     """
     default = FLAGS[name].default
     if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise UserError(f"{name} must be True or False, got {shown(value)}")
-        return value
+        try:
+            return check_flag(name, value)
+        except TypeError as error:
+            raise UserError(str(error)) from None
     if name in SHORT_NAMES or name in _NUMBERS:
         return check_setting(name, value)
     if name in _LISTS and isinstance(value, (list, tuple)):

@@ -12,6 +12,10 @@ import pytest
 import tensorflow as tf
 
 import efficientnetv2 as env2
+from efficientnetv2.commands.flag_values import define_flags
+from efficientnetv2.flags import parse
+from hparams.overrides import read_overrides
+from hparams.resolve import resolve
 
 NETWORK = "model.blocks_args=[r1_k3_s2_e1_i32_o8_c1],model.feature_size=16"
 SETTINGS = f"{NETWORK},train.stages=2,train.min_steps=0,train.ema_decay=0.9"
@@ -92,6 +96,22 @@ def test_a_run_is_evaluated_and_exported(folder, run, main_tf2, capfd):
     several = env2.export(["keras"], model_dir=run.path, output_dir=folder / "files", verbose=True)
     assert several == {"keras": path}
     assert f"written to {folder / 'files'}" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_more_epochs_are_answered_with_a_command_whatever_holds_the_settings(run):
+    settings = read_overrides(ARGUMENTS["overrides"])[0]
+    settings["model.blocks_args"] = ["r1_k3_s2_e1_i32_o8_c1"]
+    for overrides in (ARGUMENTS["overrides"], settings):
+        arguments = {**ARGUMENTS, "epochs": 4, "overrides": overrides}
+        with pytest.raises(env2.UserError, match="of 2 epochs, not 4") as error:
+            env2.train(**arguments, validate=True, model_dir=run.path)
+        command = shlex.split(str(error.value).partition("in a new directory: ")[2])
+        values = parse(define_flags({}), command)
+        assert command[0] == "efficientnetv2"
+        written = resolve("efficientnetv2-b0", "digits", values.hparam_str)
+        assert written == resolve("efficientnetv2-b0", "digits", overrides)
+        assert (values.epochs, values.weights) == ("2", str(run.path))
 
 
 @pytest.mark.slow
