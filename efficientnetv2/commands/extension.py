@@ -147,12 +147,13 @@ def _started_as() -> list[str]:
     if pathlib.Path(program).name not in _PROGRAMS:  # a program of the user's
         return [_PROGRAMS[0]]
     if program.endswith(".py"):
-        return [_as_found(sys.executable, "python"), program]
-    return [_as_found(program, pathlib.Path(program).name)]
+        return [_as_found(sys.executable), program]
+    return [_as_found(program)]
 
 
-def _as_found(program: str, name: str) -> str:
+def _as_found(program: str) -> str:
     """Returns the name of a program if the shell finds this one by it, else its path."""
+    name = pathlib.Path(program).name
     found = shutil.which(name)
     if found is not None and pathlib.Path(found).absolute() == pathlib.Path(program).absolute():
         return name

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -48,7 +50,7 @@ def records(folder):
 
 
 def command_in(message):
-    return shlex.split(re.search(r"in a new directory: (python .*)$", message.strip())[1])
+    return shlex.split(re.search(r"in a new directory: (.*)$", message.strip())[1])
 
 
 @pytest.mark.slow
@@ -77,6 +79,9 @@ def test_a_run_in_stages_is_answered_with_a_command_that_runs(train, main_tf2, t
         assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     command = command_in(result.stderr)
     assert {"--weights=run", "--model_dir=run-5", "--epochs=3"} <= set(command)
+    prefix = [command[0], "-c", "import sys; print(sys.prefix)"]
+    assert subprocess.run(prefix, capture_output=True, text=True).stdout == f"{sys.prefix}\n"
+    assert command[1] == "main_tf2.py"
     again = main_tf2(*command[2:], cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "starting from" in again.stdout
