@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, plain_axes, save_figure
+from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, fitted, plain_axes, save_figure
 
 
 def plot_curves(lines: Sequence[dict[str, Any]], path: str | pathlib.Path, *, title: str) -> None:
@@ -46,7 +46,7 @@ def plot_curves(lines: Sequence[dict[str, Any]], path: str | pathlib.Path, *, ti
             accuracy.legend(frameon=False)
         for axes in (rate, size):
             axes.set_xlabel("step")
-        figure.suptitle(title)
+        figure.suptitle(fitted(title, figure))
         save_figure(figure, path)
 
 

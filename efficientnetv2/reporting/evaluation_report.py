@@ -13,7 +13,7 @@ from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.preprocess import to_pixels
 from efficientnetv2.evaluation.evaluator import Metrics
 from efficientnetv2.evaluation.predictions import Predictions
-from efficientnetv2.reporting.figures import save_figure
+from efficientnetv2.reporting.figures import fitted, save_figure
 from efficientnetv2.reporting.results import data_name, report_result
 from efficientnetv2.reporting.tables import table, write_csv_rows
 from efficientnetv2.runtime.run_directory import RunDirectory
@@ -182,7 +182,7 @@ def _draw_confusion(
                 axes.text(*place, ha="center", va="center", color=colour)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
-        axes.set_title(title, loc="left")
+        axes.set_title(fitted(title, figure), loc="left")
         figure.colorbar(picture, ax=axes, shrink=0.7, label="share of the true class")
         save_figure(figure, path)
 
@@ -219,7 +219,7 @@ def draw_mistakes(
         axes.imshow(image, interpolation="antialiased")
         text = f"named {_short(names[predicted])}, {confidence:.0%}\nis {_short(names[label])}"
         axes.set_title(text, fontsize=8, loc="left")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(fitted(title, figure, size=10), fontsize=10)
     save_figure(figure, path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import textwrap
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -13,12 +14,27 @@ from efficientnetv2.runtime.atomic_write import draft_of
 # Blue and orange can be told apart by colour-blind readers and in grey print.
 BLUE, ORANGE, GREY = "#2b5c8a", "#d1791f", "#6b6b6b"
 
+_POINTS_PER_INCH = 72
+_LETTER_WIDTH = 0.65  # of a letter, as a share of the font's size
+
 
 def plain_axes(*, font_size: float = 9) -> contextlib.AbstractContextManager:
     """Within the context, axes have no frame at the top and at the right."""
     return mpl.rc_context(
         {"font.size": font_size, "axes.spines.top": False, "axes.spines.right": False}
     )
+
+
+def fitted(title: str, figure: Figure, *, size: float = 11) -> str:
+    """Returns a title on as many lines as fit the width of a figure: paths may be long.
+
+    Args:
+      title: of any length.
+      figure: its size must be set.
+      size: of the font, in points.
+    """
+    letters = int(figure.get_figwidth() * _POINTS_PER_INCH / (size * _LETTER_WIDTH))
+    return textwrap.fill(title, letters)
 
 
 def save_figure(figure: Figure, path: str | pathlib.Path, *, dpi: int = 110) -> None:

@@ -19,7 +19,7 @@ from efficientnetv2.data.preprocess import to_pixels
 from efficientnetv2.data.schedule import SettingsSchedule, StepSettings
 from efficientnetv2.data.sources import Source
 from efficientnetv2.data.train_input import Phase, TrainingInput, build_training_input
-from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, plain_axes, save_figure
+from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, fitted, plain_axes, save_figure
 from efficientnetv2.train.progressive import Stage, build_ends, regularisation
 from hparams.choices import AUGMENTATIONS
 from hparams.config import Config
@@ -197,7 +197,7 @@ def draw_schedule(plan: Sequence[Stage], path: str | pathlib.Path, *, title: str
             axes.set_title(name, loc="left", fontsize=9.5)
             axes.set_xlabel("epoch")
             _label(axes, values, edges, width=_WIDTH / len(shown) - _AXIS)
-        figure.suptitle(title)
+        figure.suptitle(fitted(title, figure))
         save_figure(figure, path)
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, plain_axes, save_figure
+from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, fitted, plain_axes, save_figure
 from efficientnetv2.reporting.tables import table
 from efficientnetv2.runtime.atomic_write import replace_text
 
@@ -119,7 +119,7 @@ def draw_search(
         tradeoff, rewards = figure.subplots(1, 2, width_ratios=(3, 2))
         _draw_tradeoff(tradeoff, rows, backbone)
         _draw_rewards(rewards, rows, backbone)
-        figure.suptitle(title)
+        figure.suptitle(fitted(title, figure))
         handles, labels = tradeoff.get_legend_handles_labels()
         more_handles, more_labels = rewards.get_legend_handles_labels()
         figure.legend(
