@@ -31,6 +31,8 @@ flags that matter:
                  or a data set: {datasets};
                  tfds:NAME for any other set of TensorFlow Datasets
                  (default: {dataset_cfg})
+  --preset       your own images: auto (default), fast or best chooses size, length and
+                 regularisation of the training from the images; the other flags count more
   --epochs, --batch_size, --learning_rate, --image_size, --optimizer, --augment, --precision,
   --seed, --validate
                  what everyone sets; MODE --help says what each means there

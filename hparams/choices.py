@@ -1,4 +1,4 @@
-"""Lists the named choices of a setting: losses, optimizers, augmentations, normalisations.
+"""Lists the named choices of a setting: losses, optimizers, augmentations, presets and so on.
 
 A row holds what config checks, exports and reports need to know without TensorFlow, and the name of
 the function or class that does the work. To add a choice, add a row here and its code in the module
@@ -46,10 +46,13 @@ class Optimizer:
     Attributes:
       cls: name of a class in ``efficientnetv2.train.optimizers`` or else in ``keras.optimizers``.
       arguments: argument of the class -> its value, or the config key that holds it.
+      decouples_decay: whether weight decay shrinks the weights beside the update, and is not a term
+        of the loss, whose gradient the update would rescale (arXiv:1711.05101).
     """
 
     cls: str
     arguments: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
+    decouples_decay: bool = False
 
 
 _RMSPROP: Mapping[str, str | float] = {
@@ -57,15 +60,15 @@ _RMSPROP: Mapping[str, str | float] = {
     "momentum": "train.momentum",
     "epsilon": 1e-3,  # as in the code of the EfficientNet papers
 }
-# Weight decay is the L2 term of the loss, whatever the optimizer; AdamW adds Keras's default 0.004.
 OPTIMIZERS: Mapping[str, Optimizer] = {
     "rmsprop": Optimizer("RMSPropTF1", _RMSPROP),
     "rmsprop_keras": Optimizer("RMSprop", _RMSPROP),
     "sgd": Optimizer("SGD"),
     "momentum": Optimizer("SGD", {"momentum": "train.momentum"}),
     "adam": Optimizer("Adam"),
-    "adamw": Optimizer("AdamW"),
-    "lamb": Optimizer("Lamb"),
+    "adamw": Optimizer("Adam", decouples_decay=True),
+    "lamb": Optimizer("Lamb", decouples_decay=True),
+    "lion": Optimizer("Lion", decouples_decay=True),
 }
 
 
@@ -115,4 +118,34 @@ NORMALISATIONS: Mapping[str, Normalisation] = {
     "v1": Normalisation(_IMAGENET_MEAN, _IMAGENET_DEVIATION, "mean_std"),
     "v2": Normalisation((128.0,) * 3, (128.0,) * 3, "-1_to_1"),
     "lite": Normalisation((127.0,) * 3, (128.0,) * 3, "-1_to_1"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """One choice of ``train.preset``.
+
+    Attributes:
+      text: what it is for.
+      steps: number of steps of a training from scratch on 10,000 images; more images get more, in
+        proportion to the root of their number.
+      epochs: smallest and largest number of epochs, whatever the number of steps.
+      tuning_steps: number of steps of a fine-tuning.
+      tuning_epochs: smallest and largest number of epochs of a fine-tuning.
+      size_share: largest image size, as a share of the size that the model is evaluated at.
+    """
+
+    text: str
+    steps: int
+    epochs: tuple[int, int]
+    tuning_steps: int
+    tuning_epochs: tuple[int, int]
+    size_share: float
+
+
+NO_PRESET = "none"  # the recipe of the data set as it is
+PRESETS: Mapping[str, Preset] = {
+    "auto": Preset("a good network soon", 4000, (8, 50), 300, (4, 20), 1.0),
+    "fast": Preset("a first result", 1200, (3, 20), 150, (2, 10), 0.6),
+    "best": Preset("many epochs, all regularisation", 25_000, (30, 200), 2000, (10, 50), 1.0),
 }

@@ -52,6 +52,7 @@ class ModelSection(Section, Protocol):
 class TrainSection(Section, Protocol):
     """The keys train.*; see ``hparams.keys``."""
 
+    preset: str
     epochs: int
     batch_size: int
     min_steps: int

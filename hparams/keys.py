@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from ml_collections import config_dict
 
-from hparams.choices import AUGMENTATIONS, LOSSES, NORMALISATIONS, OPTIMIZERS
+from hparams.choices import (
+    AUGMENTATIONS,
+    LOSSES,
+    NO_PRESET,
+    NORMALISATIONS,
+    OPTIMIZERS,
+    PRESETS,
+)
 from hparams.factors import Key, factor_keys
 from hparams.limits import (
     LARGEST_BATCH,
@@ -101,6 +108,14 @@ KEYS: dict[str, Key] = {
         choices=("channels_last", "channels_first"),
     ),
     # ------------------------------------------------------------------ train
+    "train.preset": Key(
+        "none",
+        str,
+        "own images: size, length and regularisation of the training are chosen from the images "
+        "(auto, fast, best); settings that are given count more",
+        choices=(NO_PRESET, *PRESETS),
+        table="PRESETS",
+    ),
     "train.epochs": Key(350, int, "passes over the training split", low=1, high=MOST_EPOCHS),
     "train.batch_size": Key(
         4096, int, "images per step, over all devices together", low=1, high=LARGEST_BATCH
@@ -216,7 +231,12 @@ KEYS: dict[str, Key] = {
         high=1,
     ),
     "train.weight_decay": Key(
-        1e-5, float, "factor of the loss's L2 term, over train.weight_decay_vars", low=0, high=1000
+        1e-5,
+        float,
+        "adamw, lamb and lion: each step shrinks train.weight_decay_vars by this share times the "
+        "learning rate; other optimizers: factor of the loss's L2 term over them",
+        low=0,
+        high=1000,
     ),
     "train.weight_decay_inc": Key(
         0.0,

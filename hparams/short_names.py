@@ -39,6 +39,10 @@ def _short(text: str, **modes_of_key: Sequence[str]) -> ShortName:
 
 
 SHORT_NAMES: Mapping[str, ShortName] = {
+    "preset": _short(
+        "own images: auto, fast or best chooses size, length and regularisation; none: no choice",
+        train__preset=_PLANNING,
+    ),
     "epochs": _short(
         "passes over the training images; search: of each trial",
         train__epochs=_PLANNING,

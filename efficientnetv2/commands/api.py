@@ -30,6 +30,7 @@ def train(
     data: Path | None = None,
     *,
     dataset_cfg: str | None = None,
+    preset: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -63,6 +64,8 @@ def train(
       data: a folder ``photos/<class>/*.jpg`` or ``photos/{train,val,test}/<class>/*.jpg``, or the
         name of a data set; None: ``digits``.
       dataset_cfg: recipe for a folder of images, such as ``ft`` to fine-tune (docs/finetuning.md).
+      preset: of your own images: ``auto``, ``fast`` or ``best`` chooses size, length and
+        regularisation of the training (docs/data.md); ``none``: no choice; None: ``auto``.
       epochs: passes over the training images.
       batch_size: images a step.
       learning_rate: its peak for a batch of 256; proportional to the batch size.
@@ -269,6 +272,7 @@ def preview(
     data: Path | None = None,
     *,
     dataset_cfg: str | None = None,
+    preset: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,

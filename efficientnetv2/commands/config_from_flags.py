@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import pathlib
 import re
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from efficientnetv2.data.sources.folder_splits import scan_folder
+from efficientnetv2.data.sources.folder_facts import image_facts, open_folder
 from efficientnetv2.data.sources.tfrecord_files import find_shards
 from efficientnetv2.runtime.checkpoint_store import require_usable
-from efficientnetv2.runtime.cluster import require_tpu_here, tpu_name
+from efficientnetv2.runtime.cluster import find_cluster, require_tpu_here, tpu_name
 from efficientnetv2.runtime.preflight import require_devices, require_server
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.weights_run import run_of_weights, whole_run
 from hparams.config import Config
 from hparams.datasets import find_dataset
 from hparams.errors import UserError
+from hparams.facts import ImageFacts
 from hparams.models import MODELS
-from hparams.overrides import Overrides
+from hparams.overrides import Overrides, read_overrides
+from hparams.presets import resolve_for_images
 from hparams.resolve import flat, resolve
 from hparams.short_names import SHORT_NAMES, short_settings
 from hparams.weights import NAMES, RANDOM, find_release, require_weights
@@ -29,6 +32,8 @@ from hparams.weights import NAMES, RANDOM, find_release, require_weights
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
+
+_PLANNING = ("train", "traineval", "preview")  # the modes that plan a training
 
 # Flags of the official code that select a TPU -> their config keys.
 _TPU_FLAGS = {
@@ -58,12 +63,30 @@ def config_from_flags(values: FlagValues) -> Config:
         config = _config_of_weights(values, run, dataset=dataset)
     else:
         config = resolve(values.model_name, dataset, *overrides)
+    plans = values.mode in _PLANNING
+    if not plans and any("train.preset" in read_overrides(item)[0] for item in overrides):
+        raise UserError(f"train.preset has no effect with --mode={values.mode}")
+    facts = None
     if config.data.source == "folder":
-        scan_folder(pathlib.Path(config.data.data_dir or ""))
+        images = open_folder(config, run_from_flags(values))
+        facts = image_facts(images) if plans else None
     elif config.data.source == "tfrecord":
         find_shards(pathlib.Path(config.data.data_dir or ""))
+    if plans:
+        config = _with_preset(values, dataset, overrides, facts=facts)
     if config.data.service is not None:
         require_server("data.service", config.data.service)
+    return config
+
+
+def _with_preset(
+    values: FlagValues, dataset: str, overrides: list[Overrides], *, facts: ImageFacts | None
+) -> Config:
+    """Resolves the config with what ``train.preset`` chooses, and says what that is and why."""
+    config, reasons = resolve_for_images(values.model_name, dataset, *overrides, facts=facts)
+    if reasons and find_cluster(config.runtime.strategy).is_chief:
+        for line in (f"preset {config.train.preset}: {reasons[0]}", *reasons[1:]):
+            print(line, file=sys.stderr, flush=True)
     return config
 
 

@@ -42,9 +42,17 @@ def conv_initializer() -> keras.initializers.Initializer:
     )
 
 
-def dense_initializer() -> keras.initializers.Initializer:
-    """Uniform between plus and minus ``1 / sqrt(number of classes)``."""
-    return keras.initializers.VarianceScaling(1.0 / 3.0, mode="fan_out", distribution="uniform")
+_FEW_CLASSES = 1000  # ImageNet's, for which the official initial values were chosen
+
+
+def dense_initializer(num_classes: int) -> keras.initializers.Initializer:
+    """Uniform between plus and minus ``1 / sqrt(num_classes)``, as in the official code.
+
+    With fewer than 1,000 classes, the values of 1,000 classes: the official ones would be up to ten
+    times as large, and the first epochs would only undo that (docs/performance.md).
+    """
+    scale = min(1.0, num_classes / _FEW_CLASSES) / 3.0
+    return keras.initializers.VarianceScaling(scale, mode="fan_out", distribution="uniform")
 
 
 def _activation(function: str, name: str) -> keras.layers.Layer:

@@ -19,6 +19,7 @@ from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.open_data import open_data
 from efficientnetv2.data.schedule import SettingsSchedule
 from efficientnetv2.data.sources import Source
+from efficientnetv2.data.sources.folder_facts import image_facts, open_folder
 from efficientnetv2.data.train_input import build_training_input
 from efficientnetv2.model.variable_dropout import (
     dropout_layers,
@@ -36,6 +37,7 @@ from hparams.constraints import find_training_conflicts
 from hparams.datasets import is_dataset_name
 from hparams.errors import UserError, shown
 from hparams.overrides import ConfigError, Overrides, read_overrides
+from hparams.presets import resolve_for_images
 from hparams.resolve import require_full_batch, resolve
 from hparams.short_names import short_settings
 from hparams.weights import name_and_weights
@@ -45,6 +47,7 @@ def training_data(
     data: str | pathlib.Path,
     model_name: str,
     *,
+    preset: str | None = None,
     epochs: int | None = None,
     image_size: int | None = None,
     batch_size: int | None = None,
@@ -61,6 +64,8 @@ def training_data(
       data: a folder of images with one sub-folder a class, or the name of a data set, as ``--data``
         takes them; a ``pathlib.Path`` is always a folder.
       model_name: the model whose recipe is used; of your own model, one of about its size.
+      preset: of your own images: ``auto``, ``fast`` or ``best`` chooses size, length and
+        augmentation of the training; ``none``: no choice; None: ``auto``.
       epochs: passes over the training images, from 1; None, here and below: that of the recipe.
       image_size: pixels, in the last stage and in validation; the first stage has half of it.
       batch_size: images per step, over all devices together.
@@ -78,6 +83,7 @@ def training_data(
       UserError: on wrong settings, settings that ``fit`` cannot follow, and unreadable data.
     """
     short = {
+        "preset": preset,
         "epochs": epochs,
         "image_size": image_size,
         "batch_size": batch_size,
@@ -90,7 +96,7 @@ def training_data(
     model_name = check_text("model_name", model_name)
     with system_errors():
         run = None if model_dir is None else RunDirectory(check_text("model_dir", model_dir))
-        config = _resolve(data, model_name, given, overrides)
+        config = _resolve(data, model_name, given, overrides, run=run)
         config, source = open_data(config, run)
     require_full_batch(config, num_images=source.num_images(config.data.train_split))
     return TrainingData(config, source, normalise=normalise)
@@ -99,7 +105,7 @@ def training_data(
 # Settings of the section train that shape the batches or the schedules; all else in it is what
 # ``model.compile`` is given.
 _OF_BATCHES = (
-    "epochs", "batch_size", "min_steps", "stages", "isize", "size_schedule", "size_steps",
+    "preset", "epochs", "batch_size", "min_steps", "stages", "isize", "size_schedule", "size_steps",
     "stage_rule", "adaptive_regularisation", "loss_type", "seed",
 )  # fmt: skip
 _OF_RATE = (
@@ -110,7 +116,12 @@ _FOLLOWED = {f"train.{key}" for key in (*_OF_BATCHES, *_OF_RATE)}
 
 
 def _resolve(
-    data: str | pathlib.Path, model_name: str, given: Mapping[str, Any], overrides: Overrides
+    data: str | pathlib.Path,
+    model_name: str,
+    given: Mapping[str, Any],
+    overrides: Overrides,
+    *,
+    run: RunDirectory | None,
 ) -> Config:
     settings = short_settings(given, {"overrides": overrides})
     if isinstance(data, str) and is_dataset_name(
@@ -122,6 +133,8 @@ def _resolve(
         settings["data.data_dir"] = str(pathlib.Path(data).expanduser())
     name, _ = name_and_weights(model_name, None)
     config = resolve(name, dataset, settings, overrides)
+    facts = None if config.data.source != "folder" else image_facts(open_folder(config, run))
+    config, _ = resolve_for_images(name, dataset, settings, overrides, facts=facts)
     problems = find_training_conflicts(config)
     for key in read_overrides(overrides)[0]:
         if not key.startswith(("model.", "data.", "eval.")) and key not in _FOLLOWED:

@@ -246,6 +246,7 @@ class Training:
             **self.settings.mean(end_step - stage.steps_per_epoch, end_step),
             "learning_rate": float(self._rate(tf.constant(end_step - 1))),
             **self.train_state.metrics.result(),
+            "penalty": float(self.train_state.objective.penalty(tf.constant(end_step - 1))),
             "images_per_second": steps * stage.batch_size / seconds if seconds else 0.0,
             "seconds": seconds,
         }

@@ -1,17 +1,15 @@
-"""Computes the training objective: cross-entropy losses and weight decay."""
+"""Computes the training objective: cross-entropy losses, and the L2 term of weight decay."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.train.weight_decay import WeightDecay
 from hparams.choices import LOSSES
-from hparams.config import Config
-from hparams.errors import UserError
 
 
 def softmax_cross_entropy(
@@ -77,13 +75,6 @@ def probabilities(logits: tf.Tensor, loss_type: str) -> tf.Tensor:
     return activation(tf.cast(logits, tf.float32))
 
 
-def l2_term(kernels: Sequence[tf.Tensor], *, weight_decay: float) -> tf.Tensor:
-    """Returns ``weight_decay * sum(w ** 2) / 2`` over the given kernels, a float32 scalar."""
-    if not weight_decay or not kernels:
-        return tf.constant(0.0)
-    return weight_decay * tf.add_n([tf.nn.l2_loss(tf.cast(k, tf.float32)) for k in kernels])
-
-
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """What training minimises: cross-entropy, and the L2 term of some variables.
@@ -91,16 +82,13 @@ class Objective:
     Attributes:
       loss_type: a row of ``hparams.choices.LOSSES``.
       label_smoothing: fraction of the label that is spread evenly, in [0, 1).
-      weight_decay: factor of the L2 term at the first step.
-      weight_decay_growth: increase of the factor per step, relative to ``weight_decay``.
-      decayed: values of the variables in the L2 term.
+      weight_decay: weight decay by the loss; the optimizers that apply it beside their update leave
+        none to the loss.
     """
 
     loss_type: str
     label_smoothing: float
-    weight_decay: float
-    weight_decay_growth: float
-    decayed: Sequence[tf.Variable]
+    weight_decay: WeightDecay
 
     def cross_entropy(
         self, logits: tf.Tensor, targets: tf.Tensor, *, global_batch_size: tf.Tensor
@@ -114,42 +102,5 @@ class Objective:
         )
 
     def penalty(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the L2 term after ``step`` finished steps."""
-        term = l2_term(self.decayed, weight_decay=self.weight_decay)
-        if not self.weight_decay_growth:
-            return term
-        return term * (1.0 + self.weight_decay_growth * tf.cast(step, tf.float32))
-
-
-def build_objective(
-    config: Config, variables: Sequence[keras.Variable], *, total_steps: float
-) -> Objective:
-    """Builds the training objective from the config.
-
-    Args:
-      config: its section ``train`` is read.
-      variables: the variables that are trained.
-      total_steps: number of steps of the whole training.
-
-    Raises:
-      UserError: if weight decay is on, but ``train.weight_decay_vars`` matches no variable.
-    """
-    train = config.train
-    decayed = matching(variables, train.weight_decay_vars)
-    if train.weight_decay and not decayed:
-        raise UserError(
-            f"train.weight_decay_vars='{train.weight_decay_vars}' matches no trainable variable "
-            f"(for example '{variables[0].path}'); train.weight_decay=0 turns weight decay off"
-        )
-    return Objective(
-        loss_type=train.loss_type,
-        label_smoothing=train.label_smoothing,
-        weight_decay=train.weight_decay,
-        weight_decay_growth=train.weight_decay_inc / max(total_steps - 1, 1),
-        decayed=[variable.value for variable in decayed],
-    )
-
-
-def matching(variables: Sequence[keras.Variable], expression: str) -> list[keras.Variable]:
-    """Returns the variables whose path, ``layer/variable``, matches a regular expression."""
-    return [variable for variable in variables if re.search(expression, variable.path)]
+        """Returns the L2 term after ``step`` finished steps, a float32 scalar."""
+        return self.weight_decay.l2_term(step)

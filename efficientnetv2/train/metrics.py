@@ -124,7 +124,7 @@ class TrainingMetrics(tf.Module):
         """Adds one replica's step.
 
         Args:
-          loss_sum: loss summed over this replica's images.
+          loss_sum: cross-entropy summed over this replica's images.
           logits: ``[B, K]``.
           targets: ``[B, K]``. For a mixed image the class with the largest target is correct, for
             an image with several labels each of them, and for one without a label none.

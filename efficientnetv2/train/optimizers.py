@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.train.learning_rate import KerasSchedule
+from efficientnetv2.train.weight_decay import NO_DECAY, WeightDecay
 from hparams.choices import OPTIMIZERS
 from hparams.config import Config
 from hparams.errors import UserError
@@ -61,20 +62,12 @@ class Adam(keras.optimizers.Adam):
         self._powers = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
         super()._backend_update_step(grads, trainable_variables, learning_rate)
 
-    def _apply_weight_decay(self, variables: list) -> None:
-        # Done in update_step: here Keras would evaluate the schedule again for each variable.
-        del variables
-
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
     ) -> None:
         """Updates one variable and its two slots."""
         index = self._get_variable_index(variable)
         power_1, power_2 = self._powers
-        if self.weight_decay is not None and self._use_weight_decay(variable):
-            variable.assign_sub(
-                variable * tf.cast(self.weight_decay * learning_rate, variable.dtype)
-            )
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
@@ -87,10 +80,6 @@ class Adam(keras.optimizers.Adam):
             epsilon=tf.cast(self.epsilon, variable.dtype),
             grad=tf.cast(gradient, variable.dtype),
         )
-
-
-class AdamW(Adam, keras.optimizers.AdamW):
-    """Keras's AdamW, with ``Adam``'s kernel."""
 
 
 def _class_and_arguments(config: Config) -> tuple[type, dict[str, float]]:
@@ -107,8 +96,17 @@ def _value(config: Config, value: str | float) -> float:
     return float(getattr(getattr(config, section), key))
 
 
+def decouples_decay(config: Config) -> bool:
+    """Returns whether ``train.optimizer`` applies weight decay beside its update."""
+    return OPTIMIZERS[config.train.optimizer].decouples_decay
+
+
 def build_optimizer(
-    config: Config, schedule: KerasSchedule, *, factors: Sequence[float] = ()
+    config: Config,
+    schedule: KerasSchedule,
+    *,
+    factors: Sequence[float] = (),
+    weight_decay: WeightDecay = NO_DECAY,
 ) -> keras.optimizers.Optimizer:
     """Builds the optimizer from the config; call its ``build`` to create the slots.
 
@@ -121,9 +119,12 @@ def build_optimizer(
       schedule: the learning rate.
       factors: factor on the learning rate for each variable that the optimizer will be built for;
         empty: 1 for all.
+      weight_decay: applied before each update, ``w <- w - learning_rate * factor * w``.
     """
     train = config.train
     cls, arguments = _class_and_arguments(config)
+    if weight_decay.factor:
+        cls = _with_decay(cls, weight_decay)
     if factors:
         cls = _with_own_rates(cls, factors)
     limit = "clipnorm" if train.gclip_per_variable else "global_clipnorm"
@@ -175,3 +176,36 @@ def _with_own_rates(cls: type, factors: Sequence[float]) -> type:
             super().update_step(gradient, variable, learning_rate * factor)
 
     return WithOwnRates
+
+
+def _with_decay(cls: type, weight_decay: WeightDecay) -> type:
+    """Returns a subclass of an optimizer class that shrinks the decayed variables before updates.
+
+    Keras's own ``weight_decay`` would evaluate the learning rate's schedule for each variable, and
+    ignore the factors on it.
+    """
+
+    class WithDecay(cls):
+        def build(self, variables: list) -> None:
+            super().build(variables)
+            decayed = {id(variable) for variable in weight_decay.variables}
+            self._decays = [id(variable) in decayed for variable in variables]
+
+        def _backend_update_step(
+            self, grads: list[tf.Tensor], trainable_variables: list, learning_rate: tf.Tensor
+        ) -> None:
+            self._decay_factor = weight_decay.at(self.iterations.value)
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+        def update_step(
+            self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+        ) -> None:
+            if self._decays[self._get_variable_index(variable)]:
+                tf.raw_ops.ResourceApplyGradientDescent(
+                    var=variable.handle,
+                    alpha=tf.cast(learning_rate * self._decay_factor, variable.dtype),
+                    delta=tf.convert_to_tensor(variable),
+                )
+            super().update_step(gradient, variable, learning_rate)
+
+    return WithDecay

@@ -146,11 +146,8 @@ class Trainer(orbit.AbstractTrainer):
             # contributes its share of the L2 term.
             num_shares = self._strategy.num_replicas_in_sync * self._accumulate
             loss = train_state.optimizer.scale_loss(cross_entropy + penalty / num_shares)
-        images_here = tf.cast(tf.shape(images)[0], tf.float32)
         train_state.metrics.update(
-            loss_sum=cross_entropy * global_batch_size + penalty * images_here,
-            logits=logits,
-            targets=targets,
+            loss_sum=cross_entropy * global_batch_size, logits=logits, targets=targets
         )
         return tape.gradient(loss, [variable.value for variable in train_state.variables])
 

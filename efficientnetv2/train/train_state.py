@@ -15,9 +15,14 @@ from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.layers import StepContext, dtype_policy, training_layers
 from efficientnetv2.train.ema import MovingAverage
 from efficientnetv2.train.learning_rate import KerasSchedule, LearningRate, StagedRate
-from efficientnetv2.train.losses import Objective, build_objective, matching
+from efficientnetv2.train.losses import Objective
 from efficientnetv2.train.metrics import TrainingMetrics
-from efficientnetv2.train.optimizers import build_optimizer, learning_rate_scales
+from efficientnetv2.train.optimizers import (
+    build_optimizer,
+    decouples_decay,
+    learning_rate_scales,
+)
+from efficientnetv2.train.weight_decay import NO_DECAY, build_weight_decay, matching
 from hparams.config import Config
 from hparams.errors import UserError
 from hparams.weights import RANDOM
@@ -81,11 +86,17 @@ def build_train_state(config: Config, rate: LearningRate | StagedRate) -> TrainS
         model = build_model(config.model, layer_set=layers)
     variables = _select_variables(model, config.train.varsexp)
     factors = learning_rate_scales(variables, config.train.lr_scales)
-    optimizer = build_optimizer(config, KerasSchedule(rate), factors=factors)
+    weight_decay = build_weight_decay(config, variables, total_steps=rate.total_steps)
+    by_loss, by_optimizer = weight_decay, NO_DECAY
+    if decouples_decay(config):
+        by_loss, by_optimizer = by_optimizer, by_loss
+    optimizer = build_optimizer(
+        config, KerasSchedule(rate), factors=factors, weight_decay=by_optimizer
+    )
     optimizer.build(variables)
     decay = config.train.ema_decay
     average = MovingAverage(named_weights(model), decay=decay) if decay else None
-    objective = build_objective(config, variables, total_steps=rate.total_steps)
+    objective = Objective(config.train.loss_type, config.train.label_smoothing, by_loss)
     return TrainState(model, variables, optimizer, objective, average, context, TrainingMetrics())
 
 

@@ -38,6 +38,7 @@ NON_DEFAULT = {
     "model.dropout_base": 0.15,
     "model.num_classes": 37,
     "model.data_format": "channels_first",
+    "train.preset": "fast",
     "train.epochs": 11,
     "train.batch_size": 48,
     "train.stages": 3,

@@ -223,8 +223,8 @@ def test_initial_values_follow_the_papers_code():
     depthwise = model.get_layer("block6c_dwconv2").kernel.numpy()  # 3x3, counts as 1 out
     assert depthwise.std() == pytest.approx(np.sqrt(2 / 9), rel=0.05)
     dense = model.get_layer("predictions").kernel.numpy()
-    assert np.abs(dense).max() == pytest.approx(0.1, rel=0.01)  # 1 / sqrt(100)
-    assert dense.std() == pytest.approx(0.1 / np.sqrt(3), rel=0.02)
+    assert np.abs(dense).max() == pytest.approx(1000**-0.5, rel=0.01)  # as with 1,000 classes
+    assert dense.std() == pytest.approx(1000**-0.5 / np.sqrt(3), rel=0.02)
 
 
 OPEN_ELSEWHERE = """

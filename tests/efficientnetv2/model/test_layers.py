@@ -248,9 +248,16 @@ def test_convolutions_start_normal_with_the_variance_of_fan_out(
     assert abs((np.abs(values) > 2).mean() - 0.0455) < 5 * np.sqrt(0.0455 / values.size)
 
 
-def test_the_classifier_starts_uniform_in_its_own_bounds(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("num_classes", "bound"),
+    [(2, 1000**-0.5), (100, 1000**-0.5), (1000, 1000**-0.5), (4000, 4000**-0.5)],
+)
+def test_the_classifier_starts_uniform_as_with_a_thousand_classes_or_more(
+    num_classes: int, bound: float, seed: int
+) -> None:
     keras.utils.set_random_seed(seed)
-    values = np.array(dense_initializer()((1280, 100)))
-    assert 0.0999 < np.abs(values).max() <= 0.1
+    values = np.array(dense_initializer(num_classes)((1280, num_classes)))
+    assert 0.99 * bound < np.abs(values).max() <= bound
     # Five standard deviations of the mean of squares of a uniform.
-    assert abs((values**2).mean() / (0.01 / 3) - 1) < 5 * np.sqrt(0.8 / values.size)
+    deviation = np.sqrt(0.8 / values.size)
+    assert abs((values**2).mean() / (bound**2 / 3) - 1) < 5 * deviation

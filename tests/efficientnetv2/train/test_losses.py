@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from efficientnetv2.train.losses import (
-    l2_term,
     loss_function,
     probabilities,
     sigmoid_cross_entropy,
@@ -161,33 +160,6 @@ def test_binary_cross_entropys_gradient_is_sigmoid_minus_smoothed_targets(
     sigmoid = 1 / (1 + np.exp(-logits.astype(np.float64)))
     expected = (sigmoid - (0.9 * targets + 0.1 / 2)) / 5 / 16
     np.testing.assert_allclose(tape.gradient(loss, inputs), expected, atol=1e-7)
-
-
-@pytest.mark.parametrize("weight_decay", [1e-5, 0.3])
-def test_l2_term_is_half_the_sum_of_squares(seed: int, weight_decay: float) -> None:
-    rng = np.random.default_rng(seed)
-    kernels = [rng.normal(size=shape).astype(np.float32) for shape in [(3, 3, 2, 4), (4, 5), (1,)]]
-    term = l2_term([tf.constant(kernel) for kernel in kernels], weight_decay=weight_decay)
-    expected = weight_decay * sum((kernel.astype(np.float64) ** 2).sum() for kernel in kernels) / 2
-    np.testing.assert_allclose(term, expected, rtol=1e-6)
-
-
-def test_l2_terms_gradient_is_weight_decay_times_the_weight() -> None:
-    kernel = tf.constant([[1.0, -2.0], [0.5, 4.0]])
-    with tf.GradientTape() as tape:
-        tape.watch(kernel)
-        term = l2_term([kernel], weight_decay=0.1)
-    np.testing.assert_allclose(tape.gradient(term, kernel), 0.1 * kernel, rtol=1e-6)
-
-
-def test_l2_term_of_float16_kernels_does_not_overflow() -> None:
-    term = l2_term([tf.fill([100, 100], tf.constant(8.0, tf.float16))], weight_decay=1e-3)
-    np.testing.assert_allclose(term, 1e-3 * 10_000 * 64 / 2, rtol=1e-6)
-
-
-@pytest.mark.parametrize("kernels", [[], [[3.0, 4.0]]])
-def test_l2_term_without_weight_decay_is_zero(kernels: list) -> None:
-    assert float(l2_term([tf.constant(k) for k in kernels], weight_decay=0.0)) == 0.0
 
 
 @pytest.mark.parametrize("name", LOSSES)

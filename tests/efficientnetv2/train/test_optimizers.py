@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from tensorflow import keras
 
 from efficientnetv2.train.learning_rate import KerasSchedule, LearningRate
 from efficientnetv2.train.optimizers import OPTIMIZERS, RMSPropTF1, build_optimizer
+from efficientnetv2.train.weight_decay import NO_DECAY, WeightDecay
 from hparams.keys import KEYS
 from hparams.resolve import resolve
 
@@ -117,10 +120,54 @@ def test_the_first_update_goes_against_the_gradient(name: str) -> None:
     np.testing.assert_array_equal(np.sign(change), -np.sign(gradient))
 
 
-def test_adamw_shrinks_the_weights_by_its_own_decay_and_then_is_adam() -> None:
-    start, gradients = np.array([1.0, -2.0, 0.5]), np.array([[0.1, -0.2, 3.0]])
-    adam, adamw = (updates(build(name), start, gradients=gradients) for name in ("adam", "adamw"))
-    np.testing.assert_allclose(adamw - adam, -0.1 * 0.004 * start[None], atol=1e-6)
+def decayed_updates(
+    name: str, *, decay: WeightDecay | None, factors: Sequence[float] = (), steps: int = 3
+) -> list[np.ndarray]:
+    """Returns two variables after some updates at the learning rate 0.1; the first decays."""
+    variables = [keras.Variable(np.array([1.0, -2.0, 0.5], np.float32)) for _ in range(2)]
+    decay = dataclasses.replace(decay, variables=variables[:1]) if decay else NO_DECAY
+    config = resolve("efficientnetv2-b0", "digits", {"train.optimizer": name})
+    schedule = KerasSchedule(CONSTANT)
+    optimizer = build_optimizer(config, schedule, factors=factors, weight_decay=decay)
+    optimizer.build(variables)
+    gradients = [tf.constant([0.1, -0.2, 3.0])] * 2
+    apply = tf.function(lambda: optimizer.apply(gradients, variables))
+    for _ in range(steps):
+        apply()
+    return [variable.numpy() for variable in variables]
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "lamb"])
+def test_decoupled_decay_shrinks_its_variables_before_each_update(name: str) -> None:
+    start = np.array([1.0, -2.0, 0.5])
+    plain, _ = decayed_updates(name, decay=None, steps=1)
+    first, second = decayed_updates(name, decay=WeightDecay(0.3), steps=1)
+    np.testing.assert_array_equal(second, plain)
+    if name == "lamb":  # whose step is proportional to the norm of the variable
+        np.testing.assert_allclose(first, (1 - 0.1 * 0.3) * plain, rtol=1e-6)
+    else:
+        np.testing.assert_allclose(first - plain, -0.1 * 0.3 * start, atol=1e-6)
+
+
+def test_decoupled_decay_grows_and_follows_the_variables_own_rate() -> None:
+    start = np.array([1.0, -2.0, 0.5])
+    without = decayed_updates("adamw", decay=None, factors=[0.5, 1.0])
+    with_decay = decayed_updates("adamw", decay=WeightDecay(0.3, growth=2.0), factors=[0.5, 1.0])
+    moves = np.array([0.1, -0.1, 0.1]) * 0.5  # Adam's, as its gradient is constant
+    expected = start
+    for factor in (0.3, 0.9, 1.5):  # at steps 0, 1 and 2
+        expected = expected * (1 - 0.1 * 0.5 * factor) - moves
+    np.testing.assert_allclose(with_decay[0], expected, rtol=1e-4)
+    np.testing.assert_array_equal(with_decay[1], without[1])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_keras_adds_no_weight_decay_of_its_own(name: str) -> None:
+    optimizer = build(name, overrides="train.weight_decay=0.5")
+    variable = keras.Variable(np.array([1.0, -2.0], np.float32))
+    optimizer.build([variable])
+    optimizer.apply([tf.zeros(2)], [variable])
+    np.testing.assert_array_equal(variable.numpy(), [1.0, -2.0])
 
 
 def test_each_update_takes_the_rate_of_the_steps_finished_before_it() -> None:

@@ -223,11 +223,11 @@ def test_weight_decay_is_for_the_variables_that_match() -> None:
         expected = [v for v in train_state.variables if v.name.endswith(names)]
         if expression == "stem_bn/":
             expected = [v for v in train_state.variables if v.path.startswith("stem_bn/")]
-        assert train_state.objective.decayed == [v.value for v in expected] and expected
-        squares = sum(float(np.square(v.numpy()).sum()) for v in expected)
         decay = train_state.objective.weight_decay
+        assert decay.variables == expected and expected
+        squares = sum(float(np.square(v.numpy()).sum()) for v in expected)
         assert float(train_state.objective.penalty(tf.constant(0))) == pytest.approx(
-            decay * squares / 2, rel=1e-5
+            decay.factor * squares / 2, rel=1e-5
         )
 
 
@@ -239,6 +239,12 @@ def test_weight_decay_grows_to_the_last_step() -> None:
     )
     assert middle == pytest.approx(1.25 * first, rel=0.01)
     assert end == pytest.approx(1.5 * first, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb", "lion"])
+def test_decoupled_weight_decay_is_no_term_of_the_loss(optimizer: str) -> None:
+    train_state, _ = build(**{"train.weight_decay": 0.1, "train.optimizer": optimizer})
+    assert float(train_state.objective.penalty(tf.constant(0))) == 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,202 @@
+"""Chooses the settings of a training on a user's own images from facts about them.
+
+The paper's recipe is for a million images of 500 pixels and 350 epochs. The rule here is for some
+hundred to some hundred thousand images of any size; docs/recipes.md says what its parts are worth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from hparams.choices import NO_PRESET, PRESETS, Preset
+from hparams.config import Config
+from hparams.datasets import DATASETS, find_dataset
+from hparams.facts import ImageFacts
+from hparams.models import MODELS
+from hparams.overrides import ConfigError, Overrides, read_overrides
+from hparams.resolve import resolve
+from hparams.weights import RANDOM
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a preset chooses.
+
+    Attributes:
+      settings: config key -> value.
+      reasons: what was chosen and why, one line each.
+    """
+
+    settings: Mapping[str, Any]
+    reasons: tuple[str, ...]
+
+
+_ENLARGED = 2  # small images become so many times as large: the network's features are 1/32 of it
+_MULTIPLE = 32  # image sizes are multiples of this
+_SMALLEST = 32  # pixels, of the first stage
+_SMALL = 64  # pixels: smaller images keep too little in small crops, and under AutoAugment
+_BATCHES = (16, 128)  # images, smallest and largest
+_STEPS_PER_EPOCH = 150  # at least, from scratch
+_PEAK, _PEAK_BATCH = 0.004, 64  # learning rate from scratch; it grows with the root of the batch
+_TUNING_PEAK, _TUNING_BATCH = 0.001, 32
+_MANY_EPOCHS = 30  # from here on, the network may learn the images by heart
+_FEW = 10_000  # images
+_STAGES = 4  # of progressive learning
+
+
+def resolve_for_images(
+    model_name: str,
+    dataset_cfg: str,
+    *overrides: Overrides,
+    facts: ImageFacts | None = None,
+) -> tuple[Config, tuple[str, ...]]:
+    """Resolves a config as ``resolve``, with the settings that ``train.preset`` chooses.
+
+    They come between the data set's recipe and the overrides.
+
+    Args:
+      model_name: a row of ``hparams.models.MODELS``.
+      dataset_cfg: a row of ``hparams.datasets.DATASETS``.
+      *overrides: as in ``resolve``.
+      facts: of the images; None: those of the data set's row.
+
+    Returns:
+      The config, and what was chosen and why, one line each; nothing without a preset.
+
+    Raises:
+      ConfigError: as in ``resolve``, and if there is a preset for a data set of one recipe only.
+    """
+    config = resolve(model_name, dataset_cfg, *overrides)
+    preset = config.train.preset
+    if preset == NO_PRESET:
+        return config, ()
+    row = find_dataset(dataset_cfg)[1]
+    facts = facts or row.facts
+    if facts is None or row.recipe.get("train.preset", NO_PRESET) == NO_PRESET:
+        raise ConfigError(
+            [
+                f"train.preset={preset} is for a folder of your own images, and for data sets "
+                f"whose number of images is known; {config.data.ds_name} has one recipe"
+            ]
+        )
+    given = {key: value for item in overrides for key, value in read_overrides(item)[0].items()}
+    starts_from_weights = config.train.ft_init_ckpt not in (None, RANDOM)
+    choice = choose(
+        preset,
+        model_name=config.model.model_name,
+        facts=facts,
+        pretrained=row.fine_tunes or starts_from_weights,
+        given=given,
+    )
+    base = DATASETS["ft"].recipe if starts_from_weights and not row.fine_tunes else {}
+    return resolve(model_name, dataset_cfg, {**base, **choice.settings}, *overrides), choice.reasons
+
+
+def choose(
+    preset: str,
+    *,
+    model_name: str,
+    facts: ImageFacts,
+    pretrained: bool,
+    given: Mapping[str, Any],
+) -> Choice:
+    """Chooses settings by the rule.
+
+    Args:
+      preset: a row of ``PRESETS``.
+      model_name: a row of ``hparams.models.MODELS``.
+      facts: of the images.
+      pretrained: whether training starts from pretrained weights.
+      given: config keys that the user sets, with their values; the rest of the choice follows from
+        the number of epochs, the batch and the image size among them.
+    """
+    row = PRESETS[preset]
+    sizes, size_reason = _sizes(row, model_name, facts, given, pretrained=pretrained)
+    batch, epochs, length_reason = _length(row, facts, given, pretrained=pretrained)
+    peak, at_batch = (_TUNING_PEAK, _TUNING_BATCH) if pretrained else (_PEAK, _PEAK_BATCH)
+    settings = {
+        **sizes,
+        "train.batch_size": batch,
+        "train.epochs": epochs,
+        "train.min_steps": 0,
+        "train.lr_base": round(peak * math.sqrt(batch / at_batch) * 256 / batch, 5),
+        "train.lr_warmup_epoch": round(min(5.0, max(1.0, 0.1 * epochs)), 1),
+    }
+    reasons = [size_reason, length_reason]
+    is_long = epochs >= _MANY_EPOCHS and not pretrained
+    is_small = facts.side is not None and facts.side < _SMALL
+    if not is_long:
+        settings["model.survival_prob"] = 1.0
+        reasons.append("no stochastic depth: it slows down the first epochs")
+    if is_small or not is_long:
+        settings["data.augname"] = "none"
+        reasons.append(
+            "crops and flips alone: "
+            + ("small images lose what tells them apart" if is_small else "few epochs")
+        )
+    if is_small:
+        settings["data.crop_area"] = [0.7, 1.0]
+    return Choice(settings, tuple(reasons))
+
+
+def _sizes(
+    row: Preset,
+    model_name: str,
+    facts: ImageFacts,
+    given: Mapping[str, Any],
+    *,
+    pretrained: bool,
+) -> tuple[dict[str, Any], str]:
+    """Returns image sizes and stages, and their reason."""
+    model = MODELS[model_name]
+    size = model.eval_size
+    if row.size_share < 1:
+        size = _multiple(row.size_share * size, down=True)
+    if facts.side is not None:
+        size = min(size, _multiple(_ENLARGED * facts.side))
+    size = int(given.get("eval.isize", size))
+    # Published networks were trained on smaller images than they are evaluated on.
+    is_published = size == model.eval_size and not pretrained
+    trained = model.progressive.image_size[1] if is_published else size
+    trained = int(given.get("train.isize", trained))
+    settings: dict[str, Any] = {"eval.isize": size, "train.isize": trained}
+    images = "images" if facts.side is None else f"images of {facts.side} px"
+    if pretrained:
+        settings["train.stages"] = 1
+        return settings, f"{trained} px: {images}; one size, as the weights know it"
+    first = min(trained, max(_SMALLEST, _multiple(trained / 2)))
+    first = int(given.get("data.ibase", first))
+    settings.update({"data.ibase": first, "train.stages": _STAGES if first < trained else 1})
+    return settings, f"{first} to {trained} px: {images}, at most {_ENLARGED} times as large"
+
+
+def _length(
+    row: Preset, facts: ImageFacts, given: Mapping[str, Any], *, pretrained: bool
+) -> tuple[int, int, str]:
+    """Returns batch and number of epochs, and their reason."""
+    growth = math.sqrt(max(1.0, facts.num_images / _FEW))
+    steps, limits = growth * row.steps, row.epochs
+    if pretrained:
+        steps, limits = row.tuning_steps, row.tuning_epochs
+    wanted = _TUNING_BATCH if pretrained else facts.num_images / _STEPS_PER_EPOCH
+    power = 2 ** round(math.log2(max(wanted, 1)))
+    batch = min(max(power, _BATCHES[0]), _BATCHES[1], facts.num_images)
+    batch = int(given.get("train.batch_size", batch))
+    per_epoch = max(1, facts.num_images // batch)
+    epochs = min(max(round(steps / per_epoch), limits[0]), limits[1])
+    epochs = int(given.get("train.epochs", epochs))
+    start = "from pretrained weights" if pretrained else "from scratch"
+    return (
+        batch,
+        epochs,
+        (f"{epochs} epochs of {per_epoch} steps of {batch}: {facts.num_images:,} images, {start}"),
+    )
+
+
+def _multiple(pixels: float, *, down: bool = False) -> int:
+    """Rounds a size up, or down, to a multiple of 32 pixels."""
+    number = math.floor(pixels / _MULTIPLE) if down else math.ceil(pixels / _MULTIPLE)
+    return max(1, number) * _MULTIPLE

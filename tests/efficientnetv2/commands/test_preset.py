@@ -1,0 +1,65 @@
+"""Presets on the command line and from Python: what is chosen, said and kept."""
+
+import pytest
+from PIL import Image
+
+import efficientnetv2 as env2
+from efficientnetv2.train.keras_fit import training_data
+from hparams.errors import UserError
+
+TINY = "model.blocks_args=[r1_k3_s1_e1_i8_o8_c1],model.feature_size=16"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    for part, count in (("train", 20), ("val", 4), ("test", 4)):
+        for shade, name in ((60, "dark"), (200, "light")):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                image = Image.new("L", (28, 28), shade + number)
+                image.save(folder / part / name / f"{number}.png")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_training_says_what_was_chosen_and_goes_on_with_it(main_tf2, photos, tmp_path):
+    command = ("train", photos, "--model=efficientnetv2-b0", "--preset=fast", "--model_dir=run")
+    result = main_tf2(*command, f"--hparam_str={TINY}", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    first, second = result.stderr.splitlines()[:2]
+    assert first == "preset fast: 32 to 64 px: images of 28 px, at most 2 times as large"
+    assert second.startswith("20 epochs of 2 steps of 16: 40 images, from scratch")
+    config = env2.load_run(tmp_path / "run").config
+    assert (config.train.preset, config.train.epochs, config.eval.isize) == ("fast", 20, 64)
+    # More photos do not change what was chosen: the training is found finished.
+    Image.new("L", (500, 500)).save(photos / "train" / "dark" / "new.png")
+    again = main_tf2(*command, f"--hparam_str={TINY}", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert len(env2.load_run(tmp_path / "run").history) == 20 and "epoch 1/" not in again.stdout
+    (photos / "train" / "dark" / "new.png").unlink()
+
+
+def test_fit_has_the_same_choice(photos):
+    data = training_data(photos, "efficientnetv2-b0", preset="fast", epochs=7)
+    assert (data.epochs, data.config.eval.isize, data.config.train.batch_size) == (7, 64, 16)
+    assert training_data(photos, "efficientnetv2-b0", preset="none").config.eval.isize == 224
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "--preset=fats"), "train.preset must be one of none, auto, fast, best"),
+        (("train", "--preset=fast"), "train.preset=fast is for a folder of your own images"),
+        (("search", "--hparam_str=train.preset=fast"), "train.preset has no effect with --mode=s"),
+    ],
+)
+def test_a_preset_that_has_no_use_is_refused(main_tf2, tmp_path, arguments, message):
+    result = main_tf2(*arguments, cwd=tmp_path)
+    assert result.returncode == 2 and message in result.stderr, result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_python_refuses_the_same():
+    with pytest.raises(UserError, match=r"train\.preset=fast is for a folder of your own images"):
+        env2.train("efficientnetv2-b0", "digits", preset="fast")

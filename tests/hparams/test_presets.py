@@ -1,0 +1,130 @@
+"""The rule by which presets choose settings from the images."""
+
+import itertools
+
+import pytest
+
+from hparams.choices import PRESETS
+from hparams.datasets import DATASETS
+from hparams.facts import ImageFacts
+from hparams.models import MODELS
+from hparams.presets import choose, resolve_for_images
+from hparams.resolve import ConfigError, flat, resolve
+
+FOLDER = {"data.data_dir": "/photos"}
+FASHION = ImageFacts(num_images=10_799, side=28)
+PHOTOS = ImageFacts(num_images=240, side=400)
+WEIGHTS = {"train.ft_init_ckpt": "imagenet"}
+
+
+def chosen(facts, *overrides, model="efficientnetv2-b0", name="folder"):
+    return resolve_for_images(model, name, FOLDER, *overrides, facts=facts)[0]
+
+
+def sizes(config):
+    return config.data.ibase, config.train.isize, config.eval.isize
+
+
+def test_small_images_become_twice_as_large_and_no_larger():
+    assert sizes(chosen(FASHION)) == (32, 64, 64)
+    assert sizes(chosen(ImageFacts(1000, 64))) == (64, 128, 128)
+    assert sizes(chosen(ImageFacts(1000, 8))) == (32, 32, 32)
+    assert chosen(ImageFacts(1000, 8)).train.stages == 1
+
+
+@pytest.mark.parametrize("side", [112, 500, None])
+@pytest.mark.parametrize("model", ["efficientnetv2-b0", "efficientnetv2-b2", "efficientnetv2-s"])
+def test_large_images_have_the_sizes_of_the_model(model, side):
+    if side == 112 and model != "efficientnetv2-b0":
+        side = 200
+    config = chosen(ImageFacts(240, side), model=model)
+    trained = MODELS[model].progressive.image_size[1]
+    assert sizes(config)[1:] == (trained, MODELS[model].eval_size)
+    assert trained / 2 <= config.data.ibase < trained / 2 + 32
+
+
+def test_more_images_get_more_steps_and_fewer_epochs():
+    counts = [100, 1000, 10_000, 100_000, 1_000_000]
+    configs = [chosen(ImageFacts(count, 300)) for count in counts]
+    steps = [c.train.epochs * (n // c.train.batch_size) for c, n in zip(configs, counts)]
+    epochs = [config.train.epochs for config in configs]
+    assert steps == sorted(steps) and epochs == sorted(epochs, reverse=True)
+    batches = [config.train.batch_size for config in configs]
+    assert batches == sorted(batches) and set(batches) <= {16, 32, 64, 128}
+
+
+def test_presets_differ_in_length_and_size():
+    fast, auto, best = (chosen(PHOTOS, {"train.preset": name}) for name in ("fast", "auto", "best"))
+    assert fast.train.epochs < auto.train.epochs < best.train.epochs
+    assert fast.eval.isize < auto.eval.isize == best.eval.isize
+
+
+def test_few_epochs_have_little_regularisation_and_many_that_of_the_model():
+    few, many = chosen(PHOTOS, "train.epochs=29"), chosen(PHOTOS, "train.epochs=30")
+    assert (few.model.survival_prob, few.data.augname) == (1.0, "none")
+    assert (many.model.survival_prob, many.data.augname) == (0.8, "autoaug")
+    small = chosen(ImageFacts(240, 28), "train.epochs=30")
+    assert (small.model.survival_prob, small.data.augname) == (0.8, "none")
+    assert small.data.crop_area == (0.7, 1.0) and many.data.crop_area == (0.35, 1.0)
+
+
+def test_settings_that_are_given_count_more_and_the_rest_follows_from_them():
+    config = chosen(FASHION, "train.epochs=100,train.batch_size=32,eval.isize=96")
+    assert (config.train.epochs, config.train.batch_size) == (100, 32)
+    assert config.train.lr_warmup_epoch == 5.0  # a tenth of 100 epochs would be 10
+    assert config.train.lr_base * 32 / 256 == pytest.approx(0.004 / 2**0.5, rel=1e-3)
+    assert sizes(config) == (64, 96, 96)
+    assert chosen(FASHION, "model.survival_prob=0.9").model.survival_prob == 0.9
+
+
+def test_pretrained_weights_are_fine_tuned_by_the_fine_tuning_recipe():
+    by_weights, by_name = chosen(PHOTOS, WEIGHTS), chosen(PHOTOS, WEIGHTS, name="ft")
+    names = {"data.ds_name"}
+    assert {k: v for k, v in flat(by_weights).items() if k not in names} == {
+        k: v for k, v in flat(by_name).items() if k not in names
+    }
+    assert (by_weights.train.optimizer, by_weights.train.stages) == ("rmsprop", 1)
+    assert by_weights.train.lr_base * by_weights.train.batch_size / 256 == pytest.approx(1e-3)
+    assert sizes(by_weights)[1:] == (224, 224)
+    from_scratch = chosen(PHOTOS, {"train.ft_init_ckpt": "random"})
+    assert from_scratch.train.optimizer == "adamw"
+
+
+def test_no_preset_is_the_recipe_of_the_data_set():
+    plain = resolve("efficientnetv2-b0", "folder", FOLDER, {"train.preset": "none"})
+    assert chosen(FASHION, {"train.preset": "none"}) == plain
+    assert resolve_for_images("efficientnetv2-b0", "digits")[0] == resolve("efficientnetv2-b0")
+
+
+@pytest.mark.parametrize("name", ["digits", "imagenet2012", "cifar10ft", "tfds:beans"])
+def test_a_data_set_of_one_recipe_takes_no_preset(name):
+    with pytest.raises(ConfigError, match=r"train\.preset=fast is for a folder of your own images"):
+        resolve_for_images("efficientnetv2-b0", name, {"train.preset": "fast"})
+
+
+@pytest.mark.parametrize(("name", "size"), [("cifar10", 64), ("mnist", 64), ("cars196", 224)])
+def test_data_sets_of_known_size_are_chosen_for_without_their_files(name, size):
+    config, reasons = resolve_for_images("efficientnetv2-b0", name)
+    assert config.eval.isize == size and len(reasons) >= 2
+    assert DATASETS[name].facts.num_images == DATASETS[name].train.num_images
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("model", ["efficientnetv2-xl", "efficientnet-lite0", "resnet50"])
+@pytest.mark.parametrize("weights", ["imagenet", "random"])
+def test_every_choice_is_a_valid_config(preset, model, weights):
+    weights = {"train.ft_init_ckpt": weights}
+    for num_images, side in itertools.product((1, 17, 1_000_000), (1, 3000)):
+        facts = ImageFacts(num_images, side)
+        config = chosen(facts, {"train.preset": preset}, weights, model=model)
+        assert config.train.batch_size <= num_images
+        assert config.eval.isize <= MODELS[model].eval_size
+
+
+def test_reasons_name_what_they_are_about():
+    choice = choose(
+        "auto", model_name="efficientnetv2-b0", facts=FASHION, pretrained=False, given={}
+    )
+    text = "\n".join(choice.reasons)
+    for part in ("32 to 64 px", "28 px", "10,799 images", f"{choice.settings['train.epochs']} epo"):
+        assert part in text
