@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from tensorflow import keras
+
+from benchmarks.torchvision_ops import detection_ops
 
 NETWORKS = {
     "b0": ("efficientnetv2-b0", "EfficientNetV2B0", "tf_efficientnetv2_b0"),
@@ -109,30 +110,9 @@ def _torch_network(
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-    with _detection_ops():
+    with detection_ops():
         import timm
     layout = torch.channels_last if is_last else torch.contiguous_format
     model = timm.create_model(NETWORKS[network][2], pretrained=False, drop_rate=0.2, **options)
     inputs = torch.tensor(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return model.to(memory_format=layout), inputs.to(memory_format=layout)
-
-
-_LIBRARIES: list[Any] = []  # an operator exists as long as its library object
-
-
-@contextlib.contextmanager
-def _detection_ops() -> Iterator[None]:
-    """Declares two detection operators, so that timm can import torchvision.
-
-    torchvision from PyPI needs another build of torch; without its compiled part these operators
-    are missing. No classifier calls them, so their names are enough.
-    """
-    if not _LIBRARIES:
-        import torch
-
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            with contextlib.suppress(RuntimeError):  # torchvision is complete and has declared it
-                library.define(f"{name}(Tensor dets, Tensor scores, float threshold) -> Tensor")
-        _LIBRARIES.append(library)
-    yield

@@ -17,7 +17,7 @@ from hparams.datasets import DATASETS, find_dataset
 from hparams.facts import ImageFacts
 from hparams.models import MODELS
 from hparams.overrides import ConfigError, Overrides, read_overrides
-from hparams.resolve import resolve
+from hparams.resolve import flat, resolve
 from hparams.weights import RANDOM
 
 
@@ -26,7 +26,7 @@ class Choice:
     """What a preset chooses.
 
     Attributes:
-      settings: config key -> value.
+      settings: config key -> value; the keys are among ``CHOSEN``.
       reasons: what was chosen and why, one line each.
     """
 
@@ -47,21 +47,31 @@ _FEW = 10_000  # images
 _STAGES = 4  # of progressive learning
 
 
+CHOSEN = (
+    "eval.isize", "train.isize", "data.ibase", "train.stages", "train.batch_size", "train.epochs",
+    "train.min_steps", "train.lr_base", "train.lr_warmup_epoch", "model.survival_prob",
+    "data.augname", "data.crop_area", "data.crop_aspect",
+)  # fmt: skip
+
+
 def resolve_for_images(
     model_name: str,
     dataset_cfg: str,
     *overrides: Overrides,
     facts: ImageFacts | None = None,
+    kept: Config | None = None,
 ) -> tuple[Config, tuple[str, ...]]:
     """Resolves a config as ``resolve``, with the settings that ``train.preset`` chooses.
 
-    They come between the data set's recipe and the overrides.
+    They come between the data set's recipe and the overrides. A training that goes on, with other
+    images or more epochs, keeps what was chosen at its start.
 
     Args:
       model_name: a row of ``hparams.models.MODELS``.
       dataset_cfg: a row of ``hparams.datasets.DATASETS``.
       *overrides: as in ``resolve``.
       facts: of the images; None: those of the data set's row.
+      kept: the config of the training that goes on; None: it is new.
 
     Returns:
       The config, and what was chosen and why, one line each; nothing without a preset.
@@ -92,7 +102,11 @@ def resolve_for_images(
         given=given,
     )
     base = DATASETS["ft"].recipe if starts_from_weights and not row.fine_tunes else {}
-    return resolve(model_name, dataset_cfg, {**base, **choice.settings}, *overrides), choice.reasons
+    settings, reasons = {**base, **choice.settings, "train.preset": preset}, choice.reasons
+    if kept is not None and kept.train.preset == preset:
+        stored = flat(kept)
+        settings, reasons = {key: stored[key] for key in {*base, *CHOSEN}}, ()
+    return resolve(model_name, dataset_cfg, settings, *overrides), reasons
 
 
 def choose(
@@ -138,7 +152,7 @@ def choose(
             + ("small images lose what tells them apart" if is_small else "few epochs")
         )
     if is_small:
-        settings["data.crop_area"] = [0.7, 1.0]
+        settings.update({"data.crop_area": [0.85, 1.0], "data.crop_aspect": [0.9, 1.1]})
     return Choice(settings, tuple(reasons))
 
 

@@ -83,7 +83,10 @@ def _with_preset(
     values: FlagValues, dataset: str, overrides: list[Overrides], *, facts: ImageFacts | None
 ) -> Config:
     """Resolves the config with what ``train.preset`` chooses, and says what that is and why."""
-    config, reasons = resolve_for_images(values.model_name, dataset, *overrides, facts=facts)
+    kept = run_from_flags(values).trained_config()
+    config, reasons = resolve_for_images(
+        values.model_name, dataset, *overrides, facts=facts, kept=kept
+    )
     if reasons and find_cluster(config.runtime.strategy).is_chief:
         for line in (f"preset {config.train.preset}: {reasons[0]}", *reasons[1:]):
             print(line, file=sys.stderr, flush=True)

@@ -158,6 +158,16 @@ class RunDirectory:
             and not (now[key] is None and key in DATA_SET_KEYS)
         }
 
+    def trained_config(self) -> Config | None:
+        """Reads the config of what has been trained; None: nothing has been yet, or it is gone.
+
+        Raises:
+          ConfigError: if config.yaml cannot be read.
+        """
+        if not self._has_results() or not self.config_file.exists():
+            return None
+        return load_config(self.config_file)
+
     def _config_is_gone(self) -> RunError:
         return RunError(
             f"'{self._shown}' holds a training, but its config.yaml is missing; restore the file, "

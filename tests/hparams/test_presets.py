@@ -8,7 +8,7 @@ from hparams.choices import PRESETS
 from hparams.datasets import DATASETS
 from hparams.facts import ImageFacts
 from hparams.models import MODELS
-from hparams.presets import choose, resolve_for_images
+from hparams.presets import CHOSEN, choose, resolve_for_images
 from hparams.resolve import ConfigError, flat, resolve
 
 FOLDER = {"data.data_dir": "/photos"}
@@ -65,7 +65,7 @@ def test_few_epochs_have_little_regularisation_and_many_that_of_the_model():
     assert (many.model.survival_prob, many.data.augname) == (0.8, "autoaug")
     small = chosen(ImageFacts(240, 28), "train.epochs=30")
     assert (small.model.survival_prob, small.data.augname) == (0.8, "none")
-    assert small.data.crop_area == (0.7, 1.0) and many.data.crop_area == (0.35, 1.0)
+    assert small.data.crop_area == (0.85, 1.0) and many.data.crop_area == (0.35, 1.0)
 
 
 def test_settings_that_are_given_count_more_and_the_rest_follows_from_them():
@@ -94,6 +94,21 @@ def test_no_preset_is_the_recipe_of_the_data_set():
     plain = resolve("efficientnetv2-b0", "folder", FOLDER, {"train.preset": "none"})
     assert chosen(FASHION, {"train.preset": "none"}) == plain
     assert resolve_for_images("efficientnetv2-b0", "digits")[0] == resolve("efficientnetv2-b0")
+
+
+def test_a_training_that_goes_on_keeps_its_choice_but_not_against_what_is_given():
+    first = chosen(PHOTOS, "train.epochs=20")
+    options = {"facts": FASHION, "kept": first}
+    again, reasons = resolve_for_images("efficientnetv2-b0", "folder", FOLDER, **options)
+    assert again == first and reasons == ()
+    more, _ = resolve_for_images(
+        "efficientnetv2-b0", "folder", FOLDER, "train.epochs=40", **options
+    )
+    changed = {key for key, value in flat(more).items() if flat(first)[key] != value}
+    assert changed == {"train.epochs"}
+    fast = {"train.preset": "fast"}
+    other, _ = resolve_for_images("efficientnetv2-b0", "folder", FOLDER, fast, **options)
+    assert other == chosen(FASHION, fast)
 
 
 @pytest.mark.parametrize("name", ["digits", "imagenet2012", "cifar10ft", "tfds:beans"])
@@ -125,6 +140,7 @@ def test_reasons_name_what_they_are_about():
     choice = choose(
         "auto", model_name="efficientnetv2-b0", facts=FASHION, pretrained=False, given={}
     )
+    assert set(choice.settings) <= set(CHOSEN)
     text = "\n".join(choice.reasons)
     for part in ("32 to 64 px", "28 px", "10,799 images", f"{choice.settings['train.epochs']} epo"):
         assert part in text

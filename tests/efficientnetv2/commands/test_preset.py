@@ -38,6 +38,9 @@ def test_a_training_says_what_was_chosen_and_goes_on_with_it(main_tf2, photos, t
     assert again.returncode == 0, again.stderr
     assert len(env2.load_run(tmp_path / "run").history) == 20 and "epoch 1/" not in again.stdout
     (photos / "train" / "dark" / "new.png").unlink()
+    # Forty epochs alone would be regularised more strongly; a training that goes on is not.
+    more = main_tf2(*command, "--epochs=40", f"--hparam_str={TINY}", cwd=tmp_path)
+    assert more.returncode == 2 and "holds a training of 20 epochs, not 40" in more.stderr
 
 
 def test_fit_has_the_same_choice(photos):

@@ -1,0 +1,84 @@
+"""Trains as a Keras user does, for ``benchmarks.time_to_accuracy``: one JSON line an epoch.
+
+    python -m benchmarks.train_keras FOLDER --image_size=64 --epochs=8 --learning_rate=0.004
+
+The folder holds ``train``, ``val`` and ``test``, each with a folder a class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import keras
+
+
+class Lines(keras.callbacks.Callback):
+    """Prints a line an epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        assert logs is not None
+        line = {"epoch": epoch + 1, "loss": logs["loss"], "val": logs["val_accuracy"]}
+        print(json.dumps(line), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--learning_rate", type=float, default=0.004)
+    parser.add_argument("--seed", type=int, default=0)
+    flags = parser.parse_args()
+
+    keras.utils.set_random_seed(flags.seed)
+    images = {
+        split: keras.utils.image_dataset_from_directory(
+            flags.folder / split,
+            image_size=(flags.image_size, flags.image_size),
+            batch_size=flags.batch_size,
+            shuffle=split == "train",
+            seed=flags.seed,
+            verbose=False,
+        )
+        for split in ("train", "val", "test")
+    }
+    augment = keras.Sequential(
+        [keras.layers.RandomFlip("horizontal"), keras.layers.RandomTranslation(0.1, 0.1)]
+    )
+    train = (
+        images["train"]
+        .cache()
+        .map(lambda pixels, labels: (augment(pixels, training=True), labels), num_parallel_calls=2)
+    )
+    model = keras.applications.EfficientNetV2B0(
+        weights=None,
+        classes=len(images["train"].class_names),
+        input_shape=(flags.image_size, flags.image_size, 3),
+        classifier_activation=None,
+    )
+    steps = len(images["train"])
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps * (flags.epochs - 1), warmup_target=flags.learning_rate, warmup_steps=steps
+    )
+    model.compile(
+        keras.optimizers.AdamW(rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(
+        train.prefetch(2),
+        epochs=flags.epochs,
+        validation_data=images["val"].cache().prefetch(2),
+        callbacks=[Lines()],
+        verbose=0,
+    )
+    print(json.dumps({"test": model.evaluate(images["test"], verbose=0)[1]}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
