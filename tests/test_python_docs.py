@@ -55,12 +55,24 @@ def block_of(text, call):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("text", "last"), [(README, 'augment="randaug"'), (GUIDE, '"data.augname": "randaug"')]
+    ("text", "shorter"),
+    [
+        (
+            README,
+            {'preset="fast"': f'preset="fast", epochs=1, image_size=32, overrides={NETWORK}'},
+        ),
+        (
+            GUIDE,
+            {
+                "epochs=20": "epochs=1",
+                "image_size=96": "image_size=32",
+                '"data.augname": "randaug"': f'"data.augname": "randaug", **{NETWORK}',
+            },
+        ),
+    ],
 )
-def test_the_code_of_the_pages(text, last, workshop, monkeypatch, tmp_path_factory):
+def test_the_code_of_the_pages(text, shorter, workshop, monkeypatch, tmp_path_factory):
     code = block_of(text, "env2.train(")
-    small = f"**{NETWORK}" if last.startswith('"') else f"overrides={NETWORK}"
-    shorter = {"epochs=20": "epochs=1", "image_size=96": "image_size=32", last: f"{last}, {small}"}
     for long, short in shorter.items():
         assert long in code
         code = code.replace(long, short)
