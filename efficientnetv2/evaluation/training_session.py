@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterator
 
 from efficientnetv2.checkpoints.loader import WeightsReport
+from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.open_data import open_data, open_split
 from efficientnetv2.data.sources import Source
 from efficientnetv2.evaluation.evaluator import (
@@ -24,11 +25,12 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.train.callbacks import TrainingCallback
 from efficientnetv2.train.checkpoint_manager import BestCheckpoint, repair
+from efficientnetv2.train.early_stop import SIZE
 from efficientnetv2.train.loop import Training
 from efficientnetv2.train.train_state import TrainState, start_from_pretrained
 from efficientnetv2.train.workers import Workers, build_workers, settings_checksum
 from hparams.config import Config
-from hparams.resolve import require_full_batch
+from hparams.resolve import require_full_batch, with_overrides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +90,20 @@ class TrainingSession:
 
     def _validation(self, best: BestCheckpoint | None) -> Callable[[], dict[str, float]]:
         """Returns the function that evaluates on the minival split after each epoch."""
-        images = open_split(
-            self.config, self.source, self.run, split=self.config.data.minival_split
-        )
+
+        @functools.lru_cache(maxsize=1)  # stages follow each other
+        def minival(image_size: int) -> EvaluationInput:
+            config = with_overrides(self.config, {"eval.isize": image_size})
+            return open_split(config, self.source, self.run, split=config.data.minival_split)
 
         def after_epoch() -> dict[str, float]:
+            size = self.training.validation_size
             metrics = evaluate_raw_and_ema(
-                self.train_state, self._evaluator, images, workers=self.workers, stop=self.stop
+                self.train_state,
+                self._evaluator,
+                minival(size),
+                workers=self.workers,
+                stop=self.stop,
             )
             record = {
                 f"minival{'_ema' if name == 'ema' else ''}_{key}": values[key]
@@ -103,8 +112,9 @@ class TrainingSession:
                 if key != "images"
             }
             if best is not None:
-                best.offer({name: values["top1"] for name, values in metrics.items()})
-            return record
+                top1 = {name: values["top1"] for name, values in metrics.items()}
+                best.offer(top1, image_size=size)
+            return {SIZE: size, **record}
 
         return after_epoch
 

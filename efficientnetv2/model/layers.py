@@ -49,7 +49,7 @@ def dense_initializer(num_classes: int) -> keras.initializers.Initializer:
     """Uniform between plus and minus ``1 / sqrt(num_classes)``, as in the official code.
 
     With fewer than 1,000 classes, the values of 1,000 classes: the official ones would be up to ten
-    times as large, and the first epochs would only undo that (docs/performance.md).
+    times as large, and the first epochs would only undo that (docs/recipes.md).
     """
     scale = min(1.0, num_classes / _FEW_CLASSES) / 3.0
     return keras.initializers.VarianceScaling(scale, mode="fan_out", distribution="uniform")

@@ -262,17 +262,21 @@ class BestCheckpoint:
         if record:  # a killed process may have left other checkpoints
             checkpoint_store.keep_only(run.best, record["step"])
 
-    def offer(self, top1: dict[str, float]) -> None:
+    def offer(self, top1: dict[str, float], *, image_size: int) -> None:
         """Saves the current weights if they are better than those of every recorded epoch.
+
+        Progressive learning evaluates at growing sizes, and epochs of other sizes do not count: so
+        the best ones are those of the last size.
 
         Args:
           top1: "raw" and "ema" -> accuracy on minival, 0..1; the higher one counts.
+          image_size: pixels, of this evaluation.
 
         Raises:
           WriteError: if they cannot be written; the previous best weights stay.
         """
         step = self._train_state.step
-        if max(top1.values()) <= self._best_before(step):
+        if max(top1.values()) <= self._best_before(step, image_size):
             return
         with _as_write_error(f"{self._run.best / f'ckpt-{step}'}"):
             checkpoint_store.write(self._run.best, step, self._checkpoint.write)
@@ -280,11 +284,11 @@ class BestCheckpoint:
         replace_text(self._record, json.dumps(record) + "\n")
         checkpoint_store.keep_only(self._run.best, step)
 
-    def _best_before(self, step: int) -> float:
+    def _best_before(self, step: int, image_size: int) -> float:
         """Returns the best top-1 before this step; epochs that are being run again do not count."""
-        best = best_top1(self._run.metrics())
+        lines = self._run.metrics()
         record = _read_record(self._run)
         # best.json is used only if metrics.jsonl has no accuracies, for it may have been removed.
-        if best == 0.0 and record and record["step"] < step:
+        if best_top1(lines) == 0.0 and record and record["step"] < step:
             return float(record["best"])
-        return best
+        return best_top1(lines, image_size=image_size)

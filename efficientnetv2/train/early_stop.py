@@ -6,17 +6,34 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _TOP1 = ("minival_top1", "minival_ema_top1")
+SIZE = "minival_size"  # pixels; accuracies at different image sizes cannot be compared
 
 
-def best_top1(lines: Iterable[Mapping[str, Any]]) -> float:
-    """Returns the best top-1 accuracy (0..1) of raw or averaged weights; 0 if there is none."""
-    return max((max(values) for values in map(_values, lines) if values), default=0.0)
+def best_top1(lines: Iterable[Mapping[str, Any]], *, image_size: int | None = None) -> float:
+    """Returns the best top-1 accuracy (0..1) of raw or averaged weights; 0 if there is none.
+
+    Args:
+      lines: of metrics.jsonl.
+      image_size: pixels; evaluations of another size do not count. None: all of them count.
+    """
+    of_size = (
+        line for line in lines if image_size is None or line.get(SIZE, image_size) == image_size
+    )
+    return max((max(values) for values in map(_values, of_size) if values), default=0.0)
 
 
 def epochs_without_better(lines: Iterable[Mapping[str, Any]]) -> int:
-    """Returns how many validated epochs came after the best one; an equal one is not better."""
-    best, epochs_since = 0.0, 0
-    for values in filter(None, map(_values, lines)):
+    """Returns how many validated epochs came after the best one; an equal one is not better.
+
+    The count starts anew when progressive learning changes the image size.
+    """
+    best, epochs_since, size = 0.0, 0, None
+    for line in lines:
+        values = _values(line)
+        if not values:
+            continue
+        if line.get(SIZE) != size:
+            best, epochs_since, size = 0.0, 0, line.get(SIZE)
         epochs_since += 1
         if max(values) > best:
             best, epochs_since = max(values), 0

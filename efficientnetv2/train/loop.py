@@ -32,7 +32,13 @@ from efficientnetv2.train.early_stop import epochs_without_better
 from efficientnetv2.train.learning_rate import build_learning_rate
 from efficientnetv2.train.nan_guard import DivergedError, NanGuard, likely_cause
 from efficientnetv2.train.profiler import build_profiler
-from efficientnetv2.train.progressive import build_settings, build_stages, phases_of, stage_at
+from efficientnetv2.train.progressive import (
+    build_settings,
+    build_stages,
+    phases_of,
+    stage_at,
+    validation_size,
+)
 from efficientnetv2.train.step import build_trainer
 from efficientnetv2.train.strategy import distribute_training, needs_fixed_shapes
 from efficientnetv2.train.tensorboard_writer import TensorBoardWriter
@@ -133,6 +139,11 @@ class Training:
         return self.train_state.step >= self._end_step or (
             0 < patience <= epochs_without_better(self._run.metrics())
         )
+
+    @property
+    def validation_size(self) -> int:
+        """Image size, pixels, at which the network is evaluated after the epoch that has ended."""
+        return validation_size(self._config, stage_at(self.plan, self.train_state.step - 1))
 
     def run(self, *, after_epoch: Callable[[], dict[str, float]] | None = None) -> int | None:
         """Trains to the end, or until a signal asks to stop.

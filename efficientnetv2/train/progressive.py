@@ -197,6 +197,18 @@ def stage_at(plan: Sequence[Stage], step: int) -> Stage:
     return next(stage for stage in plan if stage.first_step <= step < stage.end_step)
 
 
+def validation_size(config: Config, stage: Stage) -> int:
+    """Returns the image size, pixels, at which a network is evaluated in a stage.
+
+    It grows with that of the training up to ``eval.isize``: a network that has seen images of 32 px
+    only is right about few of 64 px, and soon about most after some steps with these.
+    """
+    train = config.train
+    if train.size_schedule != "progressive":
+        return config.eval.isize
+    return max(1, round(config.eval.isize * stage.image_size / train.isize))
+
+
 def stage_settings(plan: Sequence[Stage]) -> SettingsSchedule:
     """Returns the settings by step, if they change only where a stage begins."""
     return SettingsSchedule(

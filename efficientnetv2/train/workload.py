@@ -9,7 +9,13 @@ import numpy as np
 
 from efficientnetv2.data.schedule import SettingsSchedule
 from efficientnetv2.data.sources import Source
-from efficientnetv2.train.progressive import Stage, build_settings, build_stages, stage_at
+from efficientnetv2.train.progressive import (
+    Stage,
+    build_settings,
+    build_stages,
+    stage_at,
+    validation_size,
+)
 from hparams.architecture import cost, scaled_architecture
 from hparams.config import Config, ModelSection
 from hparams.errors import UserError
@@ -74,6 +80,7 @@ class Workload:
       settings: image and batch size by step.
       validation_images: evaluated after each epoch, those of the moving average counted again.
       final_images: evaluated at the end, likewise.
+      validation_sizes: image size of the evaluation in each stage, pixels.
       eval_size: image size of evaluation, pixels.
     """
 
@@ -82,6 +89,7 @@ class Workload:
     settings: SettingsSchedule
     validation_images: int
     final_images: int
+    validation_sizes: Sequence[int]
     eval_size: int
 
     @property
@@ -118,13 +126,21 @@ class Workload:
 
     def seconds_left(self, step: int, speed: StepCost) -> float:
         """Returns the time of the steps after ``step`` and of their evaluations."""
-        images = self.validation_images * np.ceil(self.epochs_left(step)) + self.final_images
-        forward = _FORWARD_SHARE * images * image_multiply_adds(self.model, self.eval_size)
+        forward = _FORWARD_SHARE * self._evaluation_multiply_adds(step)
         training = self.multiply_adds(step, self.end_step)
         return float(
             (self.end_step - step) * speed.seconds_per_step
             + (training + forward) * speed.seconds_per_multiply_add
         )
+
+    def _evaluation_multiply_adds(self, step: int) -> float:
+        """Returns those of the evaluations after ``step``, those of the end included."""
+        total = self.final_images * image_multiply_adds(self.model, self.eval_size)
+        for stage, size in zip(self.plan, self.validation_sizes):
+            steps = stage.end_step - max(step, stage.first_step)
+            epochs = np.ceil(max(steps, 0) / stage.steps_per_epoch)
+            total += epochs * self.validation_images * image_multiply_adds(self.model, size)
+        return float(total)
 
 
 def build_workload(config: Config, source: Source, *, validates: bool) -> Workload:
@@ -143,6 +159,7 @@ def build_workload(config: Config, source: Source, *, validates: bool) -> Worklo
         settings=build_settings(config, plan),
         validation_images=passes * _count(source, config.data.minival_split) if validates else 0,
         final_images=passes * _count(source, config.data.eval_split),
+        validation_sizes=[validation_size(config, stage) for stage in plan],
         eval_size=config.eval.isize,
     )
 

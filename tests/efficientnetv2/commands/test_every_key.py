@@ -14,7 +14,7 @@ from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.search import engine
 from efficientnetv2.search.messages import TrialJob, TrialResult
 from efficientnetv2.train.strategy import build_strategy
-from hparams import UserError, resolve
+from hparams import UserError, presets, resolve
 from hparams.config import Config
 from hparams.keys import KEYS
 from hparams.resolve import with_facts
@@ -92,6 +92,9 @@ def test_each_key_is_read(
             build_strategy(
                 RecordedConfig(resolve("efficientnetv2-b0", "digits", settings), read_keys)
             )
+    # The preset is read before there is a whole config.
+    monkeypatch.setattr(presets, "resolve", lambda *row: RecordedConfig(resolve(*row), read_keys))
+    presets.resolve_for_images("efficientnetv2-b0", "digits")
     monkeypatch.setattr(engine, "run_trial", fake_trial)
     recorded = RecordedConfig(resolve("efficientnetv2-b0", "digits", "search.trials=1"), read_keys)
     assert engine.search(recorded, tmp_path / "search", StopRequest())

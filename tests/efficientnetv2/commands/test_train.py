@@ -136,6 +136,8 @@ def test_evaluation_shows_each_class_and_the_mistakes(trained):
 
 def test_best_is_the_best_minival_epoch(trained):
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["minival_size"] for line in lines] == [24, 24, 32, 32]
+    lines = [line for line in lines if line["minival_size"] == lines[-1]["minival_size"]]
     tops = [max(line["minival_top1"], line["minival_ema_top1"]) for line in lines]
     record = json.loads((trained / "best" / "best.json").read_text())
     assert max(record["top1"].values()) == max(tops)

@@ -157,7 +157,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoints(
         with pytest.raises(WriteError, match=r"^cannot write '.*ckpt-2': [^\n]*$"):
             CheckpointManager(train_state, run, keep=1).save()
         with pytest.raises(WriteError, match=r"^cannot write '.*best/ckpt-2': [^\n]*$"):
-            BestCheckpoint(train_state, run).offer({"raw": 0.5})
+            BestCheckpoint(train_state, run).offer({"raw": 0.5}, image_size=32)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert sorted(path.name for path in run.checkpoints.iterdir()) == before
@@ -222,7 +222,7 @@ def test_only_improvements_of_the_higher_accuracy_are_kept(
     best_steps = []
     for step, (raw, ema) in enumerate(offers):
         train_state.context.step.assign(step)
-        best.offer({"raw": raw, "ema": ema})
+        best.offer({"raw": raw, "ema": ema}, image_size=32)
         best_steps.append(best_record(run)["step"])
     assert best_steps == [0, 0, 2, 2, 4]
     assert best_record(run) == {
@@ -245,10 +245,10 @@ def test_the_best_weights_outlive_worse_ones(
     best = BestCheckpoint(train_state, run)
     expected = average_logits(train_state) if average else logits(train_state.model)
     train_state.context.step.assign(10)
-    best.offer({"raw": 0.9, "ema": 0.8})
+    best.offer({"raw": 0.9, "ema": 0.8}, image_size=32)
     randomise(train_state, seed + 1)
     train_state.context.step.assign(20)
-    best.offer({"raw": 0.1, "ema": 0.2})
+    best.offer({"raw": 0.1, "ema": 0.2}, image_size=32)
     stock = build_model(tiny().model)
     load_weights(stock, str(run.best / best_record(run)["checkpoint"]), average=average)
     np.testing.assert_allclose(logits(stock), expected, rtol=1e-5, atol=1e-5)
@@ -259,9 +259,9 @@ def test_a_later_start_must_beat_the_best_of_an_earlier_one(
     train_state: TrainState, run: RunDirectory, top1: float, step: int
 ) -> None:
     train_state.context.step.assign(10)
-    BestCheckpoint(train_state, run).offer({"raw": 0.8, "ema": 0.3})
+    BestCheckpoint(train_state, run).offer({"raw": 0.8, "ema": 0.3}, image_size=32)
     train_state.context.step.assign(20)
-    BestCheckpoint(train_state, run).offer({"raw": 0.2, "ema": top1})
+    BestCheckpoint(train_state, run).offer({"raw": 0.2, "ema": top1}, image_size=32)
     assert best_record(run)["step"] == step
 
 
@@ -270,12 +270,12 @@ def test_what_was_best_in_epochs_that_are_run_again_does_not_count(
 ) -> None:
     """After a kill between writing the best weights and the checkpoint, epochs are run again."""
     train_state.context.step.assign(20)
-    BestCheckpoint(train_state, run).offer({"raw": 0.8})
+    BestCheckpoint(train_state, run).offer({"raw": 0.8}, image_size=32)
     randomise(train_state, seed + 1)
     expected = logits(train_state.model)
     run.append_metrics({"step": 10, "minival_top1": 0.5})
     train_state.context.step.assign(20)
-    BestCheckpoint(train_state, run).offer({"raw": 0.6})
+    BestCheckpoint(train_state, run).offer({"raw": 0.6}, image_size=32)
     assert best_record(run)["top1"] == {"raw": 0.6}
     stock = build_model(tiny().model)
     load_weights(stock, str(run.best / "ckpt-20"), average=False)
@@ -287,9 +287,9 @@ def test_the_best_of_all_records_must_be_beaten(train_state: TrainState, run: Ru
     run.append_metrics({"step": 20, "minival_top1": 0.3, "minival_ema_top1": 0.1})
     train_state.context.step.assign(30)
     best = BestCheckpoint(train_state, run)
-    best.offer({"raw": 0.4, "ema": 0.5})
+    best.offer({"raw": 0.4, "ema": 0.5}, image_size=32)
     assert not run.best.exists()
-    best.offer({"raw": 0.51, "ema": 0.5})
+    best.offer({"raw": 0.51, "ema": 0.5}, image_size=32)
     assert best_record(run)["step"] == 30
 
 
@@ -310,3 +310,14 @@ def test_another_width_is_one_line(
     gc.collect()  # TensorFlow logs when its objects are deleted
     assert "\n" not in str(caught.value)
     assert caplog.text == ""
+
+
+def test_epochs_of_other_image_sizes_do_not_count_for_the_best(
+    train_state: TrainState, run: RunDirectory
+) -> None:
+    best = BestCheckpoint(train_state, run)
+    for step, size, top1 in ((1, 16, 0.9), (2, 32, 0.5), (3, 32, 0.4), (4, 32, 0.6)):
+        train_state.context.step.assign(step)
+        best.offer({"raw": top1}, image_size=size)
+        run.append_metrics({"step": step, "minival_top1": top1, "minival_size": size})
+        assert best_record(run)["step"] == {1: 1, 2: 2, 3: 2, 4: 4}[step]

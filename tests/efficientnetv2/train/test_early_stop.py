@@ -32,3 +32,14 @@ def lines(*values):
 def test_the_best_and_the_epochs_since(values, best, since):
     assert best_top1(lines(*values)) == best
     assert epochs_without_better(lines(*values)) == since
+
+
+def test_a_new_image_size_starts_anew():
+    records = lines(0.9, 0.8, 0.5, 0.4, 0.6, 0.6)
+    for record, size in zip(records, (16, 16, 32, 32, 32, 32)):
+        record["minival_size"] = size
+    assert best_top1(records) == best_top1(records, image_size=16) == 0.9
+    assert best_top1(records, image_size=32) == 0.6
+    assert best_top1(records, image_size=64) == 0.0
+    counts = [epochs_without_better(records[:number]) for number in range(1, 7)]
+    assert counts == [0, 1, 0, 1, 0, 1]

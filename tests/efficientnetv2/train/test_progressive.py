@@ -16,6 +16,7 @@ from efficientnetv2.train.progressive import (
     build_stages,
     plan_stages,
     stage_at,
+    validation_size,
 )
 from hparams.factors import first_to_last
 from hparams.resolve import resolve
@@ -302,3 +303,19 @@ def test_sizes_that_do_not_grow_are_one_stage_of_the_last_values(size_schedule: 
     assert (stage.first_epoch, stage.end_epoch, stage.first_step) == (0, 350, 0)
     assert (stage.image_size, factors(stage)) == (380, factors(grown[-1]))
     assert stage.end_step == grown[-1].end_step
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [
+        ({}, [149, 187, 224]),  # 224 * 128 / 192 and so on
+        ({"train.size_schedule": "fixed"}, [224]),
+        ({"train.size_schedule": "random"}, [224]),
+        ({"eval.isize": 96}, [64, 80, 96]),
+    ],
+)
+def test_validation_is_at_the_size_that_the_network_has_seen(settings: dict, sizes: list) -> None:
+    base = {"train.stages": 3, "train.epochs": 9, "data.data_dir": "/photos", **settings}
+    config = resolve("efficientnetv2-b0", "folder", base)
+    stages = build_stages(config, num_images=1000)
+    assert [validation_size(config, stage) for stage in stages] == sizes

@@ -60,10 +60,11 @@ def test_seconds_by_hand(digits):
     plan = build_stages(config, num_images=1257)
     assert [(stage.first_epoch, stage.end_step) for stage in plan] == [(0, 18), (2, 45)]
     speed = StepCost(seconds_per_step=0.5, seconds_per_multiply_add=1e-9)
-    image = {size: image_multiply_adds(config.model, size) for size in (16, 40, 48)}
-    evaluated = 2 * (180 * 4 + 360)  # twice, as there is a moving average
+    image = {size: image_multiply_adds(config.model, size) for size in (13, 16, 40, 48)}
+    # Twice, as there is a moving average; the first stage is evaluated at 40 * 16 / 48 px.
+    evaluated = 2 * (180 * image[13] + (3 * 180 + 360) * image[40])
     steps = 7 * image[16] + 27 * image[48]
-    expected = 34 * 0.5 + (128 * steps + evaluated * image[40] / 3) * 1e-9
+    expected = 34 * 0.5 + (128 * steps + evaluated / 3) * 1e-9
     assert workload.epochs_left(11) == pytest.approx(5 - 11 / 9)
     assert workload.seconds_left(11, speed) == pytest.approx(expected)
     assert workload.epochs_left(45) == 0
