@@ -178,13 +178,16 @@ def _sizes(
     trained = int(given.get("train.isize", trained))
     settings: dict[str, Any] = {"eval.isize": size, "train.isize": trained}
     images = "images" if facts.side is None else f"images of {facts.side} px"
+    if facts.side is not None and size > facts.side:
+        images += ", made about twice as large"
     if pretrained:
         settings["train.stages"] = 1
         return settings, f"{trained} px: {images}; one size, as the weights know it"
     first = min(trained, max(_SMALLEST, _multiple(trained / 2)))
     first = int(given.get("data.ibase", first))
     settings.update({"data.ibase": first, "train.stages": _STAGES if first < trained else 1})
-    return settings, f"{first} to {trained} px: {images}, at most {_ENLARGED} times as large"
+    text = f"{first} to {trained} px" if first < trained else f"{trained} px"
+    return settings, f"{text}: {images}"
 
 
 def _length(

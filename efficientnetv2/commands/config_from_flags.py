@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import pathlib
 import re
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from efficientnetv2.data.sources.folder_facts import image_facts, open_folder
 from efficientnetv2.data.sources.tfrecord_files import find_shards
 from efficientnetv2.runtime.checkpoint_store import require_usable
-from efficientnetv2.runtime.cluster import find_cluster, require_tpu_here, tpu_name
+from efficientnetv2.runtime.cluster import require_tpu_here, tpu_name
 from efficientnetv2.runtime.preflight import require_devices, require_server
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.weights_run import run_of_weights, whole_run
@@ -68,7 +67,7 @@ def config_from_flags(values: FlagValues) -> Config:
         raise UserError(f"train.preset has no effect with --mode={values.mode}")
     facts = None
     if config.data.source == "folder":
-        images = open_folder(config, run_from_flags(values))
+        images = open_folder(config, run_from_flags(values) if plans else None)
         facts = image_facts(images) if plans else None
     elif config.data.source == "tfrecord":
         find_shards(pathlib.Path(config.data.data_dir or ""))
@@ -82,14 +81,14 @@ def config_from_flags(values: FlagValues) -> Config:
 def _with_preset(
     values: FlagValues, dataset: str, overrides: list[Overrides], *, facts: ImageFacts | None
 ) -> Config:
-    """Resolves the config with what ``train.preset`` chooses, and says what that is and why."""
+    """Resolves the config with what ``train.preset`` chooses; a preview says what and why."""
     kept = run_from_flags(values).trained_config()
     config, reasons = resolve_for_images(
         values.model_name, dataset, *overrides, facts=facts, kept=kept
     )
-    if reasons and find_cluster(config.runtime.strategy).is_chief:
-        for line in (f"preset {config.train.preset}: {reasons[0]}", *reasons[1:]):
-            print(line, file=sys.stderr, flush=True)
+    if values.mode == "preview":
+        for reason in reasons:
+            print(reason, flush=True)
     return config
 
 

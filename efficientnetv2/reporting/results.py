@@ -9,6 +9,7 @@ from efficientnetv2.evaluation.training_session import TrainingSession
 from efficientnetv2.reporting.tables import table
 from efficientnetv2.runtime.atomic_write import append_line, replace_text
 from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.choices import NO_PRESET
 from hparams.config import Config
 
 
@@ -35,13 +36,21 @@ def show_training_start(session: TrainingSession, run: RunDirectory) -> None:
         f"{config.model.model_name} ({parameters:,} parameters) on {data_name(config)}: "
         f"{images:,} images of {session.source.num_classes} classes, {last.end_epoch} epochs of "
         f"{last.steps_per_epoch} steps, batch {config.train.batch_size}, image size {sizes} px\n"
-        f"writing to {run.path}",
+        f"{_preset(config)}writing to {run.path}",
         flush=True,
     )
     if session.train_state.step:
         print(f"going on after step {session.train_state.step} of {last.end_step}", flush=True)
     if session.pretrained:
         print(f"starting from {session.pretrained}", flush=True)
+
+
+def _preset(config: Config) -> str:
+    """Returns a line on the preset, if there is one."""
+    preset = config.train.preset
+    if preset == NO_PRESET:
+        return ""
+    return f"chosen for these images by preset {preset}; --mode=preview says why\n"
 
 
 def show_training_end(session: TrainingSession, *, stopped: bool) -> None:

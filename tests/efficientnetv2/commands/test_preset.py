@@ -27,9 +27,8 @@ def test_a_training_says_what_was_chosen_and_goes_on_with_it(main_tf2, photos, t
     command = ("train", photos, "--model=efficientnetv2-b0", "--preset=fast", "--model_dir=run")
     result = main_tf2(*command, f"--hparam_str={TINY}", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    first, second = result.stderr.splitlines()[:2]
-    assert first == "preset fast: 32 to 64 px: images of 28 px, at most 2 times as large"
-    assert second.startswith("20 epochs of 2 steps of 16: 40 images, from scratch")
+    assert "chosen for these images by preset fast; --mode=preview says why\n" in result.stdout
+    assert "20 epochs of 2 steps, batch 16, image size 32 -> " in result.stdout
     config = env2.load_run(tmp_path / "run").config
     assert (config.train.preset, config.train.epochs, config.eval.isize) == ("fast", 20, 64)
     # More photos do not change what was chosen: the training is found finished.
@@ -41,6 +40,18 @@ def test_a_training_says_what_was_chosen_and_goes_on_with_it(main_tf2, photos, t
     # Forty epochs alone would be regularised more strongly; a training that goes on is not.
     more = main_tf2(*command, "--epochs=40", f"--hparam_str={TINY}", cwd=tmp_path)
     assert more.returncode == 2 and "holds a training of 20 epochs, not 40" in more.stderr
+
+
+@pytest.mark.slow
+def test_a_preview_says_what_was_chosen_and_why(main_tf2, photos, tmp_path):
+    command = ("preview", photos, "--model=efficientnetv2-b0", "--model_dir=run")
+    result = main_tf2(*command, f"--hparam_str={TINY}", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[:3] == [
+        "32 to 64 px: images of 28 px, made about twice as large",
+        "50 epochs of 2 steps of 16: 40 images, from scratch",
+        "crops and flips alone: small images lose what tells them apart",
+    ]
 
 
 def test_fit_has_the_same_choice(photos):
