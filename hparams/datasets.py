@@ -204,7 +204,6 @@ DATASETS.register(
             "train.stages": 4,
             "train.isize": 32,
             "train.optimizer": "adamw",
-            "train.weight_decay": 0.05,
             "train.lr_base": 0.006,
             "train.lr_sched": "cosine",
             "train.lr_warmup_epoch": 1.0,
@@ -316,7 +315,6 @@ _OWN_IMAGES: Mapping[str, object] = {
     "train.optimizer": "adamw",
     "train.lr_base": 0.016,
     "train.lr_sched": "cosine",
-    "train.weight_decay": 0.05,
     "train.ema_decay": 0.999,
     "data.crop_area": [0.35, 1.0],
     # The published centre crop leaves out 32 pixels whatever the size: a third of 64 pixels.

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hparams.choices import NO_PRESET, PRESETS, Preset
+from hparams.choices import NO_PRESET, OPTIMIZERS, PRESETS, Preset
 from hparams.config import Config
 from hparams.datasets import DATASETS, find_dataset
 from hparams.facts import ImageFacts
@@ -44,13 +44,14 @@ _PEAK, _PEAK_BATCH = 0.004, 64  # learning rate from scratch; it grows with the 
 _TUNING_PEAK, _TUNING_BATCH = 0.001, 32
 _MANY_EPOCHS = 30  # from here on, the network may learn the images by heart
 _FEW = 10_000  # images
+_DECOUPLED_DECAY = 0.05  # as an L2 term it would be far too much
 _STAGES = 4  # of progressive learning
 
 
 CHOSEN = (
     "eval.isize", "train.isize", "data.ibase", "train.stages", "train.batch_size", "train.epochs",
-    "train.min_steps", "train.lr_base", "train.lr_warmup_epoch", "model.survival_prob",
-    "data.augname", "data.crop_area", "data.crop_aspect",
+    "train.min_steps", "train.lr_base", "train.lr_warmup_epoch", "train.weight_decay",
+    "model.survival_prob", "data.augname", "data.crop_area", "data.crop_aspect",
 )  # fmt: skip
 
 
@@ -98,6 +99,7 @@ def resolve_for_images(
         preset,
         model_name=config.model.model_name,
         facts=facts,
+        optimizer=config.train.optimizer,
         pretrained=row.fine_tunes or starts_from_weights,
         given=given,
     )
@@ -114,6 +116,7 @@ def choose(
     *,
     model_name: str,
     facts: ImageFacts,
+    optimizer: str,
     pretrained: bool,
     given: Mapping[str, Any],
 ) -> Choice:
@@ -123,6 +126,7 @@ def choose(
       preset: a row of ``PRESETS``.
       model_name: a row of ``hparams.models.MODELS``.
       facts: of the images.
+      optimizer: a row of ``hparams.choices.OPTIMIZERS``.
       pretrained: whether training starts from pretrained weights.
       given: config keys that the user sets, with their values; the rest of the choice follows from
         the number of epochs, the batch and the image size among them.
@@ -140,6 +144,8 @@ def choose(
         "train.lr_warmup_epoch": round(min(5.0, max(1.0, 0.1 * epochs)), 1),
     }
     reasons = [size_reason, length_reason]
+    if OPTIMIZERS[optimizer].decouples_decay and not pretrained:
+        settings["train.weight_decay"] = _DECOUPLED_DECAY
     is_long = epochs >= _MANY_EPOCHS and not pretrained
     is_small = facts.side is not None and facts.side < _SMALL
     if not is_long:

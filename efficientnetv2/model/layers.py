@@ -42,16 +42,22 @@ def conv_initializer() -> keras.initializers.Initializer:
     )
 
 
-_FEW_CLASSES = 1000  # ImageNet's, for which the official initial values were chosen
+_IMAGENET_CLASSES = 1000  # for which the official initial values were chosen
 
 
-def dense_initializer(num_classes: int) -> keras.initializers.Initializer:
+def dense_initializer(num_features: int, num_classes: int) -> keras.initializers.Initializer:
     """Uniform between plus and minus ``1 / sqrt(num_classes)``, as in the official code.
 
-    With fewer than 1,000 classes, the values of 1,000 classes: the official ones would be up to ten
-    times as large, and the first epochs would only undo that (docs/recipes.md).
+    With fewer classes than features, as if there were as many, but not more than ImageNet's 1,000:
+    the official values for ten classes would be ten times as large as those for ImageNet, and the
+    first epochs would only undo that (docs/recipes.md).
+
+    Args:
+      num_features: values that the classifier reads.
+      num_classes: its outputs.
     """
-    scale = min(1.0, num_classes / _FEW_CLASSES) / 3.0
+    counted = max(num_classes, min(num_features, _IMAGENET_CLASSES))
+    scale = num_classes / counted / 3.0
     return keras.initializers.VarianceScaling(scale, mode="fan_out", distribution="uniform")
 
 

@@ -181,7 +181,7 @@ def classify(x: tf.Tensor, top: Top, *, layer_set: LayerSet, data_format: str) -
     return keras.layers.Dense(
         top.num_classes,
         activation=top.classifier_activation,
-        kernel_initializer=dense_initializer(top.num_classes),
+        kernel_initializer=dense_initializer(x.shape[-1], top.num_classes),
         dtype="float32",  # even if the network computes in 16 bits
         name="predictions",
     )(x)

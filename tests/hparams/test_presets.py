@@ -77,6 +77,13 @@ def test_settings_that_are_given_count_more_and_the_rest_follows_from_them():
     assert chosen(FASHION, "model.survival_prob=0.9").model.survival_prob == 0.9
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "decay"), [("adamw", 0.05), ("lion", 0.05), ("momentum", 1e-5), ("rmsprop", 1e-5)]
+)
+def test_only_decoupled_weight_decay_is_large(optimizer, decay):
+    assert chosen(PHOTOS, {"train.optimizer": optimizer}).train.weight_decay == decay
+
+
 def test_pretrained_weights_are_fine_tuned_by_the_fine_tuning_recipe():
     by_weights, by_name = chosen(PHOTOS, WEIGHTS), chosen(PHOTOS, WEIGHTS, name="ft")
     names = {"data.ds_name"}
@@ -138,7 +145,12 @@ def test_every_choice_is_a_valid_config(preset, model, weights):
 
 def test_reasons_name_what_they_are_about():
     choice = choose(
-        "auto", model_name="efficientnetv2-b0", facts=FASHION, pretrained=False, given={}
+        "auto",
+        model_name="efficientnetv2-b0",
+        facts=FASHION,
+        optimizer="adamw",
+        pretrained=False,
+        given={},
     )
     assert set(choice.settings) <= set(CHOSEN)
     text = "\n".join(choice.reasons)

@@ -126,7 +126,13 @@ WRONG = {
 
 # A value of each kind of flag that differs from every default.
 VALUES = {bool: "", int: "=3", float: "=0.5", list: "=onnx", str: "=5", type(None): "=5"}
-TEXTS = {"optimizer": "=adam", "augment": "=randaug", "precision": "=bfloat16", "data": "=digits"}
+TEXTS = {
+    "preset": "=fast",
+    "optimizer": "=adam",
+    "augment": "=randaug",
+    "precision": "=bfloat16",
+    "data": "=digits",
+}
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -249,14 +249,21 @@ def test_convolutions_start_normal_with_the_variance_of_fan_out(
 
 
 @pytest.mark.parametrize(
-    ("num_classes", "bound"),
-    [(2, 1000**-0.5), (100, 1000**-0.5), (1000, 1000**-0.5), (4000, 4000**-0.5)],
+    ("features", "classes", "counted"),
+    [
+        (1280, 10, 1000),  # B0 on ten classes
+        (1280, 1000, 1000),  # the official values: 1 / sqrt(classes)
+        (1280, 4000, 4000),
+        (640, 10, 640),
+        (640, 1000, 1000),
+    ],
 )
-def test_the_classifier_starts_uniform_as_with_a_thousand_classes_or_more(
-    num_classes: int, bound: float, seed: int
+def test_the_classifier_starts_uniform_with_small_logits(
+    features: int, classes: int, counted: int, seed: int
 ) -> None:
     keras.utils.set_random_seed(seed)
-    values = np.array(dense_initializer(num_classes)((1280, num_classes)))
+    values = np.array(dense_initializer(features, classes)((features, classes)))
+    bound = counted**-0.5
     assert 0.99 * bound < np.abs(values).max() <= bound
     # Five standard deviations of the mean of squares of a uniform.
     deviation = np.sqrt(0.8 / values.size)
