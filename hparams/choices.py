@@ -146,6 +146,6 @@ class Preset:
 NO_PRESET = "none"  # the recipe of the data set as it is
 PRESETS: Mapping[str, Preset] = {
     "auto": Preset("a good network soon", 2000, (8, 50), 300, (4, 20), 1.0),
-    "fast": Preset("a first result", 600, (3, 20), 150, (2, 10), 0.6),
+    "fast": Preset("a first result", 600, (3, 10), 150, (2, 10), 0.6),
     "best": Preset("many epochs, all regularisation", 20_000, (30, 200), 2000, (10, 50), 1.0),
 }

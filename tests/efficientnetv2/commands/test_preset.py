@@ -28,18 +28,18 @@ def test_a_training_says_what_was_chosen_and_goes_on_with_it(main_tf2, photos, t
     result = main_tf2(*command, f"--hparam_str={TINY}", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "chosen for these images by preset fast; --mode=preview says why\n" in result.stdout
-    assert "20 epochs of 2 steps, batch 16, image size 32 -> " in result.stdout
+    assert "10 epochs of 2 steps, batch 16, image size 32 -> " in result.stdout
     config = env2.load_run(tmp_path / "run").config
-    assert (config.train.preset, config.train.epochs, config.eval.isize) == ("fast", 20, 64)
+    assert (config.train.preset, config.train.epochs, config.eval.isize) == ("fast", 10, 64)
     # More photos do not change what was chosen: the training is found finished.
     Image.new("L", (500, 500)).save(photos / "train" / "dark" / "new.png")
     again = main_tf2(*command, f"--hparam_str={TINY}", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert len(env2.load_run(tmp_path / "run").history) == 20 and "epoch 1/" not in again.stdout
+    assert len(env2.load_run(tmp_path / "run").history) == 10 and "epoch 1/" not in again.stdout
     (photos / "train" / "dark" / "new.png").unlink()
     # Forty epochs alone would be regularised more strongly; a training that goes on is not.
     more = main_tf2(*command, "--epochs=40", f"--hparam_str={TINY}", cwd=tmp_path)
-    assert more.returncode == 2 and "holds a training of 20 epochs, not 40" in more.stderr
+    assert more.returncode == 2 and "holds a training of 10 epochs, not 40" in more.stderr
 
 
 @pytest.mark.slow
