@@ -35,7 +35,7 @@ def plot_curves(lines: Sequence[dict[str, Any]], path: str | pathlib.Path, *, ti
         size.set_ylim(0, None)
         accuracy.set_ylim(0, 1.02)
         for axes, name in (
-            (loss, "loss (cross-entropy + L2)"),
+            (loss, "loss (cross-entropy)"),
             (accuracy, "top-1 accuracy"),
             (rate, "learning rate"),
             (size, "image size (px)"),

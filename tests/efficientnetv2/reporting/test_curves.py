@@ -85,7 +85,7 @@ def test_panels_are_named(tmp_path: pathlib.Path, drawn: list[figure.Figure]) ->
     plot_curves(LINES, tmp_path / "curves.png", title="digits, run 3")
     assert drawn[0].get_suptitle() == "digits, run 3"
     assert [axes.get_title(loc="left") for axes in drawn[0].axes] == [
-        "loss (cross-entropy + L2)",
+        "loss (cross-entropy)",
         "top-1 accuracy",
         "learning rate",
         "image size (px)",
