@@ -119,12 +119,18 @@ def _write_split(
 
 
 def command(
-    name: str, folder: pathlib.Path, *, rate: float, seed: int, flags: argparse.Namespace
+    name: str,
+    folder: pathlib.Path,
+    *,
+    model_dir: str,
+    rate: float,
+    seed: int,
+    flags: argparse.Namespace,
 ) -> list[str]:
-    """Returns the command of a contestant."""
+    """Returns the command of a contestant; ``model_dir`` is where ours writes."""
     if name.startswith("ours"):
         settings = f"train.seed={seed}"
-        options = ["--validate", f"--model_dir={folder}-{name.replace(' ', '-')}-{seed}"]
+        options = ["--validate", f"--model_dir={model_dir}"]
         options += [f"--epochs={flags.epochs}"] if name != "ours, by default" else []
         if name == "ours, one size":
             settings += ",train.size_schedule=fixed"
@@ -142,9 +148,16 @@ def train(
     name: str, folder: pathlib.Path, *, rate: float, seed: int, flags: argparse.Namespace
 ) -> Curve:
     """Runs one training and notes when each epoch ends."""
+    with tempfile.TemporaryDirectory() as model_dir:
+        argv = command(name, folder, model_dir=model_dir, rate=rate, seed=seed, flags=flags)
+        return _timed(argv, Curve(name, rate, seed, (), 0.0, 0.0))
+
+
+def _timed(argv: Sequence[str], curve: Curve) -> Curve:
+    """Returns a training's curve with what its command printed, and when."""
     start = time.monotonic()
     process = subprocess.Popen(
-        command(name, folder, rate=rate, seed=seed, flags=flags),
+        argv,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -169,10 +182,11 @@ def train(
                 point = Point(record["epoch"], seconds, record["loss"], record["val"])
                 points.append(point)
     if process.wait() != 0:
-        sys.exit(f"{name} ended with exit code {process.returncode}: {' '.join(process.args)}")
-    curve = Curve(name, rate, seed, points, time.monotonic() - start, test)
+        sys.exit(f"{curve.name} ended with exit code {process.returncode}: {' '.join(argv)}")
+    curve = dataclasses.replace(curve, points=points, seconds=time.monotonic() - start, test=test)
     print(
-        f"{name}, peak {rate:g}, seed {seed}: {curve.seconds:.0f} s, test {test:.4f}, "
+        f"{curve.name}, peak {curve.learning_rate:g}, seed {curve.seed}: "
+        f"{curve.seconds:.0f} s, test {test:.4f}, "
         f"val {' '.join(f'{point.accuracy:.3f}' for point in points)}",
         flush=True,
     )

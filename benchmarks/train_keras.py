@@ -7,13 +7,13 @@ The folder holds ``train``, ``val`` and ``test``, each with a folder a class.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
+
+from benchmarks.rival_flags import training_flags
 
 
 class Lines(keras.callbacks.Callback):
@@ -26,14 +26,7 @@ class Lines(keras.callbacks.Callback):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--learning_rate", type=float, default=0.004)
-    parser.add_argument("--seed", type=int, default=0)
-    flags = parser.parse_args()
+    flags = training_flags(__doc__.split("\n")[0]).parse_args()
 
     keras.utils.set_random_seed(flags.seed)
     images = {

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pathlib
 from typing import Any
 
 import torch
 
+from benchmarks.rival_flags import training_flags
 from benchmarks.torchvision_ops import detection_ops
 
 with detection_ops():
@@ -66,13 +66,7 @@ def accuracy(model: torch.nn.Module, loader: Any, *, bf16: bool) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--learning_rate", type=float, default=0.004)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = training_flags(__doc__.split("\n")[0])
     parser.add_argument("--bf16", action="store_true")
     flags = parser.parse_args()
 

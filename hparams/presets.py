@@ -94,6 +94,9 @@ def resolve_for_images(
             ]
         )
     given = {key: value for item in overrides for key, value in read_overrides(item)[0].items()}
+    stored = flat(kept) if kept is not None and kept.train.preset == preset else None
+    if stored is not None:  # so that the reasons are those of the start
+        given.update({key: stored[key] for key in CHOSEN})
     starts_from_weights = config.train.ft_init_ckpt not in (None, RANDOM)
     choice = choose(
         preset,
@@ -104,11 +107,10 @@ def resolve_for_images(
         given=given,
     )
     base = DATASETS["ft"].recipe if starts_from_weights and not row.fine_tunes else {}
-    settings, reasons = {**base, **choice.settings, "train.preset": preset}, choice.reasons
-    if kept is not None and kept.train.preset == preset:
-        stored = flat(kept)
-        settings, reasons = {key: stored[key] for key in {*base, *CHOSEN}}, ()
-    return resolve(model_name, dataset_cfg, settings, *overrides), reasons
+    settings = {**base, **choice.settings, "train.preset": preset}
+    if stored is not None:
+        settings = {key: stored[key] for key in {*base, *CHOSEN}}
+    return resolve(model_name, dataset_cfg, settings, *overrides), choice.reasons
 
 
 def choose(
@@ -212,11 +214,10 @@ def _length(
     epochs = min(max(round(steps / per_epoch), limits[0]), limits[1])
     epochs = int(given.get("train.epochs", epochs))
     start = "from pretrained weights" if pretrained else "from scratch"
-    return (
-        batch,
-        epochs,
-        (f"{epochs} epochs of {per_epoch} steps of {batch}: {facts.num_images:,} images, {start}"),
+    reason = (
+        f"{epochs} epochs of {per_epoch} steps of {batch}: {facts.num_images:,} images, {start}"
     )
+    return batch, epochs, reason
 
 
 def _multiple(pixels: float, *, down: bool = False) -> int:

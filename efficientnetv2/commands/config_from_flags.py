@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from absl.flags import FlagValues
 
 
-_PLANNING = ("train", "traineval", "preview")  # the modes that plan a training
-
 # Flags of the official code that select a TPU -> their config keys.
 _TPU_FLAGS = {
     "tpu": "runtime.tpu",
@@ -62,7 +60,7 @@ def config_from_flags(values: FlagValues) -> Config:
         config = _config_of_weights(values, run, dataset=dataset)
     else:
         config = resolve(values.model_name, dataset, *overrides)
-    plans = values.mode in _PLANNING
+    plans = values.mode in SHORT_NAMES["preset"].keys
     if not plans and any("train.preset" in read_overrides(item)[0] for item in overrides):
         raise UserError(f"train.preset has no effect with --mode={values.mode}")
     facts = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pathlib
 import statistics
+import warnings
 from collections.abc import Sequence
 
 from efficientnetv2.data.image_size import stored_size
@@ -63,5 +65,8 @@ def _size(path: pathlib.Path) -> tuple[int, int] | None:
 def _size_by_pillow(path: pathlib.Path) -> tuple[int, int] | None:
     from PIL import Image  # takes a while, and is seldom needed
 
-    with Image.open(path) as image:
-        return image.height, image.width
+    with warnings.catch_warnings(), contextlib.suppress(Exception):  # plugins raise any type
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            return image.height, image.width
+    return None

@@ -40,6 +40,13 @@ def test_files_that_state_no_size_are_left_out(tmp_path):
     assert facts_of(tmp_path) == ImageFacts(num_images=36, side=None)
 
 
+def test_an_image_that_pillow_refuses_to_open_is_left_out(tmp_path):
+    write(tmp_path, *[(64, 64)] * 20, suffix=".tiff")
+    for path in tmp_path.glob("train/cat/*.tiff"):
+        path.write_bytes(b"P6\n30000 30000\n255\n")  # a decompression bomb, for Pillow
+    assert facts_of(tmp_path) == ImageFacts(num_images=36, side=64)
+
+
 def test_images_that_were_added_after_the_start_do_not_count(tmp_path):
     run = RunDirectory(tmp_path / "run")
     write(tmp_path / "photos", *[(64, 64)] * 20)
