@@ -53,6 +53,7 @@ class TrainSection(Section, Protocol):
     """The keys train.*; see ``hparams.keys``."""
 
     preset: str
+    recipe: str
     epochs: int
     batch_size: int
     min_steps: int

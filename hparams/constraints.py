@@ -11,10 +11,12 @@ from ml_collections import config_dict
 from hparams import keys
 from hparams.architecture import require_buildable, scaled_architecture, total_stride
 from hparams.block_strings import BlockStringError, decode_block, round_repeats
+from hparams.choices import NO_PRESET
 from hparams.config import Config
 from hparams.errors import UserError, shortened, shown
 from hparams.limits import SMALLEST_FLOAT
 from hparams.models import MODELS
+from hparams.recipes import RECIPES
 from hparams.registry import UnknownNameError
 from hparams.scalars import to_float
 
@@ -164,6 +166,12 @@ def _backbone_problems(backbone: list[str]) -> list[str]:
 def _train_problems(config: config_dict.ConfigDict) -> list[str]:
     train, runtime = config.train, config.runtime
     problems = []
+    recipe = RECIPES.get(train.recipe)
+    if recipe is not None and recipe.replaces and train.preset != NO_PRESET:
+        problems.append(
+            f"train.preset={train.preset} chooses what train.recipe={train.recipe} sets; give one "
+            "of them"
+        )
     if train.batch_size % train.accumulate:
         problems.append(
             f"train.batch_size ({train.batch_size}) must be divisible by train.accumulate "

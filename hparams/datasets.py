@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from hparams.errors import UserError, shown
 from hparams.facts import ImageFacts
 from hparams.models import MODELS
+from hparams.recipes import OF_DATA, OFFICIAL, Recipe
 from hparams.registry import Registry, UnknownNameError, did_you_mean
 
 _PEAK = 0.001  # learning rate of the whole batch; train.lr_base is per 256 images
@@ -96,9 +97,13 @@ class DatasetRow:
             return None
         return ImageFacts(self.train.num_images, self.side)
 
-    def overrides(self, model_name: str) -> Mapping[str, object]:
-        """Returns this row as config key -> value, for one model."""
+    def overrides(self, model_name: str, recipe: Recipe | None = None) -> Mapping[str, object]:
+        """Returns this row as config key -> value, for one model and a recipe of its own or not."""
         size = {"train.isize": MODELS[model_name].eval_size} if self.fine_tunes else {}
+        own = {**self.recipe, **self.model_recipes.get(model_name, {})}
+        if recipe is not None:
+            kept = {key: value for key, value in own.items() if key in OF_DATA}
+            own = {**(kept if recipe.replaces else own), **recipe.overrides(model_name)}
         return {
             **size,
             "model.num_classes": self.num_classes,
@@ -107,8 +112,7 @@ class DatasetRow:
             "data.train_split": self.train and self.train.name,
             "data.minival_split": self.minival and self.minival.name,
             "data.eval_split": self.eval and self.eval.name,
-            **self.recipe,
-            **self.model_recipes.get(model_name, {}),
+            **own,
         }
 
 
@@ -258,36 +262,10 @@ _IMAGENET_FILES = DatasetRow(
 DATASETS.register("imagenet_tfrecord", _IMAGENET_FILES)
 
 # Training as in the official code, quirks included (docs/parity.md), from the same files.
-_OFFICIAL = {
-    "model.bn_momentum": 0.9,
-    "model.dropout_base": None,
-    "train.stage_rule": "official",
-    "train.lr_decay_in_warmup": True,
-    "data.augment_ops": "official",
-}
 DATASETS.register(
     "imagenet_official",
     dataclasses.replace(
-        _IMAGENET_FILES,
-        recipe=_OFFICIAL,
-        model_recipes={
-            **{f"efficientnetv2-b{number}": {"data.ram": 0.0} for number in range(4)},
-            **{
-                f"efficientnetv2-{size}": {
-                    "model.dropout_rate": dropout,
-                    "train.isize": image_size,
-                    "data.ram": magnitude,
-                    "data.mixup_alpha": alpha,
-                    "data.cutmix_alpha": alpha,
-                }
-                for size, (dropout, image_size, magnitude, alpha) in {
-                    "s": (0.2, 300, 10.0, 0.0),
-                    "m": (0.3, 384, 15.0, 0.2),
-                    "l": (0.4, 384, 20.0, 0.5),
-                    "xl": (0.4, 384, 20.0, 0.5),
-                }.items()
-            },
-        },
+        _IMAGENET_FILES, recipe=OFFICIAL.settings, model_recipes=OFFICIAL.model_settings
     ),
 )
 

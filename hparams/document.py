@@ -33,7 +33,8 @@ def markdown() -> str:
 
 def _limits(key: Key) -> str:
     if key.table:  # a new row changes this page as little as any other file
-        return f" (a row of [{key.table}](../hparams/choices.py))"
+        module, _, name = key.table.partition(".")
+        return f" (a row of [{name}](../hparams/{module}.py))"
     if key.choices:
         return f" ({', '.join(f'`{choice}`' for choice in key.choices)})"
     limits = [

@@ -24,7 +24,7 @@ class Key:
       high: largest value allowed, if any.
       above: the value must be greater than this, if set.
       choices: the allowed values; empty: any value.
-      table: name of the table in ``hparams.choices`` that ``choices`` come from, if they do.
+      table: ``module.NAME`` of the table in ``hparams`` that ``choices`` come from, if they do.
       item: type of the items of a list.
       length: number of items that a list must have, if fixed.
       is_path: whether it names a file or folder, so that ``~/`` is the home folder.

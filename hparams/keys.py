@@ -27,6 +27,7 @@ from hparams.limits import (
     MOST_EPOCHS,
     MOST_STEPS,
 )
+from hparams.recipes import NO_RECIPE, RECIPES
 from hparams.search_keys import SEARCH_KEYS
 
 KEYS: dict[str, Key] = {
@@ -114,7 +115,15 @@ KEYS: dict[str, Key] = {
         "own images: size, length and regularisation of the training are chosen from the images "
         "(auto, fast, best); settings that are given count more",
         choices=(NO_PRESET, *PRESETS),
-        table="PRESETS",
+        table="choices.PRESETS",
+    ),
+    "train.recipe": Key(
+        NO_RECIPE,
+        str,
+        "settings that belong together (paper, official, torchvision, fast, fixres), instead of "
+        "those that come with the data set; settings that are given count more",
+        choices=(NO_RECIPE, *RECIPES),
+        table="recipes.RECIPES",
     ),
     "train.epochs": Key(350, int, "passes over the training split", low=1, high=MOST_EPOCHS),
     "train.batch_size": Key(
@@ -174,14 +183,14 @@ KEYS: dict[str, Key] = {
         "loss: softmax for one class, or several that share the probability; sigmoid for any "
         "number of classes (mean over them); sigmoid_sum for their sum",
         choices=tuple(LOSSES),
-        table="LOSSES",
+        table="choices.LOSSES",
     ),
     "train.optimizer": Key(
         "rmsprop",
         str,
         "optimizer; rmsprop behaves like TensorFlow 1's, rmsprop_keras like Keras's",
         choices=tuple(OPTIMIZERS),
-        table="OPTIMIZERS",
+        table="choices.OPTIMIZERS",
     ),
     "train.momentum": Key(
         0.9, float, "momentum of the optimizers rmsprop and momentum", low=0, high=1
@@ -376,7 +385,7 @@ KEYS: dict[str, Key] = {
         str,
         "augmentation of single images: none, randaug or autoaug",
         choices=tuple(AUGMENTATIONS),
-        table="AUGMENTATIONS",
+        table="choices.AUGMENTATIONS",
     ),
     "data.augment_ops": Key(
         "default",

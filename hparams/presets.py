@@ -17,6 +17,7 @@ from hparams.datasets import DATASETS, find_dataset
 from hparams.facts import ImageFacts
 from hparams.models import MODELS
 from hparams.overrides import ConfigError, Overrides, read_overrides
+from hparams.recipes import RECIPES
 from hparams.resolve import flat, resolve
 from hparams.weights import RANDOM
 
@@ -93,7 +94,11 @@ def resolve_for_images(
                 f"whose number of images is known; {config.data.ds_name} has one recipe"
             ]
         )
-    given = {key: value for item in overrides for key, value in read_overrides(item)[0].items()}
+    recipe = RECIPES.get(config.train.recipe)
+    given = dict(recipe.overrides(config.model.model_name)) if recipe else {}
+    of_recipe = set(given) - {"train.preset"}
+    for item in overrides:
+        given.update(read_overrides(item)[0])
     stored = flat(kept) if kept is not None and kept.train.preset == preset else None
     if stored is not None:  # so that the reasons are those of the start
         given.update({key: stored[key] for key in CHOSEN})
@@ -110,6 +115,7 @@ def resolve_for_images(
     settings = {**base, **choice.settings, "train.preset": preset}
     if stored is not None:
         settings = {key: stored[key] for key in {*base, *CHOSEN}}
+    settings = {key: value for key, value in settings.items() if key not in of_recipe}
     return resolve(model_name, dataset_cfg, settings, *overrides), choice.reasons
 
 

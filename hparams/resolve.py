@@ -1,7 +1,7 @@
 """Builds a validated, immutable config from a model name, a data set name and overrides.
 
-Precedence, from low to high: default of the key, model row, data set row, overrides. All problems
-are reported in one message, before TensorFlow is imported.
+Precedence, from low to high: default of the key, model row, data set row, recipe, overrides. All
+problems are reported in one message, before TensorFlow is imported.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hparams.errors import shortened, shown
 from hparams.limits import MOST_STEPS
 from hparams.models import MODELS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
+from hparams.recipes import RECIPES, Recipe
 from hparams.registry import UnknownNameError
 from hparams.weights import NAMES, RANDOM, require_weights
 
@@ -46,15 +47,18 @@ def resolve(
       ConfigError: if anything is wrong. The message lists every unknown name or key (with the
         nearest known one), wrong type, value out of range and impossible combination.
     """
-    values, problems = _row_values(model_name, dataset_cfg)
     changes, override_problems = _merge(overrides)
+    recipe = RECIPES.get(str(changes.get("train.recipe")))  # a wrong name becomes a problem below
+    values, problems = _row_values(model_name, dataset_cfg, recipe)
     problems += override_problems + _name_conflicts(values, changes)
     # The overrides are checked even after a problem, so that one message lists everything.
     return _build(changes if problems else {**values, **changes}, problems)
 
 
-def _row_values(model_name: str, dataset_cfg: str) -> tuple[dict[str, Any], list[str]]:
-    """Returns the values of the model's and the data set's rows; unknown names are problems."""
+def _row_values(
+    model_name: str, dataset_cfg: str, recipe: Recipe | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns what the model, the data set and the recipe set; unknown names are problems."""
     problems = []
     try:
         model = MODELS.canonical(model_name)
@@ -68,7 +72,7 @@ def _row_values(model_name: str, dataset_cfg: str) -> tuple[dict[str, Any], list
         return {}, problems
     return {
         **MODELS[model].overrides(),
-        **row.overrides(model),
+        **row.overrides(model, recipe),
         "model.model_name": model,
         "data.ds_name": dataset,
     }, []
@@ -207,6 +211,12 @@ def require_trainable(config: Config) -> None:
         problems.append(
             f"{config.data.ds_name} starts from pretrained weights: give --weights="
             f"{'|'.join(NAMES)}, or a path; or --weights={RANDOM} to train from scratch"
+        )
+    recipe = RECIPES.get(train.recipe)
+    if recipe is not None and recipe.needs_weights and train.ft_init_ckpt in (None, RANDOM):
+        problems.append(
+            f"train.recipe={train.recipe} trains the last layers of a network that is trained "
+            "already: give --weights=RUN (its run directory), or the name or path of other weights"
         )
     if config.runtime.strategy == "tpu" and train.size_schedule == "random" and train.size_steps:
         problems.append(

@@ -43,6 +43,10 @@ SHORT_NAMES: Mapping[str, ShortName] = {
         "own images: auto, fast or best chooses size, length and regularisation; none: no choice",
         train__preset=_PLANNING,
     ),
+    "recipe": _short(
+        "settings that belong together: paper, official, torchvision, fast or fixres",
+        train__recipe=_PLANNING,
+    ),
     "epochs": _short(
         "passes over the training images; search: of each trial",
         train__epochs=_PLANNING,

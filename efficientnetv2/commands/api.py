@@ -31,6 +31,7 @@ def train(
     *,
     dataset_cfg: str | None = None,
     preset: str | None = None,
+    recipe: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -66,6 +67,8 @@ def train(
       dataset_cfg: recipe for a folder of images, such as ``ft`` to fine-tune (docs/finetuning.md).
       preset: of your own images: ``auto``, ``fast`` or ``best`` chooses size, length and
         regularisation of the training (docs/data.md); ``none``: no choice; None: ``auto``.
+      recipe: settings that belong together, ``paper``, ``official``, ``torchvision``, ``fast`` or
+        ``fixres`` (docs/recipes.md); None: those that come with the data set.
       epochs: passes over the training images.
       batch_size: images a step.
       learning_rate: its peak for a batch of 256; proportional to the batch size.
@@ -273,6 +276,7 @@ def preview(
     *,
     dataset_cfg: str | None = None,
     preset: str | None = None,
+    recipe: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,

@@ -61,8 +61,10 @@ def config_from_flags(values: FlagValues) -> Config:
     else:
         config = resolve(values.model_name, dataset, *overrides)
     plans = values.mode in SHORT_NAMES["preset"].keys
-    if not plans and any("train.preset" in read_overrides(item)[0] for item in overrides):
-        raise UserError(f"train.preset has no effect with --mode={values.mode}")
+    given = {key for item in overrides for key in read_overrides(item)[0]}
+    for key in ("train.preset", "train.recipe"):
+        if not plans and key in given:
+            raise UserError(f"{key} has no effect with --mode={values.mode}")
     facts = None
     if config.data.source == "folder":
         images = open_folder(config, run_from_flags(values) if plans else None)

@@ -39,6 +39,7 @@ NON_DEFAULT = {
     "model.num_classes": 37,
     "model.data_format": "channels_first",
     "train.preset": "fast",
+    "train.recipe": "fast",
     "train.epochs": 11,
     "train.batch_size": 48,
     "train.stages": 3,

@@ -128,6 +128,7 @@ WRONG = {
 VALUES = {bool: "", int: "=3", float: "=0.5", list: "=onnx", str: "=5", type(None): "=5"}
 TEXTS = {
     "preset": "=fast",
+    "recipe": "=paper",
     "optimizer": "=adam",
     "augment": "=randaug",
     "precision": "=bfloat16",
