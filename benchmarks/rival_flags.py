@@ -15,4 +15,5 @@ def training_flags(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--learning_rate", type=float, default=0.004)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--weights", type=pathlib.Path, help="of EfficientNet-Lite0, to start from")
     return parser

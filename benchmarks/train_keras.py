@@ -7,6 +7,7 @@ The folder holds ``train``, ``val`` and ``test``, each with a folder a class.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 
@@ -23,6 +24,23 @@ class Lines(keras.callbacks.Callback):
         assert logs is not None
         line = {"epoch": epoch + 1, "loss": logs["loss"], "val": logs["val_accuracy"]}
         print(json.dumps(line), flush=True)
+
+
+def build_model(flags: argparse.Namespace, *, num_classes: int) -> keras.Model:
+    """Returns EfficientNetV2-B0, or the network of a file with a new classifier."""
+    if flags.weights is None:
+        return keras.applications.EfficientNetV2B0(
+            weights=None,
+            classes=num_classes,
+            input_shape=(flags.image_size, flags.image_size, 3),
+            classifier_activation=None,
+        )
+    network = keras.models.load_model(flags.weights, compile=False)
+    features = network.get_layer("predictions").input
+    outputs = keras.layers.Dense(num_classes)(features)
+    body = keras.Model(network.input, outputs)
+    pixels = keras.Input((flags.image_size, flags.image_size, 3))
+    return keras.Model(pixels, body(keras.layers.Rescaling(1 / 128, offset=-127 / 128)(pixels)))
 
 
 def main() -> None:
@@ -48,12 +66,7 @@ def main() -> None:
         .cache()
         .map(lambda pixels, labels: (augment(pixels, training=True), labels), num_parallel_calls=2)
     )
-    model = keras.applications.EfficientNetV2B0(
-        weights=None,
-        classes=len(images["train"].class_names),
-        input_shape=(flags.image_size, flags.image_size, 3),
-        classifier_activation=None,
-    )
+    model = build_model(flags, num_classes=len(images["train"].class_names))
     steps = len(images["train"])
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps * (flags.epochs - 1), warmup_target=flags.learning_rate, warmup_steps=steps

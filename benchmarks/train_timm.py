@@ -26,11 +26,13 @@ with detection_ops():
     import timm.utils
 
 NORMAL = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NORMAL_LITE = ((0.5,) * 3, (0.5,) * 3)  # timm's, for its weights of Lite0
 
 
 def open_split(flags: argparse.Namespace, split: str) -> Any:
     """Returns timm's loader of one split."""
     is_training = split == "train"
+    mean, deviation = NORMAL if flags.weights is None else NORMAL_LITE
     return timm.data.create_loader(
         timm.data.create_dataset("", str(flags.folder / split)),
         input_size=(3, flags.image_size, flags.image_size),
@@ -43,8 +45,8 @@ def open_split(flags: argparse.Namespace, split: str) -> Any:
         color_jitter=None,
         auto_augment=None,
         interpolation="bicubic",
-        mean=NORMAL[0],
-        std=NORMAL[1],
+        mean=mean,
+        std=deviation,
         crop_pct=1.0,
         num_workers=2,
         persistent_workers=True,
@@ -65,6 +67,18 @@ def accuracy(model: torch.nn.Module, loader: Any, *, bf16: bool) -> float:
     return right / total
 
 
+def build_model(flags: argparse.Namespace, *, num_classes: int) -> torch.nn.Module:
+    """Returns EfficientNetV2-B0, or EfficientNet-Lite0 from the weights of a file."""
+    if flags.weights is None:
+        return timm.create_model(
+            "tf_efficientnetv2_b0", num_classes=num_classes, drop_rate=0.2, drop_path_rate=0.2
+        )
+    model = timm.create_model("tf_efficientnet_lite0", drop_rate=0.2)
+    timm.models.load_checkpoint(model, str(flags.weights))
+    model.reset_classifier(num_classes)
+    return model
+
+
 def main() -> None:
     parser = training_flags(__doc__.split("\n")[0])
     parser.add_argument("--bf16", action="store_true")
@@ -74,9 +88,7 @@ def main() -> None:
     timm.utils.random_seed(flags.seed)
     loaders = {split: open_split(flags, split) for split in ("train", "val", "test")}
     classes = sorted(path.name for path in (flags.folder / "train").iterdir())
-    model = timm.create_model(
-        "tf_efficientnetv2_b0", num_classes=len(classes), drop_rate=0.2, drop_path_rate=0.2
-    ).to(memory_format=torch.channels_last)
+    model = build_model(flags, num_classes=len(classes)).to(memory_format=torch.channels_last)
     average = timm.utils.ModelEmaV3(model, decay=0.999, use_warmup=True)
     optimizer = timm.optim.create_optimizer_v2(
         model, opt="adamw", lr=flags.learning_rate, weight_decay=0.05
