@@ -1,4 +1,4 @@
-"""Times RandAugment in an input pipeline, ours beside tf-models-official.
+"""Times RandAugment in an input pipeline, ours beside tf-models-official, and other policies.
 
 ``python -m benchmarks.randaugment`` (two minutes on two idle cores) prints two tables and writes a
 CSV. Two operations of magnitude 15 are applied to uint8 images of 128 and 300 pixels, mapped and
@@ -18,7 +18,7 @@ from official.vision.ops.augment import RandAugment
 from sklearn.datasets import load_sample_image
 
 from benchmarks.measurement import write
-from efficientnetv2.data.augment import OP_TABLES, rand_augment
+from efficientnetv2.data.augment import OP_TABLES, auto_augment, rand_augment, trivial_augment
 from efficientnetv2.data.default_ops import Op
 from efficientnetv2.reporting.tables import table
 
@@ -43,6 +43,8 @@ def implementations() -> dict[str, Augment]:
         PEER: lambda image, _: peer.distort(image),
         "ours, official ops": ours("official"),
         "ours, default ops": ours("default"),
+        "AutoAugment": auto_augment,
+        "TrivialAugment": trivial_augment,
     }
 
 
@@ -141,7 +143,7 @@ def main(argv: list[str]) -> None:
     """Runs the benchmark."""
     del argv
     tf.get_logger().setLevel("ERROR")  # it warns that the passes are retraced, which is intended
-    header = ["size", "RandAugment", "images/s", f"x {PEER}", "from to"]
+    header = ["size", "policy", "images/s", f"x {PEER}", "from to"]
     rows = [row for size in SIZES.value for row in compare(size)]
     print(table(header, rows))
     columns = {(size, ops): operation_times(size, ops) for size in SIZES.value for ops in OP_TABLES}

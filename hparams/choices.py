@@ -92,6 +92,7 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
     "none": Augmentation(),
     "randaug": Augmentation("rand_augment", ("magnitude", "num_layers", "ops"), "RandAugment"),
     "autoaug": Augmentation("auto_augment", ("ops",), "AutoAugment"),
+    "trivialaugment": Augmentation("trivial_augment", (), "TrivialAugment"),
 }
 
 

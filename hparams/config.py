@@ -122,6 +122,8 @@ class DataSection(Section, Protocol):
     augment_ops: Literal["default", "official"]
     randaug_layers: int
     cutout: float
+    random_erasing: float
+    repeats: int
     ibase: int
     ram: float
     ram_base: float

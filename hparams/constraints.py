@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import config_dict
 
 from hparams import keys
 from hparams.architecture import require_buildable, scaled_architecture, total_stride
 from hparams.block_strings import BlockStringError, decode_block, round_repeats
-from hparams.choices import NO_PRESET
+from hparams.choices import AUGMENTATIONS, NO_PRESET
 from hparams.config import Config
 from hparams.errors import UserError, shortened, shown
+from hparams.factors import FACTORS
 from hparams.limits import SMALLEST_FLOAT
 from hparams.models import MODELS
 from hparams.recipes import RECIPES
@@ -63,7 +65,53 @@ def _data_problems(config: config_dict.ConfigDict) -> list[str]:
             problems.append(
                 f"data.{key} must be [smallest, largest] with both above 0, got {[low, high]}"
             )
+    piece = train.batch_size // train.accumulate
+    if data.repeats > 1 and data.repeats >= piece:
+        problems.append(
+            f"data.repeats={data.repeats} fills the {piece} images that are trained on at once "
+            "(train.batch_size / train.accumulate) with one image; give at most "
+            f"{max(piece - 1, 1)}"
+        )
     return problems
+
+
+# Argument of an augmentation -> the keys that only augmentations with this argument read.
+_KEYS_OF_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    "magnitude": tuple(FACTORS["magnitude"].keys),
+    "num_layers": ("data.randaug_layers",),
+    "ops": ("data.augment_ops",),
+}
+_MIXING = (*FACTORS["mixup_alpha"].keys, *FACTORS["cutmix_alpha"].keys)
+
+
+def find_unused_changes(config: config_dict.ConfigDict, before: Mapping[str, Any]) -> list[str]:
+    """Returns one line for each value that was changed and is not read by the augmentation.
+
+    Args:
+      config: with the changes.
+      before: ``section.key`` -> value without them; a key that is left out has its default.
+    """
+    augname = config.data.augname
+    taken = set(AUGMENTATIONS[augname].arguments)
+    if any(_value(config, key) for key in _MIXING):
+        taken.add("ops")  # mixup and CutMix have an official table, too
+    problems = []
+    for argument, names in _KEYS_OF_ARGUMENTS.items():
+        takers = [name for name, row in AUGMENTATIONS.items() if argument in row.arguments]
+        takers += ["mixing"] if argument == "ops" else []
+        problems += [
+            f"{name}={_value(config, name)} has no effect with data.augname={augname}, only "
+            f"with {', '.join(takers)}"
+            for name in names
+            if argument not in taken
+            and _value(config, name) != before.get(name, keys.KEYS[name].default)
+        ]
+    return problems
+
+
+def _value(config: config_dict.ConfigDict, key: str) -> Any:
+    section, field = key.split(".")
+    return config[section][field]
 
 
 def find_training_conflicts(config: Config) -> list[str]:

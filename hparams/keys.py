@@ -383,7 +383,7 @@ KEYS: dict[str, Key] = {
     "data.augname": Key(
         "none",
         str,
-        "augmentation of single images: none, randaug or autoaug",
+        f"augmentation of single images: {', '.join(AUGMENTATIONS)}",
         choices=tuple(AUGMENTATIONS),
         table="choices.AUGMENTATIONS",
     ),
@@ -401,6 +401,21 @@ KEYS: dict[str, Key] = {
         "Cutout: side of the erased square, as a share of the image's side; 0: no Cutout",
         low=0,
         high=1,
+    ),
+    "data.random_erasing": Key(
+        0.0,
+        float,
+        "probability of erasing a rectangle of a training image, 2% to 33% of its area",
+        low=0,
+        high=1,
+    ),
+    "data.repeats": Key(
+        1,
+        int,
+        "repeated augmentation: how often in a row an epoch has each image, augmented anew each "
+        "time; it keeps its number of steps, so it has so many times fewer images",
+        low=1,
+        high=1000,
     ),
     **factor_keys("data"),
     "data.shuffle_buffer": Key(

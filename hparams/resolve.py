@@ -15,7 +15,7 @@ from ml_collections import config_dict
 
 from hparams import keys
 from hparams.config import Config, ModelSection
-from hparams.constraints import find_conflicts, find_training_conflicts
+from hparams.constraints import find_conflicts, find_training_conflicts, find_unused_changes
 from hparams.datasets import find_dataset
 from hparams.errors import shortened, shown
 from hparams.limits import MOST_STEPS
@@ -52,7 +52,7 @@ def resolve(
     values, problems = _row_values(model_name, dataset_cfg, recipe)
     problems += override_problems + _name_conflicts(values, changes)
     # The overrides are checked even after a problem, so that one message lists everything.
-    return _build(changes if problems else {**values, **changes}, problems)
+    return _build(changes if problems else {**values, **changes}, problems, before=values)
 
 
 def _row_values(
@@ -120,7 +120,7 @@ def load_config(path: str | pathlib.Path, *overrides: Overrides) -> Config:
         problems = _file_problems(values, f"config file '{shortened(str(path), limit=120)}'")
     changes, override_problems = _merge(overrides)
     problems += override_problems + _name_conflicts(values, changes)
-    return _build(changes if problems else {**values, **changes}, problems)
+    return _build(changes if problems else {**values, **changes}, problems, before=values)
 
 
 def _file_problems(values: Mapping[str, Any], file: str) -> list[str]:
@@ -270,7 +270,16 @@ def _merge(overrides: tuple[Overrides, ...]) -> tuple[dict[str, Any], list[str]]
     return values, problems
 
 
-def _build(values: Mapping[str, Any], problems: list[str]) -> Config:
+def _build(
+    values: Mapping[str, Any], problems: list[str], *, before: Mapping[str, Any] | None = None
+) -> Config:
+    """Checks values and returns them as a config.
+
+    Args:
+      values: ``section.key`` -> value.
+      problems: those found so far.
+      before: the values without the user's, if these are to be refused where they have no effect.
+    """
     config = keys.default_config()
     for name, value in values.items():
         try:
@@ -280,6 +289,8 @@ def _build(values: Mapping[str, Any], problems: list[str]) -> Config:
             problems.extend(error.problems)
     if not problems:
         problems.extend(find_conflicts(config))
+        if before is not None:
+            problems.extend(find_unused_changes(config, before))
     if problems:
         raise ConfigError(problems)
     return cast(Config, config_dict.FrozenConfigDict(config))

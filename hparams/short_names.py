@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hparams.errors import UserError, shortened
+from hparams.keys import KEYS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 
 _PLANNING = ("train", "traineval", "preview")
@@ -69,7 +70,7 @@ SHORT_NAMES: Mapping[str, ShortName] = {
     ),
     "optimizer": _short("optimizer", train__optimizer=(*_PLANNING, "search")),
     "augment": _short(
-        "augmentation of single images: none, randaug or autoaug",
+        KEYS["data.augname"].meaning,
         data__augname=(*_PLANNING, "search"),
     ),
     "precision": _short(

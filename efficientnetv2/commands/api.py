@@ -74,7 +74,7 @@ def train(
       learning_rate: its peak for a batch of 256; proportional to the batch size.
       image_size: pixels, of the last stage and of evaluation; the first stage has half of it.
       optimizer: a value of ``train.optimizer`` in docs/hparams.md.
-      augment: of single images: ``none``, ``randaug`` or ``autoaug``.
+      augment: of single images: a value of ``data.augname`` in docs/hparams.md.
       precision: ``float32``, ``bfloat16`` or ``float16``.
       seed: of everything random; the same seed gives the same weights.
       validate: evaluate on the minival split after each epoch, and keep the best weights.

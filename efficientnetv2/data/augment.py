@@ -1,4 +1,6 @@
-"""Applies RandAugment, AutoAugment and cutout to images, uint8 ``[S, S, 3]``.
+"""Applies RandAugment, AutoAugment, TrivialAugment, cutout and random erasing to an image.
+
+Images are uint8 ``[S, S, 3]``, those of random erasing float32.
 
 Every draw is a function of the seed, and everything works inside ``Dataset.map``. S may be unknown
 when the graph is built, and the magnitude is a tensor: neither a new image size nor a new magnitude
@@ -9,13 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
 from efficientnetv2.data import official_ops
 from efficientnetv2.data.default_ops import DEFAULT, Op
-from efficientnetv2.data.geometry import erase_square
+from efficientnetv2.data.geometry import erase_box, erase_square
+from efficientnetv2.data.wide_space import BINS, WIDE
 from hparams.registry import Registry
 
 
@@ -60,6 +64,10 @@ POLICY_V0 = (
     ("Solarize", 0.6, 8, "Equalize", 0.6, 1),
     ("Color", 0.8, 6, "Rotate", 0.4, 5),
 )
+
+_ERASED_AREA = (0.02, 0.33)  # of the image
+_ERASED_ASPECT = (0.3, 3.3)  # height divided by width
+_ERASING_TRIES = 10
 
 
 def rand_augment(
@@ -123,6 +131,27 @@ def auto_augment(image: tf.Tensor, seed: tf.Tensor, *, ops: str = "default") -> 
     return image
 
 
+def trivial_augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Applies one of the 14 operations of the wide space, at one of 31 strengths.
+
+    Operation and strength are drawn uniformly, and the sign where the operation has one
+    (arXiv:2103.10158, algorithm 1 and table 1).
+
+    Args:
+      image: uint8 ``[S, S, 3]``; S may be unknown.
+      seed: int64 ``[2]``; the same seed gives the same result.
+
+    Returns:
+      uint8 ``[S, S, 3]``.
+    """
+    table = tuple(WIDE.values())
+    uniforms = _uniform(seed, [5], stream="trivial")
+    index = tf.cast(uniforms[0] * len(table), tf.int32)
+    magnitude = tf.floor(tf.cast(uniforms[1], tf.float64) * BINS)
+    signs, centres = _signs_and_centres(uniforms[tf.newaxis, 2:])
+    return _apply(table, index, image, magnitude, signs[0], centres[0])
+
+
 def cutout(image: tf.Tensor, seed: tf.Tensor, *, size: float) -> tf.Tensor:
     """Paints a grey square about a random pixel (arXiv:1708.04552; EfficientNetV2, section 5.3).
 
@@ -141,6 +170,50 @@ def cutout(image: tf.Tensor, seed: tf.Tensor, *, size: float) -> tf.Tensor:
     if not 0 < size <= 1:
         raise ValueError(f"cutout's size is a fraction of the image's side in (0, 1], got {size}")
     return erase_square(image, tf.constant(size), _uniform(seed, [2], stream="cutout"))
+
+
+def random_erase(
+    image: tf.Tensor, seed: tf.Tensor, *, probability: float, colour: Sequence[float]
+) -> tf.Tensor:
+    """Paints a random rectangle of the image (arXiv:1708.04896, algorithm 1).
+
+    It covers 2% to 33% of the area, drawn uniformly; its height is 0.3 to 3.3 times its width, and
+    the logarithm of that is drawn uniformly. It lies inside the image: up to ten shapes are drawn
+    until one fits, and nothing is painted if none does. The numbers, and one colour where the paper
+    has noise, are those of torchvision's RandomErasing.
+
+    Args:
+      image: float32 ``[S, S, 3]``; S may be unknown.
+      seed: int64 ``[2]``; the same seed gives the same result.
+      probability: of painting, in [0, 1].
+      colour: red, green and blue, in the image's unit.
+
+    Returns:
+      float32 ``[S, S, 3]``.
+
+    Raises:
+      ValueError: if ``probability`` is out of its range.
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"the probability of random erasing is in [0, 1], got {probability}")
+    uniforms = _uniform(seed, [2 * _ERASING_TRIES + 3], stream="erasing")
+    is_painted, corner, shapes = uniforms[0] < probability, uniforms[1:3], uniforms[3:]
+    areas, aspects = tf.unstack(tf.reshape(shapes, [2, _ERASING_TRIES]))
+    side = tf.cast(tf.shape(image)[0], tf.float32)
+    area = side * side * _between(areas, _ERASED_AREA)
+    root = tf.exp(_between(aspects, tuple(math.log(x) / 2 for x in _ERASED_ASPECT)))
+    sizes = tf.round(tf.sqrt(area)[:, tf.newaxis] * tf.stack([root, 1.0 / root], axis=1))
+    fits = tf.reduce_all(sizes < side, axis=1)
+    size = tf.gather(sizes, tf.argmax(fits))
+    size = tf.where(is_painted & tf.reduce_any(fits), size, tf.zeros_like(size))
+    # All corners from which the box ends inside are equally likely.
+    begin = tf.cast(corner * (side - size + 1.0), tf.int32)
+    end = begin + tf.cast(size, tf.int32)
+    return erase_box(image, begin, end, colour=tf.constant(colour, image.dtype))
+
+
+def _between(uniforms: tf.Tensor, ends: Sequence[float]) -> tf.Tensor:
+    return ends[0] + uniforms * (ends[1] - ends[0])
 
 
 def _uniform(seed: tf.Tensor, shape: list[int], *, stream: str) -> tf.Tensor:

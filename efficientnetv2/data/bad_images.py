@@ -104,6 +104,7 @@ def prepare_readable(
         failed = tf.sets.difference([tf.range(count)], [positions]).values
         failures = tf.nest.map_structure(lambda tensor: tf.gather(tensor, failed), references)
         names = tf.map_fn(name, failures, fn_output_signature=tf.string)
+        names = tf.unique(names).y  # data.repeats may bring one image several times
         lines = tf.strings.reduce_join(names, separator="\n")
         logged = tf.cond(tf.size(failed) > 0, lambda: log.add(lines), tf.no_op)
         with tf.control_dependencies([logged]):

@@ -20,7 +20,6 @@ from efficientnetv2.data.geometry import to_rows
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # grey of RGB, ITU-R BT.601
 _TO_GREY = np.tile(_LUMA[:, np.newaxis], 3)
 _FROM_GREY = np.eye(3, dtype=np.float32) - _TO_GREY
-_LEAST_FACTOR = 0.1  # lowest weight of the image itself in colour, contrast, brightness, sharpness
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +43,14 @@ class Op:
         ``(image, argument, centre)``.
       strength: maps a magnitude to the argument; None if the operation has no argument.
       signed: whether the argument's sign is random.
+      lowest: smallest argument, its sign included; None: any.
       placed: whether the operation has a random centre.
     """
 
     function: Callable[..., tf.Tensor]
     strength: Callable[[tf.Tensor], tf.Tensor] | None = None
     signed: bool = False
+    lowest: float | None = None
     placed: bool = False
 
     def __call__(
@@ -59,7 +60,8 @@ class Op:
 
         Args:
           image: uint8 ``[S, S, 3]``.
-          magnitude: float scalar, 0 or more; 10 is the official full range.
+          magnitude: float scalar, 0 or more, in the unit of ``strength``; in the tables of
+            RandAugment and AutoAugment, 10 is the official full range.
           sign: float32 scalar, 1 or -1.
           centre: float32 ``[2]``, row and column, each in [0, 1).
         """
@@ -68,6 +70,8 @@ class Op:
         argument = self.strength(magnitude)
         if self.signed:
             argument = argument * tf.cast(sign, argument.dtype)
+        if self.lowest is not None:
+            argument = tf.maximum(argument, self.lowest)
         return (
             self.function(image, argument, centre)
             if self.placed
@@ -101,13 +105,13 @@ def solarize_add(image: tf.Tensor, addition: tf.Tensor) -> tf.Tensor:
 
 
 def brightness(image: tf.Tensor, change: tf.Tensor) -> tf.Tensor:
-    """Multiplies every value by the factor ``1 + change``, at least 0.1."""
-    return _to_bytes(tf.cast(image, tf.float32) * _factor(change))
+    """Multiplies every value by the factor ``1 + change``, for a change of -1 or more."""
+    return _to_bytes(tf.cast(image, tf.float32) * (1.0 + change))
 
 
 def contrast(image: tf.Tensor, change: tf.Tensor) -> tf.Tensor:
-    """Multiplies every distance from the image's mean grey by ``1 + change``, at least 0.1."""
-    factor = _factor(change)
+    """Multiplies every distance from the image's mean grey by ``1 + change``."""
+    factor = 1.0 + change
     rows = tf.cast(to_rows(image), tf.float32)
     mean = tf.reduce_mean(_by_channel(tf.reduce_mean(rows, 0)), 0)
     grey = tf.reduce_sum(mean * tf.constant(_LUMA))
@@ -115,20 +119,20 @@ def contrast(image: tf.Tensor, change: tf.Tensor) -> tf.Tensor:
 
 
 def color(image: tf.Tensor, change: tf.Tensor) -> tf.Tensor:
-    """Multiplies every distance of a pixel from its own grey by ``1 + change``, at least 0.1."""
-    factor = _factor(change)
+    """Multiplies every distance of a pixel from its own grey by ``1 + change``."""
+    factor = 1.0 + change
     mix = factor * tf.constant(_FROM_GREY) + tf.constant(_TO_GREY)
     pixels = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
     return tf.reshape(_to_bytes(tf.matmul(pixels, mix)), tf.shape(image))
 
 
 def sharpness(image: tf.Tensor, change: tf.Tensor) -> tf.Tensor:
-    """Multiplies every distance from the smoothed image by ``1 + change``, at least 0.1.
+    """Multiplies every distance from the smoothed image by ``1 + change``.
 
     Smoothed with PIL's kernel: 5 for the pixel, 1 for each of its 8 neighbours, over 13. The
     outermost pixels stay as they are.
     """
-    factor = _factor(change)
+    factor = 1.0 + change
     rows = to_rows(image)
     values = tf.cast(rows, tf.float32)
     box = tf.add_n([values[:-2], values[1:-1], values[2:]])
@@ -174,16 +178,17 @@ def equalization_table(counts: tf.Tensor) -> tf.Tensor:
     return tf.where(step > 0, table, values)
 
 
-def _factor(change: tf.Tensor) -> tf.Tensor:
-    return 1.0 + tf.maximum(change, _LEAST_FACTOR - 1.0)
-
-
 def _by_channel(row: tf.Tensor) -> tf.Tensor:
     return tf.reshape(row, [-1, 3])
 
 
 def _to_bytes(values: tf.Tensor, *, add: tf.Tensor | float = 0.0) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(values + (add + 0.5), 0.0, 255.0), tf.uint8)
+
+
+def _blend(function: Callable[..., tf.Tensor]) -> Op:
+    """Returns an op that changes the factor 1 of the image itself, which stays 0.1 or more."""
+    return Op(function, Strength(0.9, 9.0), signed=True, lowest=0.1 - 1.0)
 
 
 # The order is that of the official table. Magnitude 10 is the full range of the papers at 300
@@ -195,10 +200,10 @@ DEFAULT: Mapping[str, Op] = {
     "Rotate": Op(geometry.rotate, Strength(30.0, 90.0), signed=True),  # degrees
     "Posterize": Op(posterize, Strength(4.0, 7.0)),  # bits dropped
     "Solarize": Op(solarize, Strength(256.0, 256.0)),  # values inverted, from the brightest
-    "Color": Op(color, Strength(0.9, 9.0), signed=True),  # change of the factor 1
-    "Contrast": Op(contrast, Strength(0.9, 9.0), signed=True),
-    "Brightness": Op(brightness, Strength(0.9, 9.0), signed=True),
-    "Sharpness": Op(sharpness, Strength(0.9, 9.0), signed=True),
+    "Color": _blend(color),
+    "Contrast": _blend(contrast),
+    "Brightness": _blend(brightness),
+    "Sharpness": _blend(sharpness),
     "ShearX": Op(geometry.shear_x, Strength(0.3, 1.0), signed=True),  # pixels a row
     "ShearY": Op(geometry.shear_y, Strength(0.3, 1.0), signed=True),
     "TranslateX": Op(geometry.translate_x, Strength(1 / 3, 1.0), signed=True),  # of the side

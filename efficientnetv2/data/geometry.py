@@ -23,14 +23,17 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     return _warp(image, row=[cosine, sine, along - across], column=[-sine, cosine, along + across])
 
 
-def shear_x(image: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-    """Moves row y by ``rate * y`` pixels; the top left corner stays."""
-    return _warp(image, row=[1.0, 0.0, 0.0], column=[rate, 1.0, 0.0])
+def shear_x(image: tf.Tensor, rate: tf.Tensor, *, origin: float = 0.0) -> tf.Tensor:
+    """Moves row y by ``rate * (y - origin)`` pixels.
+
+    With an origin of 0 the middle of the first pixel stays, with -0.5 its outer corner.
+    """
+    return _warp(image, row=[1.0, 0.0, 0.0], column=[rate, 1.0, -rate * origin])
 
 
-def shear_y(image: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-    """Moves column x by ``rate * x`` pixels; the top left corner stays."""
-    return _warp(image, row=[1.0, rate, 0.0], column=[0.0, 1.0, 0.0])
+def shear_y(image: tf.Tensor, rate: tf.Tensor, *, origin: float = 0.0) -> tf.Tensor:
+    """Moves column x by ``rate * (x - origin)`` pixels, as ``shear_x``."""
+    return _warp(image, row=[1.0, rate, -rate * origin], column=[0.0, 1.0, 0.0])
 
 
 def translate_x(image: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
@@ -41,6 +44,16 @@ def translate_x(image: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
 def translate_y(image: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
     """Moves the image up or down by ``fraction`` (float32) of its side; at least one row stays."""
     return _shift(image, _whole_pixels(image, fraction) * tf.constant([1, 0]))
+
+
+def shift_x(image: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """Moves the image left by ``pixels`` (float32, rounded towards 0), possibly out of sight."""
+    return _shift(image, tf.cast(pixels, tf.int32) * tf.constant([0, 3]))
+
+
+def shift_y(image: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """Moves the image up by ``pixels`` (float32, rounded towards 0), possibly out of sight."""
+    return _shift(image, tf.cast(pixels, tf.int32) * tf.constant([1, 0]))
 
 
 def erase_square(image: tf.Tensor, fraction: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
@@ -56,13 +69,30 @@ def erase_square(image: tf.Tensor, fraction: tf.Tensor, centre: tf.Tensor) -> tf
     width = tf.cast(tf.round(fraction * side_float), tf.int32)
     begin = tf.cast(centre * side_float, tf.int32) - width // 2
     end = tf.minimum(begin + width, side)
-    begin = tf.maximum(begin, 0)
+    return erase_box(
+        image, tf.maximum(begin, 0), end, colour=tf.fill([3], tf.constant(GREY, tf.uint8))
+    )
+
+
+def erase_box(
+    image: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, *, colour: tf.Tensor
+) -> tf.Tensor:
+    """Paints a box of the image.
+
+    Args:
+      image: ``[S, S, 3]``.
+      begin: int32 ``[2]``, its first row and column, from 0.
+      end: int32 ``[2]``, the row and column after it, at most S; equal to ``begin``: nothing is
+        painted.
+      colour: ``[3]``, of the image's type.
+    """
+    side = tf.shape(image)[0]
     parts = tf.stack([begin, end - begin, side - end])  # before, inside, after
     rows = to_rows(image)
     above, crossed, below = tf.split(rows, parts[:, 0])
-    left, square, right = tf.split(crossed, parts[:, 1] * 3, axis=1)
-    grey = tf.fill(tf.shape(square), tf.constant(GREY, tf.uint8))
-    return _from_rows(tf.concat([above, tf.concat([left, grey, right], 1), below], 0), image)
+    left, _, right = tf.split(crossed, parts[:, 1] * 3, axis=1)
+    box = tf.tile(colour[tf.newaxis], parts[1])
+    return _from_rows(tf.concat([above, tf.concat([left, box, right], 1), below], 0), image)
 
 
 def to_rows(image: tf.Tensor) -> tf.Tensor:

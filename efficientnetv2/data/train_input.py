@@ -36,6 +36,7 @@ from hparams.config import Config
 _PRIME = 1_000_003  # keeps seeds of neighbouring (seed, epoch) pairs apart
 _MIX = 1 << 41  # keeps the seeds of mixing apart from those of the images
 _FOREVER = tf.int64.max
+_REPEATED_AT_ONCE = 8
 
 
 class Phase(NamedTuple):
@@ -68,6 +69,7 @@ class TrainingInput:
       share_targets: whether an image's labels share a weight of 1 (softmax); otherwise each has 1.
       shuffle_buffer: encoded images in the shuffle buffer, if the source reads its files in order.
       seed: of shuffling, crops, augmentation and mixing.
+      repeats: times that an image comes in a row, augmented anew each time (arXiv:1901.09960).
       skipped: log of the images that cannot be read and are replaced by others; None: such an image
         is an error.
       service: address of a tf.data service that prepares the images; None: this process does.
@@ -87,6 +89,7 @@ class TrainingInput:
     share_targets: bool
     shuffle_buffer: int
     seed: int
+    repeats: int = 1
     skipped: SkippedLog | None = None
     service: str | None = None
     num_streams: int = 1
@@ -199,6 +202,8 @@ class TrainingInput:
         )
         if skip:
             shuffled = shuffled.repeat()  # fills up the epoch where broken records are missing
+        if self.repeats > 1:
+            shuffled = _repeat_each(shuffled, self.repeats)
         used = shuffled.take(phase.steps_per_epoch * phase.batch_size).enumerate()
         return used.map(lambda index, reference: (epoch, index, reference))
 
@@ -299,6 +304,18 @@ class TrainingInput:
         )
 
 
+def _repeat_each(references: tf.data.Dataset, times: int) -> tf.data.Dataset:
+    """Returns a dataset with each element several times in a row."""
+
+    @tf.autograph.experimental.do_not_convert
+    def repeated(batch: Element) -> Element:
+        return tf.nest.map_structure(lambda tensor: tf.repeat(tensor, times, axis=0), batch)
+
+    # Not flat_map with a dataset for each element, which takes ten times as long. References may
+    # hold encoded images, so the batches are small.
+    return references.batch(_REPEATED_AT_ONCE).map(repeated).unbatch()
+
+
 @functools.cache
 def _traced_mix(table: str) -> Callable[..., Batch]:
     """Returns ``mix`` with a row of ``MIXERS``, traced once for all batches of one shape."""
@@ -342,9 +359,11 @@ def build_training_input(
             ops=data.augment_ops,
             layers=data.randaug_layers,
             cutout=data.cutout,
+            random_erasing=data.random_erasing,
         ),
         num_classes=config.model.num_classes,
         share_targets=LOSSES[config.train.loss_type].shares_target,
+        repeats=data.repeats,
         shuffle_buffer=data.shuffle_buffer,
         seed=config.train.seed,
         skipped=(skipped or SkippedLog()) if data.on_bad_image == "skip" else None,

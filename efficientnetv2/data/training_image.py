@@ -10,7 +10,7 @@ import tensorflow as tf
 from efficientnetv2.data import augment
 from efficientnetv2.data.decode import decode_training
 from efficientnetv2.data.schedule import StepSettings
-from hparams.choices import AUGMENTATIONS
+from hparams.choices import AUGMENTATIONS, NORMALISATIONS
 
 _FLIP = 1 << 40  # keeps the seeds of flips apart from those of crops
 
@@ -28,6 +28,7 @@ class TrainingImage:
       ops: ``default`` or ``official``: the table of operations, and of mixing.
       layers: RandAugment operations per image.
       cutout: side of the erased square divided by that of the image; 0: no cutout.
+      random_erasing: probability of random erasing.
     """
 
     preprocess: str
@@ -38,14 +39,13 @@ class TrainingImage:
     ops: str = "default"
     layers: int = 2
     cutout: float = 0.0
-
-    @property
-    def dtype(self) -> tf.DType:
-        """uint8 if the augmentation works on whole numbers, else float32."""
-        return tf.float32 if self.name == "none" and not self.cutout else tf.uint8
+    random_erasing: float = 0.0
 
     def image(self, encoded: tf.Tensor, seed: tf.Tensor, settings: StepSettings) -> tf.Tensor:
-        """Decodes, crops, flips and augments one image: ``[S, S, 3]`` of ``dtype``, 0..255."""
+        """Decodes, crops, flips and augments one image: ``[S, S, 3]``, 0..255.
+
+        It is uint8 if the last step of it works on bytes, else float32.
+        """
         image = decode_training(
             encoded,
             seed,
@@ -57,8 +57,20 @@ class TrainingImage:
         if self.flip:
             salt = tf.constant([0, _FLIP], tf.int64)
             image = tf.image.stateless_random_flip_left_right(image, seed + salt)
-        if self.dtype == tf.float32:
+        if self.name != "none" or self.cutout:
+            image = self._augmented_bytes(image, seed, settings)
+        if not self.random_erasing:
             return image
+        return augment.random_erase(
+            tf.cast(image, tf.float32),  # not every family's mean is a whole number
+            seed,
+            probability=self.random_erasing,
+            colour=NORMALISATIONS[self.preprocess].mean,
+        )
+
+    def _augmented_bytes(
+        self, image: tf.Tensor, seed: tf.Tensor, settings: StepSettings
+    ) -> tf.Tensor:
         image = tf.saturate_cast(tf.round(image), tf.uint8)
         row = AUGMENTATIONS[self.name]
         if row.function:

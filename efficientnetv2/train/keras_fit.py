@@ -70,7 +70,7 @@ def training_data(
       image_size: pixels, in the last stage and in validation; the first stage has half of it.
       batch_size: images per step, over all devices together.
       learning_rate: peak of the schedule ``learning_rate`` of the result, for a batch of 256.
-      augment: ``none``, ``randaug`` or ``autoaug``.
+      augment: of single images: a value of ``data.augname`` in docs/hparams.md.
       seed: of shuffling, crops, augmentation and mixing. Weights and dropout have that of Keras:
         call ``keras.utils.set_random_seed``.
       overrides: further settings (docs/hparams.md), as ``{"data.ram": 15}`` or ``"data.ram=15"``.

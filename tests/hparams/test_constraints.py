@@ -73,6 +73,24 @@ NO_EXPRESSION = "train.varsexp is not a regular expression: "
             "train.batch_size (6) must be divisible by train.accumulate (4)",
         ),
         (
+            "data.repeats=8,train.batch_size=32,train.accumulate=4",
+            "data.repeats=8 fills the 8 images that are trained on at once (train.batch_size / "
+            "train.accumulate) with one image; give at most 7",
+        ),
+        (
+            "data.ram=12,data.augname=trivialaugment",
+            "data.ram=12.0 has no effect with data.augname=trivialaugment, only with randaug",
+        ),
+        (
+            "data.randaug_layers=3,data.augname=autoaug",
+            "data.randaug_layers=3 has no effect with data.augname=autoaug, only with randaug",
+        ),
+        (
+            "data.augment_ops=official,data.augname=trivialaugment",
+            "data.augment_ops=official has no effect with data.augname=trivialaugment, only with "
+            "randaug, autoaug, mixing",
+        ),
+        (
             "train.varsexp=a(",
             "train.varsexp is not a regular expression: missing ), unterminated subpattern at "
             "position 1: 'a('",

@@ -144,7 +144,7 @@ def test_too_much_for_any_machine(text):
     "text",
     [
         "train.seed=4294967295,search.seed=4294967295",
-        "data.randaug_layers=100,data.mixup_alpha=100,data.ram=100",
+        "data.augname=randaug,data.randaug_layers=100,data.mixup_alpha=100,data.ram=100",
         "model.blocks_args=[r500_k3_s1_e1_i8_o8]",
         "train.batch_size=2147483647,eval.isize=16384",
     ],

@@ -98,6 +98,8 @@ NON_DEFAULT = {
     "data.augment_ops": "official",
     "data.randaug_layers": 4,
     "data.cutout": 0.25,
+    "data.random_erasing": 0.1,
+    "data.repeats": 3,
     "data.ram": 7.5,
     "data.ram_base": 2.5,
     "data.mixup_base": 0.3,
@@ -137,11 +139,12 @@ NON_DEFAULT = {
     "runtime.keep_checkpoint_max": 7,
     "runtime.save_checkpoint_epochs": 3,
 }
-# Pairs of keys to leave out, because their non-default values exclude each other: size_schedule and
-# scale_batch_with_size, bn_type and xla.
+RANDAUGMENT_KEYS = ("data.randaug_layers", "data.ram", "data.ram_base")
+# Keys to leave out, because their non-default values exclude each other: size_schedule and
+# scale_batch_with_size, bn_type and xla, augname and the keys of RandAugment.
 EXCLUSIVE = (
-    ("train.size_schedule", "model.bn_type"),
-    ("train.scale_batch_with_size", "runtime.xla"),
+    ("train.size_schedule", "model.bn_type", "data.augname"),
+    ("train.scale_batch_with_size", "runtime.xla", *RANDAUGMENT_KEYS),
 )
 
 

@@ -187,7 +187,7 @@ def test_out_of_range(text, message):
     [
         (
             "data.augname=randaugg",
-            "data.augname must be one of none, randaug, autoaug, got 'randaugg'; "
+            "data.augname must be one of none, randaug, autoaug, trivialaugment, got 'randaugg'; "
             "did you mean 'randaug'?",
         ),
         (
@@ -213,7 +213,8 @@ def test_unknown_choices(text, message):
     ],
 )
 def test_choices(key, choices):
-    assert [resolved(f"data.data_dir=/d,{key}={choice}", key) for choice in choices] == [*choices]
+    needed = "data.data_dir=/d,data.augname=randaug"
+    assert [resolved(f"{needed},{key}={choice}", key) for choice in choices] == [*choices]
     wrong = f"{key} must be one of {', '.join(choices)}, got 'x'; known: {', '.join(choices)}"
     refused(wrong, f"{key}=x")
 

@@ -5,9 +5,11 @@ import re
 import numpy as np
 import pytest
 
+from efficientnetv2.reporting import preview_pictures
 from efficientnetv2.reporting.preview_pictures import preview_rows
 from efficientnetv2.train.progressive import build_stages
 from hparams import resolve
+from hparams.choices import AUGMENTATIONS
 
 SETTINGS = {
     "train.epochs": 9,
@@ -40,6 +42,14 @@ def test_a_row_a_stage(digits):
     assert rows[2].strengths == ["48 px", "RandAugment 12", "mixup 0.5", "dropout 0.2"]
 
 
+@pytest.mark.parametrize(("name", "row"), AUGMENTATIONS.items())
+def test_a_row_names_its_augmentation(name, row):
+    config = resolve("efficientnetv2-s", "imagenet2012", {"data.augname": name})
+    stage = build_stages(config, num_images=100_000)[-1]
+    words = " ".join(preview_pictures._strengths(config, stage)).split()
+    assert [word for word in words if "Augment" in word] == ([row.title] if row.title else [])
+
+
 @pytest.mark.parametrize("preprocess", ["v1", "v2", "lite"])
 def test_pixels_are_those_before_normalisation(digits, preprocess):
     settings = {
@@ -48,6 +58,8 @@ def test_pixels_are_those_before_normalisation(digits, preprocess):
         "train.isize": 8,
         "data.ibase": 8,
         "data.augname": "none",
+        "data.ram_base": 5.0,  # those of the model: others would have no effect
+        "data.ram": 15.0,
         "data.mixup_alpha": 0.0,
     }
     (row,) = rows_of(digits, **settings)

@@ -1,4 +1,4 @@
-"""The draws of RandAugment, AutoAugment and cutout: distribution, and equality in every graph."""
+"""The draws of each augmentation: distribution, and equality in every graph."""
 
 import collections
 import functools
@@ -41,8 +41,14 @@ AUGMENTATIONS = {
     ),
     "auto_augment": augment.auto_augment,
     "auto_augment official": lambda image, seed: augment.auto_augment(image, seed, ops="official"),
+    "trivial_augment": augment.trivial_augment,
     "cutout": lambda image, seed: augment.cutout(image, seed, size=0.4),
+    "random_erase": lambda image, seed: tf.cast(erased(tf.cast(image, tf.float32), seed), tf.uint8),
 }
+
+
+def erased(image, seed, probability=0.9):
+    return augment.random_erase(image, seed, probability=probability, colour=(1.0, 2.0, 3.0))
 
 
 @pytest.mark.slow
@@ -58,7 +64,7 @@ def test_eager_and_dataset_map_give_the_same_image_for_the_same_seed(name, seed)
     assert mapped.dtype == np.uint8
 
 
-@pytest.mark.parametrize("name", ["rand_augment", "cutout"])
+@pytest.mark.parametrize("name", ["rand_augment", "trivial_augment", "cutout", "random_erase"])
 def test_different_seeds_give_different_images(name, seed):
     function, image = AUGMENTATIONS[name], photo(33)
     by_index = over_seeds(function, image, count=30, seed=seed)
@@ -243,6 +249,114 @@ def test_cutout_centres_are_spread_evenly(seed):
     assert chi_square(counts) < SIGMAS
 
 
+def test_trivial_augment_draws_operations_strengths_and_signs_evenly(monkeypatch, seed):
+    def recording(number):
+        def record(image, argument):
+            pixel = [number, tf.abs(argument), argument > 0]
+            pixel = tf.stack([tf.cast(value, tf.uint8) for value in pixel])
+            return tf.reshape(pixel, [1, 1, 3]) + 0 * image
+
+        # From 1, so that bin 0 has a sign, too.
+        return Op(record, strength=lambda number: tf.cast(number, tf.float32) + 1, signed=True)
+
+    monkeypatch.setattr(augment, "WIDE", {str(n): recording(n) for n in range(14)})
+    drawn = over_seeds(augment.trivial_augment, [[[0, 0, 0]]], count=4000, seed=seed)[:, 0, 0]
+    operations, bins, signs = drawn.astype(int).T
+    assert bins.min() == 1
+    assert chi_square(np.bincount(operations * 31 + bins - 1, minlength=14 * 31)) < SIGMAS
+    assert chi_square(np.bincount(operations, minlength=14)) < SIGMAS
+    assert chi_square(np.bincount(bins - 1, minlength=31)) < SIGMAS
+    assert chi_square(np.bincount(operations * 2 + signs, minlength=28)) < SIGMAS
+
+
+# ---------------------------------------------------------------------- random erasing
+
+
+def reference_boxes(side, count, *, area, generator):
+    """Boxes ``[n, 4]`` (top, left, height, width) by the paper's algorithm 1, one try at a time."""
+    boxes = []
+    for _ in range(count):
+        for _ in range(10):
+            pixels = generator.uniform(*area) * side * side
+            aspect = np.exp(generator.uniform(np.log(0.3), np.log(3.3)))
+            height, width = round(np.sqrt(pixels * aspect)), round(np.sqrt(pixels / aspect))
+            if height < side and width < side:
+                top = generator.integers(0, side - height + 1)
+                left = generator.integers(0, side - width + 1)
+                boxes.append((top, left, height, width))
+                break
+    return np.array(boxes)
+
+
+def painted_boxes(painted):
+    """The same of masks ``[n, S, S]``, each of which must hold one whole rectangle."""
+    rows, columns = painted.any(2), painted.any(1)
+    boxes = [rows.argmax(1), columns.argmax(1), rows.sum(1), columns.sum(1)]
+    np.testing.assert_array_equal(painted.sum((1, 2)), boxes[2] * boxes[3])
+    return np.stack(boxes, 1)
+
+
+def distance(ours, theirs):
+    """Kolmogorov and Smirnov's: the largest difference of the distribution functions."""
+    values = np.union1d(ours, theirs)
+    shares = [np.searchsorted(np.sort(x), values, side="right") / len(x) for x in (ours, theirs)]
+    return np.abs(shares[0] - shares[1]).max()
+
+
+@pytest.mark.parametrize("area", [(0.02, 0.33), (0.5, 1.5)], ids=["as it is", "often too large"])
+def test_erased_boxes_are_distributed_as_by_the_papers_algorithm(area, monkeypatch, seed):
+    monkeypatch.setattr(augment, "_ERASED_AREA", area)
+    count, side = 3000, 40
+    images = over_seeds(
+        lambda image, seed: erased(tf.cast(image, tf.float32), seed, probability=1.0),
+        np.full([side, side, 3], 255),
+        count=count,
+        seed=seed,
+    )
+    painted = (images == [1.0, 2.0, 3.0]).all(-1)
+    assert (images[~painted] == 255).all()
+    ours = painted_boxes(painted[painted.any((1, 2))])
+    theirs = reference_boxes(side, 20_000, area=area, generator=np.random.default_rng(seed))
+    share = len(theirs) / 20_000
+    tolerance = SIGMAS * np.sqrt(share * (1 - share) / count) + 1e-9
+    assert len(ours) / count == pytest.approx(share, abs=tolerance)
+    limit = 2.2 * np.sqrt(1 / len(ours) + 1 / len(theirs))  # exceeded by chance once in 8,000
+    for draw in (
+        lambda b: b[:, 0],
+        lambda b: b[:, 1],
+        lambda b: b[:, 2] * b[:, 3],
+        lambda b: b[:, 2] / b[:, 3],
+        lambda b: b[:, 0] + b[:, 2],
+        lambda b: b[:, 1] + b[:, 3],
+    ):
+        assert distance(draw(ours), draw(theirs)) < limit
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
+def test_a_share_of_the_images_is_erased(probability, seed):
+    images = over_seeds(
+        lambda image, seed: erased(tf.cast(image, tf.float32), seed, probability=probability),
+        np.full([16, 16, 3], 255),
+        count=2000,
+        seed=seed,
+    )
+    changed = (images != 255).any((1, 2, 3)).mean()
+    deviation = np.sqrt(probability * (1 - probability) / 2000)
+    assert changed == pytest.approx(probability, abs=SIGMAS * deviation)
+
+
+def test_nothing_is_erased_if_no_shape_fits(monkeypatch, seed):
+    monkeypatch.setattr(augment, "_ERASED_AREA", (3.5, 4.0))
+    image = tf.cast(photo(12), tf.float32)
+    np.testing.assert_array_equal(erased(image, [seed, 1], probability=1.0), image)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.5])
+def test_random_erasing_refuses_what_is_no_probability(probability):
+    with pytest.raises(ValueError, match=rf"in \[0, 1\], got {probability}"):
+        erased(tf.cast(photo(8), tf.float32), [1, 2], probability=probability)
+
+
 @pytest.mark.parametrize("size", [0, -0.1, 1.5])
 def test_cutout_refuses_a_size_that_is_no_share(size):
     with pytest.raises(ValueError, match=rf"in \(0, 1\], got {size}"):
@@ -257,5 +371,6 @@ def test_an_unknown_table_is_answered_with_the_nearest_known_one(seed):
 
 
 def test_the_streams_of_one_seed_differ(seed):
-    draws = [augment._uniform([seed, 1], [4], stream=s) for s in ("randaug", "autoaug", "cutout")]
-    assert len(np.unique(draws)) == 12
+    streams = ("randaug", "autoaug", "trivial", "cutout", "erasing")
+    draws = [augment._uniform([seed, 1], [4], stream=stream) for stream in streams]
+    assert len(np.unique(draws)) == 20

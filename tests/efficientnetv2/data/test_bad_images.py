@@ -180,6 +180,24 @@ def test_what_can_be_prepared_comes_in_batches_with_its_places(bad, tmp_path):
     assert log.names() == [str(10 * number) for number in bad]
 
 
+def test_the_repeats_of_an_image_are_logged_together(tmp_path):
+    def prepare(reference):
+        with tf.control_dependencies([tf.debugging.Assert(reference != 1, ["bad"])]):
+            return (tf.identity(reference),)
+
+    log = SkippedLog(tmp_path / "bad.txt")
+    batches = prepare_readable(
+        tf.data.Dataset.from_tensor_slices([0, 0, 1, 1, 1, 2]),
+        prepare,
+        batch_size=6,
+        drop_remainder=True,
+        name=tf.strings.as_string,
+        log=log,
+    )
+    assert [numbers.numpy().tolist() for _, numbers in batches] == [[0, 0, 2]]
+    assert log.path.read_text() == "1\n"
+
+
 def test_names_are_listed_once_in_order(tmp_path):
     log = SkippedLog(tmp_path / "bad.txt")
     assert log.names() == []

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2.data import decode, training_image
+from efficientnetv2.data import augment, decode, training_image
 from efficientnetv2.data.bad_images import SkippedLog
 from efficientnetv2.data.schedule import SettingsSchedule, StepSettings
+from efficientnetv2.data.shard import Shard
 from efficientnetv2.data.train_input import Phase, build_training_input
 from efficientnetv2.train.progressive import build_settings, build_stages
 from hparams import resolve
@@ -207,7 +208,12 @@ def test_in_every_stage_the_stream_from_a_step_is_the_uninterrupted_one(mixed):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"data.augname": "autoaug", "data.on_bad_image": "skip"},
+        {
+            "data.augname": "trivialaugment",
+            "data.random_erasing": 0.5,
+            "data.repeats": 3,
+            "data.on_bad_image": "skip",
+        },
         {
             **AUGMENTED,
             "data.augment_ops": "official",
@@ -261,7 +267,7 @@ def test_a_tf_data_service_gives_the_same_batches_in_the_same_order(digits):
     dispatcher = service.DispatchServer()
     address = dispatcher.target.partition("://")[2]
     workers = [service.WorkerServer(service.WorkerConfig(address)) for _ in range(2)]
-    changes = {**AUGMENTED, "train.epochs": 2, "train.stages": 2}
+    changes = {**AUGMENTED, "train.epochs": 2, "train.stages": 2, "data.repeats": 3}
     plan, stream = progressive(digits, **changes)
     expected = take(stream, plan[-1].end_step)
     served = dataclasses.replace(stream, service=dispatcher.target, num_streams=2)
@@ -271,3 +277,72 @@ def test_a_tf_data_service_gives_the_same_batches_in_the_same_order(digits):
     for batch, same in zip(got, expected[start:]):
         assert_same(batch, same)
     assert len({id(worker) for worker in workers}) == 2
+
+
+# ---------------------------------------------------------------------- repeats and erasing
+
+
+@pytest.fixture(scope="module")
+def repeated(stream):
+    """Three times the same image in a row, without crops and flips; and the steps of an epoch."""
+    repeating = dataclasses.replace(plain(stream), repeats=3)
+    return repeating, take(repeating, 2 * 19)
+
+
+def test_each_image_comes_several_times_in_a_row(repeated, one_epoch):
+    images = np.concatenate([images for images, _ in repeated[1][:19]])
+    labels = np.concatenate([labels for _, labels in repeated[1][:19]])
+    once = [np.concatenate(arrays) for arrays in zip(*one_epoch)]
+    assert len(images) == 19 * 64  # as many as without repeats
+    source = np.arange(19 * 64) // 3
+    np.testing.assert_array_equal(images, once[0][source])
+    np.testing.assert_array_equal(labels, once[1][source])
+
+
+def test_the_next_epoch_has_other_images(repeated):
+    first, second = (
+        {image.tobytes() for images, _ in epoch for image in images}
+        for epoch in (repeated[1][:19], repeated[1][19:])
+    )
+    assert 400 < len(first) <= 406 and 400 < len(second) <= 406  # 19 * 64 / 3
+    # By chance a third of an epoch's images was seen in the epoch before: 406 * 406 / 1257.
+    assert 90 < len(first & second) < 175
+
+
+def test_each_repeat_is_augmented_anew(stream):
+    images, _ = take(dataclasses.replace(stream, repeats=4), 1)[0]
+    assert len({image.tobytes() for image in images}) > 0.95 * len(images)
+
+
+@pytest.mark.parametrize("step", [5, 20])  # in the middle of an epoch: 64 is no multiple of 3
+def test_a_stream_of_repeats_goes_on_from_any_step(step, repeated):
+    assert_same(take(repeated[0], 1, start_step=step)[0], repeated[1][step])
+
+
+def test_shards_of_repeats_make_up_the_batch(repeated):
+    stream, whole = repeated
+    halves = [
+        next(iter(stream.batches(start_step=18, shard=Shard(index, 2)))) for index in range(2)
+    ]
+    assert_same([np.concatenate(arrays) for arrays in zip(*halves)], whole[18])
+
+
+def test_an_iteration_from_an_epoch_repeats_too(repeated):
+    stream, whole = repeated
+    with tf.device("cpu:0"):
+        epoch = tf.Variable(1, dtype=tf.int64)
+    batch = next(iter(stream.from_epoch(epoch)))
+    assert_same([tensor.numpy() for tensor in batch], whole[19])
+
+
+@pytest.mark.parametrize("augmentation", ["none", "trivialaugment"])
+def test_erased_pixels_are_the_normalised_0(augmentation, stream, monkeypatch):
+    monkeypatch.setattr(augment, "WIDE", {"Identity": augment.WIDE["Identity"]})
+    (images, _), (erased, _) = (
+        take(plain(stream, preprocess="v1", name=augmentation, random_erasing=share), 1)[0]
+        for share in (0.0, 0.5)
+    )
+    changed = (images != erased).any(-1)
+    assert (erased[changed] == 0).all()
+    assert 0.25 < changed.any((1, 2)).mean() < 0.75  # 64 coins: four standard deviations
+    assert 0.02 < changed.mean() < 0.2
