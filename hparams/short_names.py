@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hparams.errors import UserError, shortened
+from hparams.keys import KEYS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 
 _PLANNING = ("train", "traineval", "preview")
@@ -27,6 +28,11 @@ class ShortName:
 
     text: str
     keys: Mapping[str, Sequence[str]]
+
+    @property
+    def is_path(self) -> bool:
+        """Whether its value may name a file or folder."""
+        return any(KEYS[key].is_path for keys in self.keys.values() for key in keys)
 
 
 def _short(text: str, **modes_of_key: Sequence[str]) -> ShortName:
@@ -70,6 +76,10 @@ SHORT_NAMES: Mapping[str, ShortName] = {
     ),
     "precision": _short(
         "float32, bfloat16 or float16", train__precision=(*_PLANNING, "search", "benchmark")
+    ),
+    "teacher": _short(
+        "trained network to learn from besides the labels: a run directory, a release or a file",
+        train__teacher=_PLANNING,
     ),
     "seed": _short("seed of everything random", train__seed=(*_PLANNING, "search")),
 }
