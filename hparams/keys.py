@@ -279,7 +279,7 @@ KEYS: dict[str, Key] = {
         high=1000,
     ),
     "train.distill_weight": Key(
-        0.9,
+        0.5,
         float,
         "share of the teacher's term in the loss; the labels have the rest",
         low=0,

@@ -77,8 +77,11 @@ def _of_run(config: Config, name: str, run: RunDirectory) -> TeacherNetwork:
 
 def _of_weights(config: Config, name: str) -> TeacherNetwork:
     model_name = config.train.teacher_model
-    if name not in NAMES:
-        require_weights(name, model_name=model_name or "")
+    try:
+        if name not in NAMES or model_name is not None:
+            require_weights(name, model_name=model_name or "")
+    except UserError as error:
+        raise UserError(f"train.teacher: {error}") from None
     if model_name is None:
         raise UserError(
             f"train.teacher={name} is no run directory, so train.teacher_model must name its "
