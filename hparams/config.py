@@ -83,6 +83,10 @@ class TrainSection(Section, Protocol):
     weight_decay_vars: str
     varsexp: str | None
     ft_init_ckpt: str | None
+    teacher: str | None
+    teacher_model: str | None
+    distill_temperature: float
+    distill_weight: float
     gclip: float
     gclip_per_variable: bool
     precision: Literal["float32", "bfloat16", "float16"]

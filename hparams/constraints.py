@@ -243,6 +243,7 @@ def _train_problems(config: config_dict.ConfigDict) -> list[str]:
             "runtime.xla compiles once for each image size, so sizes cannot change within an "
             "epoch: give train.size_steps=0 (one size per epoch)"
         )
+    problems += _teacher_problems(train)
     if runtime.strategy == "tpu" and runtime.xla:
         problems.append("runtime.xla is for GPUs and CPUs; a TPU always compiles, so leave it out")
     first, last = train.profile
@@ -252,6 +253,28 @@ def _train_problems(config: config_dict.ConfigDict) -> list[str]:
             f"got {[first, last]}"
         )
     return problems
+
+
+# What is said of the teacher, and has no effect without one.
+_OF_TEACHER = ("teacher_model", "distill_temperature", "distill_weight")
+
+
+def _teacher_problems(train: config_dict.ConfigDict) -> list[str]:
+    if train.teacher is None:
+        return [
+            f"train.{key}={train[key]} has no effect without a teacher: give train.teacher"
+            for key in _OF_TEACHER
+            if train[key] != keys.KEYS[f"train.{key}"].default
+        ]
+    if train.teacher_model is None:
+        return []
+    try:
+        family = MODELS[train.teacher_model].family
+    except UnknownNameError as error:
+        return [f"train.teacher_model: {error}"]
+    if family == "resnet":
+        return [f"train.teacher_model: weights of {train.teacher_model} cannot be read"]
+    return []
 
 
 def _expression_error(expression: str) -> str:

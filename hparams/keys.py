@@ -267,6 +267,33 @@ KEYS: dict[str, Key] = {
         "train from scratch",
         is_path=True,
     ),
+    "train.teacher": Key(
+        None,
+        str,
+        "trained network to learn from besides the labels (knowledge distillation): a run "
+        "directory, the name of a release, or a weights file; not set: none",
+        is_path=True,
+    ),
+    "train.teacher_model": Key(
+        None,
+        str,
+        "registered name of the teacher's network, for a release or a file; not set: that of the "
+        "run",
+    ),
+    "train.distill_temperature": Key(
+        4.0,
+        float,
+        "the teacher's and the network's logits are divided by this before they are compared",
+        above=0,
+        high=1000,
+    ),
+    "train.distill_weight": Key(
+        0.5,
+        float,
+        "share of the teacher's term in the loss; the labels have the rest",
+        low=0,
+        high=1,
+    ),
     "train.gclip": Key(
         0.0, float, "clip all gradients together to this norm; 0: no clipping", low=0, high=1e12
     ),

@@ -29,6 +29,11 @@ class ShortName:
     text: str
     keys: Mapping[str, Sequence[str]]
 
+    @property
+    def is_path(self) -> bool:
+        """Whether its value may name a file or folder."""
+        return any(KEYS[key].is_path for keys in self.keys.values() for key in keys)
+
 
 def _short(text: str, **modes_of_key: Sequence[str]) -> ShortName:
     """Returns a row of the table; ``modes_of_key`` is ``section__key`` -> modes."""
@@ -75,6 +80,10 @@ SHORT_NAMES: Mapping[str, ShortName] = {
     ),
     "precision": _short(
         "float32, bfloat16 or float16", train__precision=(*_PLANNING, "search", "benchmark")
+    ),
+    "teacher": _short(
+        "trained network to learn from besides the labels: a run directory, a release or a file",
+        train__teacher=_PLANNING,
     ),
     "seed": _short("seed of everything random", train__seed=(*_PLANNING, "search")),
 }

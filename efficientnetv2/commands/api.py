@@ -39,6 +39,7 @@ def train(
     optimizer: str | None = None,
     augment: str | None = None,
     precision: str | None = None,
+    teacher: Path | None = None,
     seed: int | None = None,
     validate: bool = False,
     extend: bool = False,
@@ -76,6 +77,8 @@ def train(
       optimizer: a value of ``train.optimizer`` in docs/hparams.md.
       augment: of single images: a value of ``data.augname`` in docs/hparams.md.
       precision: ``float32``, ``bfloat16`` or ``float16``.
+      teacher: a trained network to learn from besides the labels: a run directory of the same
+        classes, the name of a release, or a weights file (docs/finetuning.md); None: none.
       seed: of everything random; the same seed gives the same weights.
       validate: evaluate on the minival split after each epoch, and keep the best weights.
       extend: give a training of fewer epochs more of them, in the same ``model_dir``.
@@ -284,6 +287,7 @@ def preview(
     optimizer: str | None = None,
     augment: str | None = None,
     precision: str | None = None,
+    teacher: Path | None = None,
     seed: int | None = None,
     weights: Path | None = None,
     overrides: Overrides = None,

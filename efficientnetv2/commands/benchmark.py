@@ -59,7 +59,10 @@ def _config(values: FlagValues, model_name: str) -> Config:
         )
     }
     settings = {"train.stages": 1, "train.batch_size": _BATCH_SIZE, **sizes}
-    return resolve(model_name, "imagenet2012", settings, *overrides_from_flags(values))
+    config = resolve(model_name, "imagenet2012", settings, *overrides_from_flags(values))
+    if config.train.teacher is not None:
+        raise UserError("train.teacher has no effect with --mode=benchmark")
+    return config
 
 
 def benchmark(configs: Sequence[Config], folder: pathlib.Path, *, steps: int) -> Outcome:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from efficientnetv2.data.sources.folder_facts import image_facts, open_folder
@@ -16,6 +16,11 @@ from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import require_tpu_here, tpu_name
 from efficientnetv2.runtime.preflight import require_devices, require_server
 from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.runtime.teacher_run import (
+    find_teacher,
+    require_other_run,
+    require_same_classes,
+)
 from efficientnetv2.runtime.weights_run import run_of_weights, whole_run
 from hparams.config import Config
 from hparams.datasets import find_dataset
@@ -61,18 +66,18 @@ def config_from_flags(values: FlagValues) -> Config:
     else:
         config = resolve(values.model_name, dataset, *overrides)
     plans = values.mode in SHORT_NAMES["preset"].keys
-    given = {key for item in overrides for key in read_overrides(item)[0]}
-    for key in ("train.preset", "train.recipe"):
-        if not plans and key in given:
+    for key in () if plans else ("train.preset", "train.recipe", "train.teacher"):
+        if any(read_overrides(item)[0].get(key) is not None for item in overrides):
             raise UserError(f"{key} has no effect with --mode={values.mode}")
-    facts = None
+    facts, class_names = None, None
     if config.data.source == "folder":
         images = open_folder(config, run_from_flags(values) if plans else None)
-        facts = image_facts(images) if plans else None
+        facts, class_names = image_facts(images) if plans else None, images.class_names
     elif config.data.source == "tfrecord":
         find_shards(pathlib.Path(config.data.data_dir or ""))
     if plans:
         config = _with_preset(values, dataset, overrides, facts=facts)
+        _check_teacher(config, run_from_flags(values), class_names=class_names)
     if config.data.service is not None:
         require_server("data.service", config.data.service)
     return config
@@ -90,6 +95,15 @@ def _with_preset(
         for reason in reasons:
             print(reason, flush=True)
     return config
+
+
+def _check_teacher(config: Config, run: RunDirectory, *, class_names: Sequence[str] | None) -> None:
+    """Checks ``train.teacher``; the names of its classes only where those of the data are known."""
+    teacher = find_teacher(config)
+    if teacher is not None:
+        require_other_run(teacher, run)
+        if class_names is not None:
+            require_same_classes(teacher, class_names)
 
 
 def overrides_from_flags(values: FlagValues, *, with_weights: bool = True) -> list[Overrides]:

@@ -91,7 +91,7 @@ FLAGS: Mapping[str, Flag] = {
         _WITH_DATA,
     ),
     **{
-        name: Flag(None, row.text, tuple(row.keys), keys=row.keys)
+        name: Flag(None, row.text, tuple(row.keys), keys=row.keys, is_path=row.is_path)
         for name, row in SHORT_NAMES.items()
     },
     "validate": Flag(

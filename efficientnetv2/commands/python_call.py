@@ -94,7 +94,7 @@ def _argument(name: str, value: Any) -> Any:
             return check_flag(name, value)
         except TypeError as error:
             raise UserError(str(error)) from None
-    if name in SHORT_NAMES or name in _NUMBERS:
+    if (name in SHORT_NAMES and not FLAGS[name].is_path) or name in _NUMBERS:
         return check_setting(name, value)
     if name in _LISTS and isinstance(value, (list, tuple)):
         return ",".join(check_text(name, item) for item in value)

@@ -18,7 +18,7 @@ from efficientnetv2.train.step import build_trainer
 from efficientnetv2.train.strategy import build_strategy, distribute_training
 from efficientnetv2.train.time_estimate import EVALUATION_SHARE, RunEstimate, RunEstimator
 from efficientnetv2.train.train_state import build_train_state
-from efficientnetv2.train.workload import Workload, build_workload, image_multiply_adds
+from efficientnetv2.train.workload import Workload, build_workload
 from hparams.config import Config
 from hparams.resolve import with_overrides
 
@@ -44,7 +44,7 @@ def rehearse(config: Config, source: Source, folder: pathlib.Path) -> RunEstimat
     workload = build_workload(config, source, validates=False)
     strategy = build_strategy(config)
     unit = config.train.accumulate * strategy.num_replicas_in_sync
-    stages = list(_rehearsed_stages(config, workload, unit=unit))
+    stages = list(_rehearsed_stages(workload, unit=unit))
     with strategy.scope():
         train_state = build_train_state(config, build_learning_rate(config, workload.plan))
     trainer = build_trainer(
@@ -68,7 +68,7 @@ def rehearse(config: Config, source: Source, folder: pathlib.Path) -> RunEstimat
             lambda: trainer.train(tf.constant(1)), steps=_STEPS, warm_up=1, limit=_SIZE_SECONDS
         )
         build_seconds = max(build_seconds, first)
-        work = stage.batch_size * image_multiply_adds(config.model, stage.image_size)
+        work = stage.batch_size * workload.training_multiply_adds(stage.image_size)
         measured.append((work, float(np.median(seconds))))
     estimator = RunEstimator(
         config, source, train_state, workload, folder, strategy.num_replicas_in_sync
@@ -82,18 +82,17 @@ def rehearse(config: Config, source: Source, folder: pathlib.Path) -> RunEstimat
     )
 
 
-def _rehearsed_stages(config: Config, workload: Workload, *, unit: int) -> Iterator[Stage]:
+def _rehearsed_stages(workload: Workload, *, unit: int) -> Iterator[Stage]:
     """Yields the smallest and the largest images, in batches that are not too large to try.
 
     Args:
-      config: the complete config.
       workload: of the training.
       unit: the batch sizes are multiples of this.
     """
     rows = workload.settings.rows
     for row in sorted({int(np.argmin(rows.image_size)), int(np.argmax(rows.image_size))}):
         size, batch_size = int(rows.image_size[row]), int(rows.batch_size[row])
-        images = int(_LARGEST_STEP / image_multiply_adds(config.model, size))
+        images = int(_LARGEST_STEP / workload.training_multiply_adds(size))
         yield dataclasses.replace(
             workload.plan[-1],
             index=0,

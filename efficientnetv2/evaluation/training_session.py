@@ -23,6 +23,7 @@ from efficientnetv2.evaluation.evaluator import (
 from efficientnetv2.runtime.cluster import require_for_replicas
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
+from efficientnetv2.runtime.teacher_run import find_teacher, require_same_classes
 from efficientnetv2.train.callbacks import TrainingCallback
 from efficientnetv2.train.checkpoint_manager import BestCheckpoint, repair
 from efficientnetv2.train.early_stop import SIZE
@@ -154,6 +155,9 @@ def open_training(
                 repair(run)
         num_images = source.num_images(config.data.train_split)
         require_full_batch(config, num_images=num_images)
+        network = find_teacher(config)
+        if network is not None:
+            require_same_classes(network, source.class_names)
         workers.require_same({**settings_checksum(config), "number of training images": num_images})
         own_run.start(config, source.class_names)
         training = Training(
@@ -165,6 +169,10 @@ def open_training(
             workers=workers,
             resume_from=run,
         )
+        step, teacher = training.train_state.step, training.trainer.teacher
         pretrained = start_from_pretrained(config, training.train_state)
-        workers.require_same({"step in the checkpoints of --model_dir": training.train_state.step})
+        workers.require_same({"step in the checkpoints of --model_dir": step})
+        if teacher is not None:
+            workers.require_same({"checksum of the teacher's weights": teacher.checksum})
+            own_run.require_teacher(teacher.origin, checksum=teacher.checksum, is_new=step == 0)
         yield TrainingSession(config, source, own_run, workers, training, pretrained, stop)

@@ -41,6 +41,9 @@ def show_training_start(session: TrainingSession, run: RunDirectory) -> None:
     )
     if session.train_state.step:
         print(f"going on after step {session.train_state.step} of {last.end_step}", flush=True)
+    teacher = training.trainer.teacher
+    if teacher is not None:
+        print(f"learning from {teacher.origin}, at {teacher.image_size} px", flush=True)
     if session.pretrained:
         print(f"starting from {session.pretrained}", flush=True)
 

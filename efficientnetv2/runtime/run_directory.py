@@ -74,6 +74,7 @@ class RunDirectory:
         self.curves_file = self.path / "curves.png"
         self.split_file = self.path / "split.csv"
         self.bad_images_file = self.path / "bad_images.txt"
+        self.teacher_file = self.path / "teacher.json"
         self.lock_file = self.path / "training.lock"
 
     def result_file(self, eval_name: str | None = None) -> pathlib.Path:
@@ -224,6 +225,32 @@ class RunDirectory:
                 f"{num_classes}"
             )
         return names
+
+    def require_teacher(self, origin: str, *, checksum: int, is_new: bool) -> None:
+        """Writes down which weights teach a new training; checks that they still do in an old one.
+
+        Args:
+          origin: where the weights come from, for people.
+          checksum: of the weights.
+          is_new: whether nothing has been trained yet.
+
+        Raises:
+          RunError: if the training has been taught by others so far, or the file cannot be read.
+          WriteError: if it cannot be written.
+        """
+        if is_new or not self.teacher_file.exists():
+            record = {"weights": origin, "checksum": checksum}
+            replace_text(self.teacher_file, json.dumps(record) + "\n")
+            return
+        try:
+            before = json.loads(self.teacher_file.read_text(encoding="utf-8"))["checksum"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise RunError(f"cannot read '{self.teacher_file}': {error}") from None
+        if before != checksum:
+            raise RunError(
+                f"the weights of the teacher have changed since '{self._shown}' began; restore "
+                "them, or use another --model_dir"
+            )
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Appends one record to metrics.jsonl; it is on the disk when this returns.

@@ -1,4 +1,4 @@
-"""Computes the training objective: cross-entropy losses, and the L2 term of weight decay."""
+"""Computes the training objective: cross-entropy, a teacher's term, and the L2 term."""
 
 from __future__ import annotations
 
@@ -63,6 +63,42 @@ def summed_sigmoid_cross_entropy(
     return tf.reduce_sum(losses) / tf.cast(global_batch_size, tf.float32)
 
 
+def distillation_loss(
+    logits: tf.Tensor,
+    teacher_logits: tf.Tensor,
+    *,
+    loss_type: str,
+    temperature: float,
+    global_batch_size: tf.Tensor,
+) -> tf.Tensor:
+    """Divergence from a teacher's softened probabilities: ``T^2 KL(teacher / T || student / T)``.
+
+    Knowledge distillation, arXiv:1503.02531 section 2. ``T^2`` keeps the size of the gradient when
+    T changes. KL is the cross-entropy with the teacher's probabilities as targets, less their own
+    entropy; so with a sigmoid loss it is that of each class by itself, averaged or summed over the
+    classes as the loss does.
+
+    Args:
+      logits: ``[B, K]``.
+      teacher_logits: ``[B, K]``; no gradient flows into them.
+      loss_type: a row of ``hparams.choices.LOSSES``.
+      temperature: T, above 0.
+      global_batch_size: as in ``softmax_cross_entropy``.
+
+    Returns:
+      float32 scalar, at least 0 but for rounding; it is 0 where both have the same logits.
+    """
+    softened = tf.stop_gradient(tf.cast(teacher_logits, tf.float32)) / temperature
+    targets = probabilities(softened, loss_type)
+    cross_entropy, entropy = (
+        loss_function(loss_type)(
+            values, targets, label_smoothing=0.0, global_batch_size=global_batch_size
+        )
+        for values in (tf.cast(logits, tf.float32) / temperature, softened)
+    )
+    return temperature**2 * (cross_entropy - entropy)
+
+
 def loss_function(loss_type: str) -> Callable[..., tf.Tensor]:
     """Returns the function of this module that a row of ``hparams.choices.LOSSES`` names."""
     function: Callable[..., tf.Tensor] = globals()[LOSSES[loss_type].function]
@@ -77,18 +113,23 @@ def probabilities(logits: tf.Tensor, loss_type: str) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What training minimises: cross-entropy, and the L2 term of some variables.
+    """What training minimises: cross-entropy, a teacher's term, and the L2 term of some variables.
 
     Attributes:
       loss_type: a row of ``hparams.choices.LOSSES``.
       label_smoothing: fraction of the label that is spread evenly, in [0, 1).
       weight_decay: weight decay by the loss; the optimizers that apply it beside their update leave
         none to the loss.
+      temperature: by which logits are divided before they are compared with the teacher's.
+      distill_weight: share of the teacher's term, 0..1, where there is a teacher; the
+        cross-entropy has the rest.
     """
 
     loss_type: str
     label_smoothing: float
     weight_decay: WeightDecay
+    temperature: float
+    distill_weight: float
 
     def cross_entropy(
         self, logits: tf.Tensor, targets: tf.Tensor, *, global_batch_size: tf.Tensor
@@ -100,6 +141,23 @@ class Objective:
             label_smoothing=self.label_smoothing,
             global_batch_size=global_batch_size,
         )
+
+    def distillation(
+        self, logits: tf.Tensor, teacher_logits: tf.Tensor, *, global_batch_size: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the teacher's term for these images, before it is weighted."""
+        return distillation_loss(
+            logits,
+            teacher_logits,
+            loss_type=self.loss_type,
+            temperature=self.temperature,
+            global_batch_size=global_batch_size,
+        )
+
+    def weighted(self, cross_entropy: tf.Tensor, distillation: tf.Tensor) -> tf.Tensor:
+        """Returns ``(1 - w) cross_entropy + w distillation``; w is ``distill_weight``."""
+        weight = self.distill_weight
+        return (1.0 - weight) * cross_entropy + weight * distillation
 
     def penalty(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the L2 term after ``step`` finished steps, a float32 scalar."""

@@ -94,9 +94,12 @@ class TrainingMetrics(tf.Module):
     """Means of loss, top-1 accuracy and gradient norm over the steps since the last reset.
 
     The sums are variables, so that they are part of a checkpoint that is saved during an epoch.
+
+    Args:
+      with_teacher: whether there is a teacher, whose term of the loss and accuracy count too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_teacher: bool = False) -> None:
         super().__init__()
         self._strategy = tf.distribute.get_strategy()
         self._loss = self._sum("loss")
@@ -104,6 +107,10 @@ class TrainingMetrics(tf.Module):
         self._images = self._sum("images")
         self._gradient_norm = self._sum("gradient_norm")
         self._updates = self._sum("updates")
+        # Only with a teacher: other checkpoints have no value for these.
+        self._of_teacher: tuple[tf.Variable, ...] = ()
+        if with_teacher:
+            self._of_teacher = self._sum("distillation"), self._sum("teacher_correct")
 
     @staticmethod
     def _sum(name: str) -> tf.Variable:
@@ -129,14 +136,29 @@ class TrainingMetrics(tf.Module):
           targets: ``[B, K]``. For a mixed image the class with the largest target is correct, for
             an image with several labels each of them, and for one without a label none.
         """
-        chosen = tf.gather(targets, tf.argmax(logits, -1), batch_dims=1)
-        hits = (chosen > 0) & (chosen >= tf.reduce_max(targets, -1))
         self._loss.assign_add(tf.cast(loss_sum, tf.float32))
-        self._correct.assign_add(tf.reduce_sum(tf.cast(hits, tf.float32)))
+        self._correct.assign_add(_num_correct(logits, targets))
         self._images.assign_add(tf.cast(tf.shape(logits)[0], tf.float32))
 
+    def update_teacher(
+        self, *, distillation_sum: tf.Tensor, teacher_logits: tf.Tensor, targets: tf.Tensor
+    ) -> None:
+        """Adds what a teacher said in one replica's step, besides ``update``.
+
+        Args:
+          distillation_sum: the teacher's term of the loss, summed over this replica's images.
+          teacher_logits: ``[B, K]``.
+          targets: as in ``update``.
+        """
+        distillation, correct = self._of_teacher
+        distillation.assign_add(tf.cast(distillation_sum, tf.float32))
+        correct.assign_add(_num_correct(teacher_logits, targets))
+
     def result(self) -> dict[str, float]:
-        """Returns the means ``loss``, ``accuracy`` (0..1) and ``gradient_norm``."""
+        """Returns the means ``loss``, ``accuracy`` (0..1) and ``gradient_norm``.
+
+        With a teacher also ``distillation``, its term of the loss, and ``teacher_accuracy``.
+        """
         return self._means(lambda variable: float(tf.convert_to_tensor(variable)))
 
     def local_result(self) -> dict[str, float]:
@@ -145,18 +167,28 @@ class TrainingMetrics(tf.Module):
         return self._means(lambda variable: sum(float(value) for value in local_values(variable)))
 
     def _means(self, total: Callable[[tf.Variable], float]) -> dict[str, float]:
-        loss, correct, images, norm, updates = map(total, self._variables_in_order())
+        loss, correct, images, norm, updates, *of_teacher = map(total, self._variables_in_order())
         images, updates = max(images, 1.0), max(updates, 1.0)
+        names = ("distillation", "teacher_accuracy")
         return {
             "loss": loss / images,
             "accuracy": correct / images,
             "gradient_norm": norm / updates,
+            **{name: value / images for name, value in zip(names, of_teacher)},
         }
 
     def _variables_in_order(self) -> tuple[tf.Variable, ...]:
-        return self._loss, self._correct, self._images, self._gradient_norm, self._updates
+        always = self._loss, self._correct, self._images, self._gradient_norm, self._updates
+        return (*always, *self._of_teacher)
 
     def reset(self) -> None:
         """Forgets all steps so far."""
         for variable in self._variables_in_order():
             variable.assign(0.0)
+
+
+def _num_correct(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Returns how many images are right as ``TrainingMetrics.update`` counts, float32 scalar."""
+    chosen = tf.gather(targets, tf.argmax(logits, -1), batch_dims=1)
+    hits = (chosen > 0) & (chosen >= tf.reduce_max(targets, -1))
+    return tf.reduce_sum(tf.cast(hits, tf.float32))

@@ -14,6 +14,7 @@ from tensorflow import keras
 
 from efficientnetv2.data.schedule import SettingsSchedule, StepSettings
 from efficientnetv2.model.batch_norm import per_replica_statistics
+from efficientnetv2.train.teacher import Teacher, build_teacher
 from efficientnetv2.train.train_state import TrainState
 from hparams.config import Config
 
@@ -30,8 +31,10 @@ class Trainer(orbit.AbstractTrainer):
       xla: whether XLA compiles the forward and backward pass, once for each image size.
       steps_per_loop: number of steps in one call of the traced function; ``after_step`` is called
         after each call.
+      teacher: a network whose answers are learnt besides the labels; None: none.
 
     Attributes:
+      teacher: as given.
       num_traces: how often the step has been traced.
     """
 
@@ -45,8 +48,10 @@ class Trainer(orbit.AbstractTrainer):
         accumulate: int = 1,
         xla: bool = False,
         steps_per_loop: int = 1,
+        teacher: Teacher | None = None,
     ) -> None:
         self.num_traces = 0
+        self.teacher = teacher
         self._train_state = train_state
         self._strategy = strategy
         self._settings = settings
@@ -135,20 +140,32 @@ class Trainer(orbit.AbstractTrainer):
         self, images: tf.Tensor, targets: tf.Tensor, global_batch_size: tf.Tensor
     ) -> list[tf.Tensor]:
         """Returns the gradients of these images' share of the loss, scaled for float16."""
-        train_state = self._train_state
+        train_state, objective = self._train_state, self._train_state.objective
+        teacher_logits = None if self.teacher is None else self.teacher.logits(images)
         with tf.GradientTape() as tape:
             logits = train_state.model(images, training=True)
-            cross_entropy = train_state.objective.cross_entropy(
+            data_loss = cross_entropy = objective.cross_entropy(
                 logits, targets, global_batch_size=global_batch_size
             )
-            penalty = train_state.objective.penalty(train_state.context.step)
+            if teacher_logits is not None:
+                distillation = objective.distillation(
+                    logits, teacher_logits, global_batch_size=global_batch_size
+                )
+                data_loss = objective.weighted(cross_entropy, distillation)
+            penalty = objective.penalty(train_state.context.step)
             # The gradients of all replicas and microbatches are added up, so each of them
             # contributes its share of the L2 term.
             num_shares = self._strategy.num_replicas_in_sync * self._accumulate
-            loss = train_state.optimizer.scale_loss(cross_entropy + penalty / num_shares)
+            loss = train_state.optimizer.scale_loss(data_loss + penalty / num_shares)
         train_state.metrics.update(
             loss_sum=cross_entropy * global_batch_size, logits=logits, targets=targets
         )
+        if teacher_logits is not None:
+            train_state.metrics.update_teacher(
+                distillation_sum=distillation * global_batch_size,
+                teacher_logits=teacher_logits,
+                targets=targets,
+            )
         return tape.gradient(loss, [variable.value for variable in train_state.variables])
 
     def _update(self, gradients: list[tf.Tensor]) -> None:
@@ -174,7 +191,13 @@ def build_trainer(
     settings: SettingsSchedule,
     after_step: Callable[[int], None],
 ) -> Trainer:
-    """Builds the trainer from the config; the other arguments are those of ``Trainer``."""
+    """Builds the trainer, and its teacher, from the config; other arguments as of ``Trainer``.
+
+    Raises:
+      UserError: if the teacher cannot be used.
+    """
+    with strategy.scope():  # each device has its own copy of the teacher
+        teacher = build_teacher(config)
     return Trainer(
         train_state,
         strategy,
@@ -183,6 +206,7 @@ def build_trainer(
         accumulate=config.train.accumulate,
         xla=config.runtime.xla,
         steps_per_loop=config.runtime.steps_per_loop,
+        teacher=teacher,
     )
 
 

@@ -82,7 +82,7 @@ def build_train_state(config: Config, rate: LearningRate | StagedRate) -> TrainS
         bn_mode=config.model.bn_mode,
         precision=config.train.precision,
     )
-    with _precision(config.train.precision):
+    with precision_policy(config.train.precision):
         model = build_model(config.model, layer_set=layers)
     variables = _select_variables(model, config.train.varsexp)
     factors = learning_rate_scales(variables, config.train.lr_scales)
@@ -96,12 +96,20 @@ def build_train_state(config: Config, rate: LearningRate | StagedRate) -> TrainS
     optimizer.build(variables)
     decay = config.train.ema_decay
     average = MovingAverage(named_weights(model), decay=decay) if decay else None
-    objective = Objective(config.train.loss_type, config.train.label_smoothing, by_loss)
-    return TrainState(model, variables, optimizer, objective, average, context, TrainingMetrics())
+    train = config.train
+    objective = Objective(
+        train.loss_type,
+        train.label_smoothing,
+        by_loss,
+        temperature=train.distill_temperature,
+        distill_weight=train.distill_weight,
+    )
+    metrics = TrainingMetrics(with_teacher=train.teacher is not None)
+    return TrainState(model, variables, optimizer, objective, average, context, metrics)
 
 
 @contextlib.contextmanager
-def _precision(name: str) -> Iterator[None]:
+def precision_policy(name: str) -> Iterator[None]:
     """Sets the type in which layers created in the context compute; weights stay in float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype_policy(name))

@@ -9,6 +9,7 @@ import numpy as np
 
 from efficientnetv2.data.schedule import SettingsSchedule
 from efficientnetv2.data.sources import Source
+from efficientnetv2.runtime.teacher_run import find_teacher
 from efficientnetv2.train.progressive import (
     Stage,
     build_settings,
@@ -82,6 +83,7 @@ class Workload:
       final_images: evaluated at the end, likewise.
       validation_sizes: image size of the evaluation in each stage, pixels.
       eval_size: image size of evaluation, pixels.
+      teacher_multiply_adds: of a teacher's forward pass, for one image; 0: there is no teacher.
     """
 
     model: ModelSection
@@ -91,11 +93,17 @@ class Workload:
     final_images: int
     validation_sizes: Sequence[int]
     eval_size: int
+    teacher_multiply_adds: float = 0.0
 
     @property
     def end_step(self) -> int:
         """Number of steps of the whole training."""
         return self.plan[-1].end_step
+
+    def training_multiply_adds(self, image_size: int) -> float:
+        """Returns those of training on one image, forward; a teacher's have no backward pass."""
+        teacher = _FORWARD_SHARE * self.teacher_multiply_adds
+        return image_multiply_adds(self.model, image_size) + teacher
 
     def multiply_adds(self, first_step: int, end_step: int) -> float:
         """Returns those of the steps ``first_step`` .. ``end_step - 1``, forward."""
@@ -104,9 +112,7 @@ class Workload:
         images = np.diff(bounds) * rows.batch_size
         sizes, index = np.unique(rows.image_size, return_inverse=True)
         by_size = np.bincount(index, weights=images)
-        return float(
-            sum(n * image_multiply_adds(self.model, int(s)) for n, s in zip(by_size, sizes))
-        )
+        return float(sum(n * self.training_multiply_adds(int(s)) for n, s in zip(by_size, sizes)))
 
     def largest_batch(self, *, end_step: int | None = None) -> tuple[int, int]:
         """Returns the (image size, batch size) with the most pixels, of the steps before a step."""
@@ -153,6 +159,7 @@ def build_workload(config: Config, source: Source, *, validates: bool) -> Worklo
     """
     plan = build_stages(config, num_images=source.num_images(config.data.train_split))
     passes = 2 if config.train.ema_decay else 1
+    teacher = find_teacher(config)
     return Workload(
         model=config.model,
         plan=plan,
@@ -161,6 +168,9 @@ def build_workload(config: Config, source: Source, *, validates: bool) -> Worklo
         final_images=passes * _count(source, config.data.eval_split),
         validation_sizes=[validation_size(config, stage) for stage in plan],
         eval_size=config.eval.isize,
+        teacher_multiply_adds=(
+            image_multiply_adds(teacher.model, teacher.image_size) if teacher else 0.0
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.search import engine
 from efficientnetv2.search.messages import TrialJob, TrialResult
 from efficientnetv2.train.strategy import build_strategy
+from efficientnetv2.train.teacher import build_teacher
 from hparams import UserError, presets, resolve
 from hparams.config import Config
 from hparams.keys import KEYS
@@ -83,6 +84,8 @@ def test_each_key_is_read(
     run = RunDirectory(tmp_path / "run")
     options = {"validate": True, "keep_best": False, "eval_name": None}
     assert train.train(recorded, run, **options, stop=StopRequest()) == 0
+    taught = {**settings, "train.teacher": str(run.path), "model.num_classes": 10}
+    assert build_teacher(RecordedConfig(resolve("efficientnetv2-b0", "digits", taught), read_keys))
     settings["train.size_schedule"] = "progressive"
     recorded = RecordedConfig(resolve("efficientnetv2-b0", "digits", settings), read_keys)
     assert preview.preview(recorded, RunDirectory(tmp_path / "preview"))

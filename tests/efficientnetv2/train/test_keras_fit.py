@@ -344,6 +344,7 @@ def test_forgotten_callbacks(data_dir):
     [
         ({"data": "dgits"}, "data: no folder and no data set 'dgits'; did you mean 'digits'?"),
         ({"overrides": {"train.ema_decay": 0.9}}, "train.ema_decay has no effect in model.fit"),
+        ({"overrides": "train.teacher=runs/big"}, "train.teacher has no effect in model.fit"),
         ({"overrides": "runtime.strategy=gpu"}, "runtime.strategy has no effect in model.fit"),
         (
             {"epochs": 3, "overrides": "train.epochs=4"},
