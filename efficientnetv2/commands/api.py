@@ -32,7 +32,7 @@ def train(
     dataset_cfg: str | None = None,
     preset: str | None = None,
     epochs: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     learning_rate: float | None = None,
     image_size: int | None = None,
     optimizer: str | None = None,
@@ -67,7 +67,7 @@ def train(
       preset: of your own images: ``auto``, ``fast`` or ``best`` chooses size, length and
         regularisation of the training (docs/data.md); ``none``: no choice; None: ``auto``.
       epochs: passes over the training images.
-      batch_size: images a step.
+      batch_size: images a step; ``auto``: as many as fit into memory (docs/training.md).
       learning_rate: its peak for a batch of 256; proportional to the batch size.
       image_size: pixels, of the last stage and of evaluation; the first stage has half of it.
       optimizer: a value of ``train.optimizer`` in docs/hparams.md.
