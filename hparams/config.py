@@ -147,12 +147,13 @@ class SearchSection(Section, Protocol):
     kernels: tuple[int, ...]
     expansions: tuple[int, ...]
     layers: tuple[float, ...]
+    space: tuple[str, ...]
     trials: int
     epochs: int
     isize: int
     w: float
     v: float
-    sampler: Literal["rl", "random", "tpe"]
+    sampler: Literal["rl", "random", "tpe"] | None
     seed: int
     prune: bool
     prune_trials: int

@@ -21,6 +21,7 @@ from hparams.models import MODELS
 from hparams.recipes import RECIPES
 from hparams.registry import UnknownNameError
 from hparams.scalars import to_float
+from hparams.search_space import space_problems
 
 # A network that shrinks images by 32 is trained on 8 px or more: smaller images are a single pixel
 # after two blocks, and BatchNorm then divides by the deviation of next to nothing (with 1 px, the
@@ -34,7 +35,7 @@ def find_conflicts(config: config_dict.ConfigDict) -> list[str]:
     """Returns one line for each problem; an empty list means that the config can be run."""
     return [
         *_data_problems(config),
-        *_search_problems(config.search),
+        *_search_problems(config),
         *_train_problems(config),
         *_model_problems(config.model),
     ]
@@ -140,8 +141,9 @@ def _size_problems(key: str, size: int, *, stride: int, network: str) -> list[st
 _SEARCH_SPACE_KEYS = ("operations", "kernels", "expansions", "layers")
 
 
-def _search_problems(search: config_dict.ConfigDict) -> list[str]:
-    problems = []
+def _search_problems(config: config_dict.ConfigDict) -> list[str]:
+    search = config.search
+    problems = space_problems(config)
     for key in _SEARCH_SPACE_KEYS:
         values = list(search[key])
         if not values:
@@ -160,6 +162,8 @@ def _search_problems(search: config_dict.ConfigDict) -> list[str]:
             f"got {shown(storage)}"
         )
     problems += _backbone_problems(list(search.backbone))
+    if search.space:  # the backbone and its variations are not used
+        return problems
     return problems or _largest_network_problems(search)
 
 

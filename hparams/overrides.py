@@ -76,7 +76,7 @@ def read_overrides(
         else:
             unknown += 1
             if unknown <= _MOST_HINTS:
-                problems.append(f"unknown key {shown(name)}{_key_hint(full)}")
+                problems.append(f"unknown key {shown(name)}{key_hint(full)}")
     if unknown > _MOST_HINTS:
         problems.append(f"{unknown - _MOST_HINTS} more unknown keys; docs/hparams.md lists all")
     return known, problems
@@ -106,7 +106,8 @@ def _is_yaml_path(text: str) -> bool:
     return text.endswith((".yaml", ".yml")) and "=" not in text
 
 
-def _key_hint(name: str) -> str:
+def key_hint(name: str) -> str:
+    """Returns what follows the message of an unknown key: the one that was probably meant."""
     # A key without its section, or with the wrong one: suggest the key of that name.
     same = [key for key in keys.KEYS if key.split(".")[1] == name.split(".")[-1]]
     if same:

@@ -23,6 +23,7 @@ from hparams.models import MODELS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 from hparams.recipes import RECIPES, Recipe
 from hparams.registry import UnknownNameError
+from hparams.search_space import ends, read_space, trial_settings
 from hparams.weights import NAMES, RANDOM, require_weights
 
 
@@ -225,6 +226,24 @@ def require_trainable(config: Config) -> None:
         )
     if problems:
         raise ConfigError(problems)
+
+
+def require_searchable(config: Config) -> None:
+    """Checks that a valid config with ``search.space`` can be searched: the ends of each range.
+
+    Raises:
+      ConfigError: if a value of the space, with the other settings as they are, or
+        ``search.isize`` cannot be used in a training.
+      UserError: as ``require_trainable``.
+    """
+    common = trial_settings(config.search)
+    require_trainable(with_overrides(config, common))
+    for key, values in read_space(config.search.space).items():
+        for value in ends(values):
+            try:
+                require_trainable(with_overrides(config, {**common, key: value}))
+            except ConfigError as error:
+                raise ConfigError([f"search.space: {text}" for text in error.problems]) from None
 
 
 def _batch_problems(config: Config, *, images: int | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Defines the config keys of architecture search, paper section 3.3.
+"""Defines the config keys of searches: for networks as in paper section 3.3, and for settings.
 
 The search space, the reward and its exponents, up to 1,000 networks, and about 10 epochs each at a
 reduced image size.
@@ -45,8 +45,14 @@ SEARCH_KEYS: dict[str, Key] = {
         high=100.0,
         item=float,
     ),
+    "search.space": Key(
+        [],
+        list,
+        "search for settings, not for a network: keys and what to choose from, for example "
+        "[train.lr_base:0.001..0.1:log,data.randaug_layers:1..3]; docs/search.md has all forms",
+    ),
     "search.trials": Key(
-        1000, int, "number of networks to try, over all processes together", low=1, high=1_000_000
+        1000, int, "number of trials, over all processes together", low=1, high=1_000_000
     ),
     "search.epochs": Key(
         10, int, "epochs per trial, in place of train.epochs", low=1, high=MOST_EPOCHS
@@ -63,9 +69,10 @@ SEARCH_KEYS: dict[str, Key] = {
         -0.05, float, "exponent of the number of parameters in the reward", high=0, low=-10
     ),
     "search.sampler": Key(
-        "rl",
+        None,
         str,
-        "how networks are chosen: rl is a policy trained by REINFORCE, tpe is Optuna's",
+        "how trials are chosen: rl is a policy trained by REINFORCE, tpe is Optuna's; not set: rl "
+        "for networks, tpe for search.space",
         choices=("rl", "random", "tpe"),
     ),
     "search.seed": Key(0, int, "seed of the sampler", low=0, high=LARGEST_SEED),

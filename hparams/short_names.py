@@ -59,7 +59,7 @@ SHORT_NAMES: Mapping[str, ShortName] = {
         search__epochs=("search",),
     ),
     "batch_size": _short(
-        "images a step; benchmark: 16 by default",
+        "images a step; train: auto takes as many as fit into memory; benchmark: 16 by default",
         train__batch_size=(*_PLANNING, "search", "benchmark"),
         eval__batch_size=("eval", "infer", "export"),
     ),

@@ -33,7 +33,7 @@ def train(
     preset: str | None = None,
     recipe: str | None = None,
     epochs: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     learning_rate: float | None = None,
     image_size: int | None = None,
     optimizer: str | None = None,
@@ -71,7 +71,7 @@ def train(
       recipe: settings that belong together, ``paper``, ``official``, ``torchvision``, ``fast`` or
         ``fixres`` (docs/recipes.md); None: those that come with the data set.
       epochs: passes over the training images.
-      batch_size: images a step.
+      batch_size: images a step; ``auto``: as many as fit into memory (docs/training.md).
       learning_rate: its peak for a batch of 256; proportional to the batch size.
       image_size: pixels, of the last stage and of evaluation; the first stage has half of it.
       optimizer: a value of ``train.optimizer`` in docs/hparams.md.

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from efficientnetv2.commands.auto_batch import is_auto, provisional_batch
 from efficientnetv2.data.sources.folder_facts import image_facts, open_folder
 from efficientnetv2.data.sources.tfrecord_files import find_shards
 from efficientnetv2.runtime.checkpoint_store import require_usable
@@ -133,6 +134,8 @@ def overrides_from_flags(values: FlagValues, *, with_weights: bool = True) -> li
     )
     short = {name: values[name].value for name in SHORT_NAMES if values[name].present}
     longhand = {"--hparam_str": values.hparam_str, "--sweeps": values.sweeps}
+    if is_auto(values):
+        short["batch_size"] = provisional_batch(longhand)
     flags.update(short_settings(short, longhand, mode=values.mode, prefix="--"))
     return [flags, values.hparam_str, values.sweeps]
 

@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 
 from efficientnetv2.commands import MODE_NAMES, MODES
+from efficientnetv2.commands.auto_batch import is_auto, require_auto_used
 from efficientnetv2.commands.flag_table import FLAGS, Flag, short_flags
 from efficientnetv2.export.formats import FORMATS
 from hparams.datasets import is_dataset_name
@@ -176,6 +177,9 @@ def _check_short_flags(values: flags.FlagValues) -> None:
     from hparams.overrides import ConfigError, checked  # --help need not wait for PyYAML
 
     for key, name in short_flags(values).items():
+        if name == "batch_size" and is_auto(values):
+            require_auto_used(values)
+            continue
         try:
             checked(key, values[name].value)
         except ConfigError as error:

@@ -6,12 +6,14 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from efficientnetv2.commands import Outcome
+from efficientnetv2.commands.auto_batch import is_auto, require_one_machine
 from efficientnetv2.commands.config_from_flags import (
     config_from_flags,
     require_devices_from_flags,
     run_from_flags,
 )
 from efficientnetv2.commands.extension import asks_for_more, extend
+from efficientnetv2.commands.flag_values import give
 from efficientnetv2.commands.trained_run import Run
 from efficientnetv2.runtime.atomic_write import resumable
 from efficientnetv2.runtime.checkpoint_store import require_usable
@@ -33,15 +35,12 @@ if TYPE_CHECKING:
 def run(values: FlagValues, stop: StopRequest) -> Outcome:
     """Trains as the flags say; the value is the ``Run``."""
     validate = values.mode == "traineval"
-    config = config_from_flags(values)
-    require_trainable(config)
-    if config.train.patience and not validate:
-        raise UserError("train.patience needs the minival accuracy of --mode=traineval")
-    require_devices_from_flags(values, config, trains=True)
+    config = _checked_config(values, validate=validate)
     run_directory = run_from_flags(values)
     is_chief = find_cluster(config.runtime.strategy).is_chief
     lock = training_lock(run_directory.lock_file) if is_chief else contextlib.nullcontext()
     with resumable(), lock:
+        config = _with_batch(values, config, run_directory, stop)
         extends = asks_for_more(values, config, run_directory)
         if not extends:
             run_directory.require_same(config)
@@ -58,6 +57,39 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
             stop=stop,
         )
     return Outcome(Run(run_directory.path, eval_name=values.eval_name), code)
+
+
+def _checked_config(values: FlagValues, *, validate: bool) -> Config:
+    """Returns the config of the training that the flags describe, as ``config_from_flags``."""
+    config = config_from_flags(values)
+    require_trainable(config)
+    if config.train.patience and not validate:
+        raise UserError("train.patience needs the minival accuracy of --mode=traineval")
+    require_devices_from_flags(values, config, trains=True)
+    if is_auto(values):
+        require_one_machine(config)
+    return config
+
+
+def _with_batch(values: FlagValues, config: Config, run: RunDirectory, stop: StopRequest) -> Config:
+    """Returns the config with the batch that ``--batch_size=auto`` chooses, if it was given.
+
+    A training that goes on keeps its batch: it may have been chosen on another machine.
+    """
+    if not is_auto(values):
+        return config
+    kept = run.trained_config()
+    if kept is not None:
+        batch_size = kept.train.batch_size
+    else:
+        import_tensorflow()
+        from efficientnetv2.evaluation.batch_size import choose_batch_size
+
+        choice = choose_batch_size(config, run, stop=stop)
+        batch_size = choice.batch_size
+        print(f"batch size {batch_size}: {choice.reason}", flush=True)
+    give(values, "batch_size", str(batch_size))
+    return _checked_config(values, validate=values.mode == "traineval")
 
 
 def train(

@@ -19,7 +19,7 @@ from efficientnetv2.model.layers import dtype_policy
 from efficientnetv2.train.learning_rate import LearningRate
 from efficientnetv2.train.peak_memory import peak_bytes
 from efficientnetv2.train.progressive import build_stages, stage_settings
-from efficientnetv2.train.step import build_trainer
+from efficientnetv2.train.step import Trainer, build_trainer
 from efficientnetv2.train.strategy import build_strategy
 from efficientnetv2.train.train_state import build_train_state
 from hparams.architecture import Cost, cost, scaled_architecture
@@ -196,6 +196,17 @@ def training_step(config: Config) -> Callable[[], object]:
 
     Each call runs ``runtime.steps_per_loop`` steps and returns when the devices are done.
     """
+    trainer, strategy = build_step_trainer(config)
+    batches = tf.data.Dataset.from_tensors(constant_batch(config, config.train.batch_size)).repeat()
+    trainer.set_input(strategy.experimental_distribute_dataset(batches))
+    return lambda: trainer.train(tf.constant(config.runtime.steps_per_loop))
+
+
+def build_step_trainer(config: Config) -> tuple[Trainer, tf.distribute.Strategy]:
+    """Builds the trainer of ``--mode=train``, with new weights and the last stage's settings.
+
+    It still needs its input.
+    """
     strategy = build_strategy(config)
     batch_size = config.train.batch_size
     stage = build_stages(config, num_images=batch_size)[-1]
@@ -209,10 +220,12 @@ def training_step(config: Config) -> Callable[[], object]:
         settings=stage_settings([dataclasses.replace(stage, first_step=0, batch_size=batch_size)]),
         after_step=lambda _: None,
     )
+    return trainer, strategy
+
+
+def constant_batch(config: Config, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the images and targets of one microbatch of batches of this size, all devices'."""
     microbatch_size = batch_size // config.train.accumulate
     images = _images(config, size=config.train.isize, batch_size=microbatch_size)
     labels = tf.range(microbatch_size) % config.model.num_classes
-    targets = tf.one_hot(labels, config.model.num_classes)
-    batches = tf.data.Dataset.from_tensors((images, targets)).repeat()
-    trainer.set_input(strategy.experimental_distribute_dataset(batches))
-    return lambda: trainer.train(tf.constant(config.runtime.steps_per_loop))
+    return images, tf.one_hot(labels, config.model.num_classes)

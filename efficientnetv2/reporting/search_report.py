@@ -1,4 +1,4 @@
-"""Reports a search: a line per trial, a table of the best, the best network, and a picture."""
+"""Reports a search for networks: a line per trial, a table and file of the best, a picture."""
 
 from __future__ import annotations
 
@@ -27,18 +27,33 @@ def best_row(rows: Sequence[Row]) -> Row | None:
 def trial_line(rows: Sequence[Row], number: int, *, of: int) -> str:
     """Formats the result of a trial, and the best reward so far, as one line."""
     row = next(row for row in rows if row["trial"] == number)
-    done = sum(row["state"] != "running" for row in rows)
-    text = f"{done:>{len(str(of))}}/{of}  trial {number:<{len(str(of))}}  "
+    text = ""
+    if row["accuracy"] is not None:
+        text = (
+            f"accuracy {row['accuracy']:.4f}  {1e3 * row['step_seconds']:.1f} ms "
+            f"(x {row['relative_time']:.2f})  {row['parameters'] / 1e6:.2f} M  "
+            f"reward {row['reward']:.4f}"
+        )
+    return progress_text(rows, row, text, of=of)
+
+
+def progress_text(rows: Sequence[Row], row: Row, result: str, *, of: int) -> str:
+    """Returns the line of a trial that has ended.
+
+    Args:
+      rows: all trials so far.
+      row: the trial.
+      result: what it has come to; not used if it failed.
+      of: number of trials that were asked for.
+    """
+    done, width = sum(row["state"] != "running" for row in rows), len(str(of))
+    text = f"{done:>{width}}/{of}  trial {row['trial']:<{width}}  "
     if row["accuracy"] is None:
         text += f"failed: {row['error'] or 'given up'}"
     else:
         same = f"  same as trial {row['same_as']}" if row["same_as"] is not None else ""
         ended = f"  ended after {row['epochs']} epochs" if row["state"] == "pruned" else ""
-        text += (
-            f"accuracy {row['accuracy']:.4f}  {1e3 * row['step_seconds']:.1f} ms "
-            f"(x {row['relative_time']:.2f})  {row['parameters'] / 1e6:.2f} M  "
-            f"reward {row['reward']:.4f}{same}{ended}"
-        )
+        text += f"{result}{same}{ended}"
     best = best_row(rows)
     return text + (f"  best {best['reward']:.4f} (trial {best['trial']})" if best else "")
 
@@ -73,9 +88,14 @@ def best_table(rows: Sequence[Row], backbone: Mapping[str, float], *, count: int
             "",
         ]
     )
+    return f"{table(header, cells)}\n{count_states(rows)}"
+
+
+def count_states(rows: Sequence[Row]) -> str:
+    """Returns how many trials there are in each state, as ``3 trials: 2 complete, 1 fail``."""
     states = [row["state"] for row in rows]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{table(header, cells)}\n{len(rows)} trials: {counts}"
+    return f"{len(rows)} trials: {counts}"
 
 
 def write_best(overrides: Mapping[str, Any], row: Row, path: pathlib.Path) -> None:
@@ -118,7 +138,7 @@ def draw_search(
         figure = Figure(figsize=(10, 4.4), layout="constrained")
         tradeoff, rewards = figure.subplots(1, 2, width_ratios=(3, 2))
         _draw_tradeoff(tradeoff, rows, backbone)
-        _draw_rewards(rewards, rows, backbone)
+        draw_rewards(rewards, rows, backbone, name="backbone's reward")
         figure.suptitle(fitted(title, figure))
         handles, labels = tradeoff.get_legend_handles_labels()
         more_handles, more_labels = rewards.get_legend_handles_labels()
@@ -168,7 +188,10 @@ def _place(row: Row) -> tuple[float, float]:
     return 1e3 * row["step_seconds"], row["accuracy"]
 
 
-def _draw_rewards(axes: Axes, rows: Sequence[Row], backbone: Mapping[str, float]) -> None:
+def draw_rewards(
+    axes: Axes, rows: Sequence[Row], baseline: Mapping[str, float], *, name: str
+) -> None:
+    """Draws the rewards over the trials, the best so far, and that of the baseline."""
     complete = [row for row in rows if row["state"] == "complete"]
     numbers = [row["trial"] for row in complete]
     rewards = [row["reward"] for row in complete]
@@ -179,9 +202,7 @@ def _draw_rewards(axes: Axes, rows: Sequence[Row], backbone: Mapping[str, float]
         places = ([row["trial"] for row in pruned], [row["reward"] for row in pruned])
         axes.scatter(*places, edgecolor=GREY, facecolor="none", s=20)
     axes.step(numbers, best, where="post", color=ORANGE, label="best so far")
-    axes.axhline(
-        backbone["accuracy"], color="black", linewidth=1, linestyle=":", label="backbone's reward"
-    )
+    axes.axhline(baseline["accuracy"], color="black", linewidth=1, linestyle=":", label=name)
     axes.set_title("reward", loc="left")
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

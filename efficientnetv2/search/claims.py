@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from efficientnetv2.runtime.atomic_write import replace_text, write_error_for
 from efficientnetv2.search.attributes import ALIVE, ERROR, HOST, OWNER, SURPLUS
-from efficientnetv2.search.samplers import Choices
+from efficientnetv2.search.samplers import Choices, suggest
 
 _HEARTBEAT_TIMEOUT_SECONDS = 600
 _HEARTBEAT_SECONDS = 60
@@ -136,7 +136,7 @@ class Claims:
     def _draw_choices(self, trial: Trial) -> Trial:
         """Draws the choices that a trial lacks: all, or some after a kill between two draws."""
         for name, values in self._choices.items():
-            trial.suggest_categorical(name, values)
+            suggest(trial, name, values)
         return trial
 
     def _fail_if_silent(self, trial: FrozenTrial) -> None:

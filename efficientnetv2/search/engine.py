@@ -1,4 +1,4 @@
-"""Runs an architecture search: draws trials, trains them, and records their rewards.
+"""Runs a search for networks or settings: draws trials, trains them, and records their rewards.
 
 This process draws the trials and updates the study; each trial runs in a process of its own. The
 result of a trial is written to its folder before it goes to the study, so that a search that is
@@ -19,7 +19,6 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from efficientnetv2.reporting.search_report import trial_line
 from efficientnetv2.runtime.atomic_write import replace_text
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import Stopped, StopRequest
@@ -33,25 +32,24 @@ from efficientnetv2.search.messages import (
     TrialJob,
     TrialResult,
 )
-from efficientnetv2.search.outcome import report_search, trial_rows
-from efficientnetv2.search.reward import Reward
+from efficientnetv2.search.outcome import report_search, trial_text
+from efficientnetv2.search.reward import Objective
 from efficientnetv2.search.runner import run_trial
 from efficientnetv2.search.samplers import build_sampler
-from efficientnetv2.search.space import (
-    Space,
-    architecture_text,
-    build_space,
-)
+from efficientnetv2.search.settings_space import SettingsSpace, build_settings_space
+from efficientnetv2.search.space import Space, build_space
 from efficientnetv2.search.storage import require_startable, save_search_config
 from efficientnetv2.search.study import (
-    build_reward,
+    build_objective,
     open_study,
-    read_backbone,
-    record_backbone,
+    read_baseline,
+    record_baseline,
 )
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.overrides import ConfigError
 from hparams.resolve import with_overrides
+from hparams.search_space import trial_settings
 
 _PAUSE_SECONDS = 2.0
 
@@ -68,19 +66,19 @@ def search(config: Config, folder: pathlib.Path, stop: StopRequest) -> list[dict
       The rows of trials.csv, those with the highest rewards first.
 
     Raises:
-      UserError: if the study cannot be opened, the backbone cannot be trained, or no trial
+      UserError: if the study cannot be opened, the baseline cannot be trained, or no trial
         succeeded.
       Stopped: if a signal came.
     """
     require_startable(config, folder)
-    space = build_space(config)
-    sampler = build_sampler(config.search.sampler, space.choices, seed=config.search.seed)
+    space = build_settings_space(config) if config.search.space else build_space(config)
+    sampler = build_sampler(sampler_name(config), space.choices, seed=config.search.seed)
     study = open_study(config, folder, sampler=sampler)
     save_search_config(config, folder)
     engine = Engine(config, space, study, folder=folder, stop=stop)
     engine.announce()
     try:
-        engine.measure_backbone()
+        engine.measure_baseline()
         engine.run()
     except Stopped:
         print(f"saved in {folder}; the same command goes on from there", flush=True)
@@ -88,12 +86,17 @@ def search(config: Config, folder: pathlib.Path, stop: StopRequest) -> list[dict
     return report_search(study, config, space, folder=folder)
 
 
+def sampler_name(config: Config) -> str:
+    """Returns ``search.sampler``, or which one a search takes where it is not set."""
+    return config.search.sampler or ("tpe" if config.search.space else "rl")
+
+
 class Engine:
     """Runs the trials of one process of a search.
 
     Args:
       config: of the search.
-      space: the networks to choose from.
+      space: the networks or settings to choose from.
       study: the open study.
       folder: the run directory; it must exist.
       stop: the signals that stop the search.
@@ -102,7 +105,7 @@ class Engine:
     def __init__(
         self,
         config: Config,
-        space: Space,
+        space: Space | SettingsSpace,
         study: Study,
         *,
         folder: pathlib.Path,
@@ -112,47 +115,50 @@ class Engine:
         self._folder, self._stop = folder, stop
         self._device = device_name()
         self._claims = Claims(study, folder, limit=config.search.trials, choices=space.choices)
-        self._reward: Reward | None = None
+        self._baseline: dict[str, Any] = {}
+        self._objective: Objective | None = None
 
     def announce(self) -> None:
         """Prints what will be searched, and how many trials there are already."""
         search, done = self._config.search, len(counted_trials(self._study))
-        name = search.backbone[0] if "_" not in search.backbone[0] else "own block strings"
         print(
-            f"{self._space.size:,} networks of {len(self._space.backbone.stages)} stages, around "
-            f"{name} ({architecture_text(self._space.backbone)})\n"
+            f"{self._space.summary(self._config)}\n"
             f"{search.trials} trials of {search.epochs} epochs at {search.isize} px on "
-            f"{self._config.data.ds_name}, sampler {search.sampler}, in {self._folder}",
+            f"{self._config.data.ds_name}, sampler {sampler_name(self._config)}, "
+            f"in {self._folder}",
             flush=True,
         )
         if done:
             print(f"going on: {done} trials are in the study", flush=True)
 
-    def measure_backbone(self) -> None:
-        """Trains and times the backbone, to which rewards are relative, or reads its result.
+    def measure_baseline(self) -> None:
+        """Trains what the trials are compared with, or reads its result; networks are also timed.
 
         Raises:
-          UserError: if the backbone cannot be trained: then no trial could be.
+          UserError: if it cannot be trained: then no trial could be.
         """
+        name, device = self._space.baseline, self._device if self._space.is_timed else None
         with self._claims.exclusive():
-            backbone = read_backbone(self._study, device=self._device)
-            if backbone is None:
-                network = self._space.backbone.overrides()
-                job = self._build_job(self._folder / "backbone", network)
+            baseline = read_baseline(self._study, device=device)
+            if baseline is None:
+                job = self._build_job(self._folder / name, self._space.baseline_overrides())
                 end = _load_result(job) or run_trial(
                     job, stop=self._stop, after_epoch=lambda _: False
                 )
                 if isinstance(end, TrialFailure):
-                    raise UserError(f"the backbone cannot be trained: {end.reason}")
+                    raise UserError(f"{self._space.baseline_text} cannot be trained: {end.reason}")
                 self._save_result(job, end)
-                record_backbone(self._study, end, device=self._device)
-                backbone = read_backbone(self._study, device=self._device)
-        assert backbone is not None
-        self._reward = build_reward(self._config, backbone)
+                record_baseline(self._study, end, device=self._device)
+                baseline = read_baseline(self._study, device=device)
+        assert baseline is not None
+        self._baseline, self._objective = baseline, build_objective(self._config, baseline)
+        timed = ""
+        if self._space.is_timed:
+            milliseconds, spread = 1e3 * baseline["seconds"], 100 * baseline["spread"]
+            timed = f"{milliseconds:.1f} ms a step (spread {spread:.0f}%), "
         print(
-            f"backbone: accuracy {backbone['accuracy']:.4f}, "
-            f"{1e3 * backbone['seconds']:.1f} ms a step (spread {100 * backbone['spread']:.0f}%), "
-            f"{backbone['parameters']:,} parameters",
+            f"{name}: accuracy {baseline['accuracy']:.4f}, {timed}"
+            f"{baseline['parameters']:,} parameters",
             flush=True,
         )
 
@@ -180,11 +186,14 @@ class Engine:
         with contextlib.suppress(UpdateFinishedTrialError):
             end = self._find_duplicate(trial) or self._train(trial)
             self._record_end(trial, end)
-        rows = trial_rows(self._study, self._config, self._space)
-        print(trial_line(rows, trial.number, of=self._config.search.trials), flush=True)
+        print(trial_text(self._study, self._config, self._space, trial.number), flush=True)
 
     def _train(self, trial: Trial) -> TrialResult | TrialFailure:
-        job = self._build_job(self._claims.folder_of(trial), self._space.overrides(trial.params))
+        try:
+            overrides = self._space.overrides(trial.params)
+            job = self._build_job(self._claims.folder_of(trial), overrides)
+        except ConfigError as error:  # settings that are valid one by one
+            return TrialFailure(str(error))
         end = _load_result(job) or run_trial(
             job,
             stop=self._stop,
@@ -198,7 +207,7 @@ class Engine:
         return end
 
     def _find_duplicate(self, trial: Trial) -> TrialResult | None:
-        """Returns the result of an earlier trial of the same network, which saves a training."""
+        """Returns the result of an earlier trial of the same choices, which saves a training."""
         for other in counted_trials(self._study):
             if (
                 other.state == TrialState.COMPLETE
@@ -210,8 +219,10 @@ class Engine:
         return None
 
     def _compute_reward(self, result: TrialResult | EpochReport) -> float:
-        assert self._reward is not None
-        return self._reward(result.accuracy, seconds=result.seconds, parameters=result.parameters)
+        assert self._objective is not None
+        return self._objective(
+            result.accuracy, seconds=result.seconds, parameters=result.parameters
+        )
 
     def _report_epoch(self, trial: Trial, epoch: EpochReport) -> bool:
         """Reports the reward after an epoch to the study; returns whether to prune the trial."""
@@ -230,69 +241,53 @@ class Engine:
             trial.set_user_attr(ERROR, end.reason)
             self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             return
-        assert self._reward is not None
         reward = self._compute_reward(end)
         trial.set_user_attr(DEVICE, self._device)
         trial.set_user_attr(RESULT, dataclasses.asdict(end))
-        trial.set_user_attr(RELATIVE_TIME, end.seconds / self._reward.seconds)
+        if end.seconds is not None:
+            trial.set_user_attr(RELATIVE_TIME, end.seconds / self._baseline["seconds"])
         trial.set_user_attr(REWARD, reward)
         if end.pruned:
             self._study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         else:
             self._study.tell(trial, reward, skip_if_finished=True)
 
-    def _build_job(self, folder: pathlib.Path, network: dict[str, Any]) -> TrialJob:
+    def _build_job(self, folder: pathlib.Path, overrides: dict[str, Any]) -> TrialJob:
         search = self._config.search
         return TrialJob(
-            config=trial_config(self._config, network),
+            config=trial_config(self._config, overrides),
             folder=folder,
             data_folder=self._folder,
-            timed_steps=search.timed_steps,
+            identity=self._space.identity(overrides),
+            timed_steps=search.timed_steps if self._space.is_timed else 0,
             max_spread=search.max_spread,
         )
 
     def _save_result(self, job: TrialJob, result: TrialResult) -> None:
-        text = json.dumps({"network": _network(job), **dataclasses.asdict(result)})
+        text = json.dumps({**job.identity, **dataclasses.asdict(result)})
         replace_text(job.folder / RESULT_FILE, f"{text}\n")
         if not self._config.search.keep_weights:
             shutil.rmtree(RunDirectory(job.folder).checkpoints, ignore_errors=True)
 
 
-def trial_config(config: Config, network: dict[str, Any]) -> Config:
+def trial_config(config: Config, overrides: dict[str, Any]) -> Config:
     """Returns the config of a trial's training.
 
     Args:
       config: of the search.
-      network: config key -> value of the keys that define the network.
+      overrides: config key -> value of what the trial has drawn.
+
+    Raises:
+      ConfigError: if these values cannot be used together.
     """
-    search = config.search
-    return with_overrides(
-        config,
-        {
-            **network,
-            "train.epochs": search.epochs,
-            "train.min_steps": 0,
-            "train.stages": 1,
-            "train.isize": search.isize,
-            "train.size_schedule": "fixed",
-            "train.scale_batch_with_size": False,
-            "train.patience": 0,
-            "train.profile": [0, 0],
-            "eval.isize": search.isize,
-            "runtime.keep_checkpoint_max": 1,
-            "runtime.save_checkpoint_epochs": 1,
-        },
-    )
-
-
-def _network(job: TrialJob) -> list[str]:
-    return list(job.config.model.blocks_args)
+    return with_overrides(config, {**overrides, **trial_settings(config.search)})
 
 
 def _load_result(job: TrialJob) -> TrialResult | None:
     """Returns the result that a trial saved before its search was killed, if there is one."""
     try:
         values = json.loads((job.folder / RESULT_FILE).read_text(encoding="utf-8"))
-        return TrialResult(**values) if values.pop("network") == _network(job) else None
+        identity = {name: values.pop(name) for name in job.identity}
+        return TrialResult(**values) if identity == job.identity else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from hparams.config import Config
 
@@ -20,7 +22,8 @@ class TrialJob:
       folder: its run directory.
       data_folder: the run directory that stores the split of a folder of images; the same for all
         trials, so that they are compared on the same images.
-      timed_steps: number of training steps to time.
+      identity: what the result on disk must have in common with the trial.
+      timed_steps: number of training steps to time; 0: the time of a step does not matter.
       max_spread: as in ``step_timer.time_step``.
       lock_folder: folder of the device locks; None: the temporary folder.
     """
@@ -28,6 +31,7 @@ class TrialJob:
     config: Config
     folder: pathlib.Path
     data_folder: pathlib.Path
+    identity: Mapping[str, Any]
     timed_steps: int
     max_spread: float
     lock_folder: pathlib.Path | None = None
@@ -36,6 +40,8 @@ class TrialJob:
 @dataclasses.dataclass(frozen=True)
 class TrialResult:
     """Sent at the end of a trial that trained: what it measured.
+
+    The numbers of a timing are None if there was none.
 
     Attributes:
       accuracy: minival top-1 after the last epoch, 0..1; the better of raw and averaged weights.
@@ -50,11 +56,11 @@ class TrialResult:
     """
 
     accuracy: float
-    seconds: float
-    spread: float
-    rounds: int
-    timed_from: float
-    timed_until: float
+    seconds: float | None
+    spread: float | None
+    rounds: int | None
+    timed_from: float | None
+    timed_until: float | None
     parameters: int
     epochs: int
     pruned: bool
@@ -73,7 +79,7 @@ class EpochReport:
 
     number: int
     accuracy: float
-    seconds: float
+    seconds: float | None
     parameters: int
 
 

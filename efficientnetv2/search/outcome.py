@@ -13,7 +13,15 @@ from efficientnetv2.reporting.search_report import (
     best_row,
     best_table,
     draw_search,
+    trial_line,
     write_best,
+)
+from efficientnetv2.reporting.settings_report import (
+    draw_settings,
+    hparam_text,
+    settings_line,
+    settings_table,
+    write_best_settings,
 )
 from efficientnetv2.reporting.tables import write_csv
 from efficientnetv2.search.attributes import (
@@ -27,18 +35,48 @@ from efficientnetv2.search.attributes import (
 )
 from efficientnetv2.search.claims import counted_trials
 from efficientnetv2.search.device import device_name
+from efficientnetv2.search.settings_space import SettingsSpace
 from efficientnetv2.search.space import Space, parameters
 from efficientnetv2.search.storage import redacted_url
-from efficientnetv2.search.study import read_backbone
+from efficientnetv2.search.study import read_baseline
 from hparams.config import Config
 from hparams.errors import UserError
 
 _TABLE_ROWS = 10
 
 
-def trial_rows(study: Study, config: Config, space: Space) -> list[dict[str, Any]]:
+def trial_rows(study: Study, config: Config, space: Space | SettingsSpace) -> list[dict[str, Any]]:
     """Returns one row of trials.csv for each trial, by number."""
+    if isinstance(space, SettingsSpace):
+        return [_settings_row(trial, space) for trial in counted_trials(study)]
     return [_row(trial, config, space) for trial in counted_trials(study)]
+
+
+def trial_text(study: Study, config: Config, space: Space | SettingsSpace, number: int) -> str:
+    """Returns the line of a trial that has ended, with the best so far."""
+    rows, count = trial_rows(study, config, space), config.search.trials
+    if isinstance(space, SettingsSpace):
+        return settings_line(rows, list(space.choices), number, of=count)
+    return trial_line(rows, number, of=count)
+
+
+def _settings_row(trial: FrozenTrial, space: SettingsSpace) -> dict[str, Any]:
+    attributes = trial.user_attrs
+    result = attributes.get(RESULT, {})
+    is_drawn = set(space.choices) <= set(trial.params)
+    settings = space.overrides(trial.params) if is_drawn else dict.fromkeys(space.choices)
+    return {
+        "trial": trial.number,
+        "state": trial.state.name.lower(),
+        "reward": attributes.get(REWARD),
+        "accuracy": result.get("accuracy"),
+        "epochs": result.get("epochs"),
+        "same_as": attributes.get(SAME_AS),
+        **settings,
+        "host": attributes.get(HOST),
+        "device": attributes.get(DEVICE),
+        "error": attributes.get(ERROR),
+    }
 
 
 def _row(trial: FrozenTrial, config: Config, space: Space) -> dict[str, Any]:
@@ -76,9 +114,9 @@ def _parameters(trial: FrozenTrial, config: Config, space: Space) -> int:
 
 
 def report_search(
-    study: Study, config: Config, space: Space, *, folder: pathlib.Path
+    study: Study, config: Config, space: Space | SettingsSpace, *, folder: pathlib.Path
 ) -> list[dict[str, Any]]:
-    """Writes trials.csv, best.yaml and search.png, and prints the best networks.
+    """Writes trials.csv, best.yaml and search.png, and prints the best networks or settings.
 
     Returns:
       The rows of trials.csv, ordered by reward; those without one come last.
@@ -87,8 +125,8 @@ def report_search(
       UserError: if no trial finished.
     """
     rows = trial_rows(study, config, space)
-    backbone = read_backbone(study, device=device_name())
-    assert backbone is not None
+    baseline = read_baseline(study, device=device_name() if space.is_timed else None)
+    assert baseline is not None
     write_csv(rows, folder / "trials.csv")
     best = best_row(rows)
     if best is None:
@@ -97,10 +135,16 @@ def report_search(
             f"'{folder / 'trials.csv'}' lists all errors"
         )
     point = {name: best[name] for name in space.choices}
-    write_best(space.overrides(point), best, folder / "best.yaml")
     title = f"Search on {config.data.ds_name}: {len(rows)} trials"
-    draw_search(rows, backbone, folder / "search.png", title=title)
-    print(f"\n{best_table(rows, backbone, count=_TABLE_ROWS)}")
+    if isinstance(space, SettingsSpace):
+        write_best_settings(point, best, folder / "best.yaml")
+        draw_settings(rows, space.choices, baseline, folder / "search.png", title=title)
+        print(f"\n{settings_table(rows, list(point), baseline, count=_TABLE_ROWS)}")
+        print(f'\nthe best settings: --hparam_str="{hparam_text(point)}"')
+    else:
+        write_best(space.overrides(point), best, folder / "best.yaml")
+        draw_search(rows, baseline, folder / "search.png", title=title)
+        print(f"\n{best_table(rows, baseline, count=_TABLE_ROWS)}")
     print(f"\nstudy '{study.study_name}' in {redacted_url(config, folder)}")
     print(f"written to {folder}: best.yaml, trials.csv, search.png, search.yaml, trials/")
     return sorted(rows, key=lambda row: math.inf if row["reward"] is None else -row["reward"])

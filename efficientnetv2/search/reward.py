@@ -1,9 +1,17 @@
-"""Computes the reward of the EfficientNetV2 paper (3.3) from accuracy, step time and size."""
+"""Computes what a search maximises: the reward of the EfficientNetV2 paper (3.3), or accuracy."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Protocol
+
+
+class Objective(Protocol):
+    """What a search maximises."""
+
+    def __call__(self, accuracy: float, *, seconds: float | None, parameters: int) -> float:
+        """Returns the reward of a trial; see ``Reward``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Reward:
         _require_positive(self.seconds, "the backbone's step time")
         _require_positive(self.parameters, "the backbone's number of parameters")
 
-    def __call__(self, accuracy: float, *, seconds: float, parameters: int) -> float:
+    def __call__(self, accuracy: float, *, seconds: float | None, parameters: int) -> float:
         """Returns the reward of a network.
 
         Args:
@@ -42,10 +50,18 @@ class Reward:
         """
         if not 0 <= accuracy <= 1:
             raise ValueError(f"accuracy must be in 0..1, got {accuracy}")
+        if seconds is None:
+            raise ValueError("the step time is not measured")
         _require_positive(seconds, "step time")
         _require_positive(parameters, "number of parameters")
         relative_time, relative_size = seconds / self.seconds, parameters / self.parameters
         return float(accuracy * relative_time**self.w * relative_size**self.v)
+
+
+def accuracy_alone(accuracy: float, *, seconds: float | None, parameters: int) -> float:
+    """Returns the accuracy, as the reward of settings that leave the network as it is."""
+    del seconds, parameters
+    return accuracy
 
 
 def _require_positive(value: float, name: str) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import time
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Union
 
 from efficientnetv2.runtime.lock import lock_holder
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
+from efficientnetv2.runtime.spawn import without_main
 from efficientnetv2.search.messages import (
     EpochReport,
     TrialFailure,
@@ -55,7 +53,7 @@ def run_trial(
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=run_process, args=(job, there))
-        with _without_main():
+        with without_main():
             process.start()
         there.close()
         try:
@@ -67,17 +65,6 @@ def run_trial(
             if process.is_alive():  # it has sent its last message, but hangs
                 process.kill()
             process.join()
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Keeps a new process from running the program again: a script need not guard its calls."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _wait_for_predecessor(job: TrialJob, stop: StopRequest) -> None:

@@ -1,4 +1,4 @@
-"""Draws the next network to try, as Optuna samplers: REINFORCE, random and TPE.
+"""Draws what to try next, as Optuna samplers: REINFORCE, random and TPE.
 
 All draws of a trial follow from the seed and the trial's number. The state of a policy follows from
 the finished trials, in the order of their numbers. So a search can be resumed, and run in several
@@ -8,30 +8,54 @@ processes, without a state file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from efficientnetv2.search.attributes import REWARD
+from hparams.search_space import Range
 
-Choices = Mapping[str, Sequence[Any]]
+Choices = Mapping[str, Union[Sequence[Any], Range]]
 
 
 def distributions(choices: Choices) -> dict[str, BaseDistribution]:
     """Returns the choices as Optuna distributions."""
-    return {name: CategoricalDistribution(tuple(values)) for name, values in choices.items()}
+    return {name: _distribution(values) for name, values in choices.items()}
+
+
+def _distribution(values: Sequence[Any] | Range) -> BaseDistribution:
+    if not isinstance(values, Range):
+        return CategoricalDistribution(tuple(values))
+    if values.is_whole:
+        return IntDistribution(int(values.low), int(values.high), log=values.is_log)
+    return FloatDistribution(values.low, values.high, log=values.is_log)
+
+
+def suggest(trial: Trial, name: str, values: Sequence[Any] | Range) -> None:
+    """Draws a choice of a trial by the sampler of its study, unless it is drawn already."""
+    if not isinstance(values, Range):
+        trial.suggest_categorical(name, values)
+    elif values.is_whole:
+        trial.suggest_int(name, int(values.low), int(values.high), log=values.is_log)
+    else:
+        trial.suggest_float(name, values.low, values.high, log=values.is_log)
 
 
 def build_sampler(name: str, choices: Choices, *, seed: int) -> BaseSampler:
     """Builds the sampler that ``search.sampler`` names.
 
     Args:
-      name: a row of ``SAMPLERS``.
+      name: a row of ``SAMPLERS``; ``rl`` takes no ranges.
       choices: name -> values to choose from.
       seed: random seed of all draws.
     """
@@ -47,7 +71,10 @@ class JointSampler(BaseSampler):
     """
 
     def __init__(self, choices: Choices, seed: int) -> None:
-        self._choices = {name: tuple(values) for name, values in choices.items()}
+        self._choices = {
+            name: values if isinstance(values, Range) else tuple(values)
+            for name, values in choices.items()
+        }
         self._seed = seed
 
     def infer_relative_search_space(
@@ -65,14 +92,20 @@ class JointSampler(BaseSampler):
         generator = np.random.default_rng([self._seed, trial.number])
         probabilities = self.probabilities(study)
         return {
-            name: values[generator.choice(len(values), p=probabilities[name])]
+            name: values.at(generator.random())
+            if isinstance(values, Range)
+            else values[generator.choice(len(values), p=probabilities[name])]
             for name, values in self._choices.items()
         }
 
     def probabilities(self, study: Study) -> dict[str, np.ndarray]:
-        """Returns the current probability of each value of each choice."""
+        """Returns the current probability of each value of each choice that is not a range."""
         del study
-        return {name: np.full(len(v), 1 / len(v)) for name, v in self._choices.items()}
+        return {
+            name: np.full(len(values), 1 / len(values))
+            for name, values in self._choices.items()
+            if not isinstance(values, Range)
+        }
 
     def sample_independent(
         self,
@@ -106,7 +139,7 @@ class ReinforceSampler(JointSampler):
 
     def __init__(
         self,
-        choices: Choices,
+        choices: Mapping[str, Sequence[Any]],
         seed: int,
         *,
         rate: float = 0.25,
@@ -115,11 +148,12 @@ class ReinforceSampler(JointSampler):
         warm_up: int = 5,
     ) -> None:
         super().__init__(choices, seed)
+        self._values = {name: tuple(values) for name, values in choices.items()}
         self._rate, self._entropy, self._decay, self._warm_up = rate, entropy, decay, warm_up
         self._reset()
 
     def _reset(self) -> None:
-        self._logits = {name: np.zeros(len(values)) for name, values in self._choices.items()}
+        self._logits = {name: np.zeros(len(values)) for name, values in self._values.items()}
         self._rewards: list[float] = []  # of the warm-up
         self._baseline, self._variance = 0.0, 0.0
         self._learned: list[int] = []  # numbers of the trials in the policy
@@ -142,7 +176,7 @@ class ReinforceSampler(JointSampler):
         self._learned.append(trial.number)
         reward = reward_of(trial)
         advantage = self._advantage(reward)
-        for name, values in self._choices.items():
+        for name, values in self._values.items():
             probabilities = _softmax(self._logits[name])
             chosen = np.zeros(len(values))
             chosen[values.index(trial.params[name])] = 1.0
@@ -212,7 +246,7 @@ class SeededTPE(BaseSampler):
         )
 
 
-SAMPLERS: dict[str, Callable[[Choices, int], BaseSampler]] = {
+SAMPLERS: dict[str, Callable[[Any, int], BaseSampler]] = {
     "rl": ReinforceSampler,
     "random": JointSampler,
     "tpe": SeededTPE,

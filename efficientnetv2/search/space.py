@@ -35,6 +35,10 @@ class Space:
     backbone: Architecture
     choices: Mapping[str, tuple[Any, ...]]
 
+    baseline = "backbone"  # what the trials are compared with
+    baseline_text = "the backbone"
+    is_timed = True  # the time of a step is a part of the reward
+
     @property
     def size(self) -> int:
         """Number of networks."""
@@ -59,6 +63,23 @@ class Space:
     def overrides(self, point: Point) -> dict[str, Any]:
         """Returns the network of a point as config overrides."""
         return self.architecture(point).overrides()
+
+    def baseline_overrides(self) -> dict[str, Any]:
+        """Returns the backbone as config overrides."""
+        return self.backbone.overrides()
+
+    def identity(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what a result on disk must have in common with a trial to be its own."""
+        return {"network": list(overrides["model.blocks_args"])}
+
+    def summary(self, config: Config) -> str:
+        """Describes the space in one line."""
+        backbone = config.search.backbone
+        name = backbone[0] if "_" not in backbone[0] else "own block strings"
+        return (
+            f"{self.size:,} networks of {len(self.backbone.stages)} stages, around {name} "
+            f"({architecture_text(self.backbone)})"
+        )
 
     def text(self, point: Point) -> str:
         """Returns a point, a word for each stage: F3e4r2 is fused, kernel 3, expand 4, repeat 2."""

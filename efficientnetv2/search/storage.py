@@ -13,6 +13,7 @@ from efficientnetv2.runtime.preflight import require_server
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.keys import KEYS
 from hparams.resolve import flat, load_config, save_config
 
 # Keys that may differ between the processes and restarts of one search.
@@ -109,7 +110,9 @@ def require_same(config: Config, saved: Mapping[str, Any], *, folder: pathlib.Pa
       UserError: if values differ; the message lists them.
     """
     now = fixed_values(config)
-    changed = [f"{key} {saved.get(key)} -> {now[key]}" for key in now if saved.get(key) != now[key]]
+    # A study of an earlier version has no value of a key that is new; it ran with the default.
+    before = {**{key: KEYS[key].default for key in now}, **saved}
+    changed = [f"{key} {before[key]} -> {now[key]}" for key in now if before[key] != now[key]]
     if changed:
         raise UserError(
             f"the study '{config.search.study_name}' in '{redacted_url(config, folder)}' was made "

@@ -1,7 +1,8 @@
-"""Opens the Optuna study of a search, and reads and writes the backbone's result in it.
+"""Opens the Optuna study of a search, and reads and writes the baseline's result in it.
 
 User attributes of a study: ``config``, the values that must be the same for all its trials;
-``backbone``, the accuracy and size of the backbone; ``seconds DEVICE``, its step time on a device.
+``backbone``, the accuracy and size of the baseline, which is the backbone in a search for networks;
+``seconds DEVICE``, its step time on a device, if it is timed.
 Those of a trial are in ``attributes``.
 """
 
@@ -21,7 +22,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from efficientnetv2.search.messages import TrialResult
-from efficientnetv2.search.reward import Reward
+from efficientnetv2.search.reward import Objective, Reward, accuracy_alone
 from efficientnetv2.search.samplers import silence_optuna
 from efficientnetv2.search.storage import (
     fixed_values,
@@ -42,7 +43,7 @@ def open_study(config: Config, folder: pathlib.Path, *, sampler: BaseSampler) ->
     Args:
       config: of the search.
       folder: its run directory; it must exist.
-      sampler: draws the networks.
+      sampler: draws the trials.
 
     Raises:
       UserError: if the storage cannot be opened, or the study was made with another config.
@@ -76,7 +77,8 @@ def _read_config(study: Study, config: Config, folder: pathlib.Path) -> dict[str
     is_empty = "backbone" not in study.user_attrs and not study.get_trials(deepcopy=False)
     # Only in the run directory's own storage can no other process rely on the old values.
     if saved and is_empty and config.search.storage is None and saved != fixed_values(config):
-        shutil.rmtree(folder / "backbone", ignore_errors=True)
+        for baseline in ("backbone", "default"):  # of networks, or of settings
+            shutil.rmtree(folder / baseline, ignore_errors=True)
         return None
     return saved
 
@@ -112,27 +114,43 @@ def _open_storage(url: str) -> BaseStorage:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
 
 
-def record_backbone(study: Study, result: TrialResult, *, device: str) -> None:
-    """Writes the result of the backbone to the study; its step time is that on ``device``."""
+def record_baseline(study: Study, result: TrialResult, *, device: str) -> None:
+    """Writes the result of the baseline to the study; its step time is that on ``device``."""
     if "backbone" not in study.user_attrs:
         study.set_user_attr(
             "backbone", {"accuracy": result.accuracy, "parameters": result.parameters}
         )
-    study.set_user_attr(f"seconds {device}", {"seconds": result.seconds, "spread": result.spread})
+    if result.seconds is not None:
+        study.set_user_attr(
+            f"seconds {device}", {"seconds": result.seconds, "spread": result.spread}
+        )
 
 
-def read_backbone(study: Study, *, device: str) -> dict[str, Any] | None:
-    """Returns the backbone's accuracy, parameters, seconds and spread; None: not timed here yet."""
+def read_baseline(study: Study, *, device: str | None) -> dict[str, Any] | None:
+    """Returns the baseline's accuracy and parameters and, with a device, seconds and spread.
+
+    Args:
+      study: of the search.
+      device: where it must be timed; None: the time does not matter.
+
+    Returns:
+      None: it is not trained or not timed yet.
+    """
     attributes = study.user_attrs
-    timed = attributes.get(f"seconds {device}")
-    return {**attributes["backbone"], **timed} if timed else None
+    result: dict[str, Any] | None = attributes.get("backbone")
+    timed = attributes.get(f"seconds {device}", {}) if device else {}
+    if result is None or (device and not timed):
+        return None
+    return {**result, **timed}
 
 
-def build_reward(config: Config, backbone: dict[str, Any]) -> Reward:
-    """Builds the reward from ``search.w``, ``search.v`` and the result of the backbone."""
+def build_objective(config: Config, baseline: dict[str, Any]) -> Objective:
+    """Builds the reward from ``search.w`` and ``search.v``; of settings, it is the accuracy."""
+    if config.search.space:
+        return accuracy_alone
     return Reward(
         w=config.search.w,
         v=config.search.v,
-        seconds=backbone["seconds"],
-        parameters=backbone["parameters"],
+        seconds=baseline["seconds"],
+        parameters=baseline["parameters"],
     )

@@ -43,7 +43,11 @@ class _EpochReporter(TrainingCallback):
     parameters = 0  # of the network; set once it is built
 
     def __init__(
-        self, run: RunDirectory, *, seconds: float, should_prune: Callable[[EpochReport], bool]
+        self,
+        run: RunDirectory,
+        *,
+        seconds: float | None,
+        should_prune: Callable[[EpochReport], bool],
     ) -> None:
         self._run = run
         self._seconds = seconds
@@ -66,13 +70,17 @@ def accuracy_of(line: dict[str, Any]) -> float:
 
 
 def train_trial(
-    job: TrialJob, *, seconds: float, should_prune: Callable[[EpochReport], bool], stop: StopRequest
+    job: TrialJob,
+    *,
+    seconds: float | None,
+    should_prune: Callable[[EpochReport], bool],
+    stop: StopRequest,
 ) -> TrialTraining:
     """Trains to the end, or until ``should_prune`` returns true.
 
     Args:
       job: the trial.
-      seconds: time of a training step, for the report of each epoch.
+      seconds: time of a training step, for the report of each epoch; None: it was not timed.
       should_prune: called with the report of each epoch; returns whether to end the training.
       stop: the signals that stop the training.
 

@@ -71,19 +71,14 @@ def _run(job: TrialJob, connection: Connection, stop: StopRequest) -> Any:
 
     try:
         with lock.training():  # importing keeps the CPU busy, which would disturb a timing
-            from efficientnetv2.search.train_trial import time_training, train_trial
+            from efficientnetv2.search.train_trial import train_trial
 
-        timing = _load_timing(job)
-        if timing is None:
-            with stop.at_once(), lock.timing():
-                timing = time_training(job)
-            job.folder.mkdir(parents=True, exist_ok=True)
-            replace_text(job.folder / TIMING_FILE, json.dumps(dataclasses.asdict(timing)))
+        timing = _time(job, lock, stop) if job.timed_steps else _UNTIMED
         with lock.training():
             training = train_trial(
-                job, seconds=timing.seconds, should_prune=should_prune, stop=stop
+                job, seconds=timing["seconds"], should_prune=should_prune, stop=stop
             )
-        return TrialResult(**dataclasses.asdict(training), **dataclasses.asdict(timing))
+        return TrialResult(**dataclasses.asdict(training), **timing)
     except WriteError as error:
         return TrialFailure(str(error), is_fatal=True)
     except EOFError:  # the search is gone
@@ -96,9 +91,18 @@ def _run(job: TrialJob, connection: Connection, stop: StopRequest) -> Any:
         )
 
 
-def _load_timing(job: TrialJob) -> StepTime | None:
-    """Returns the step time that an earlier start of the trial measured, if there is one."""
-    try:
-        return StepTime(**json.loads((job.folder / TIMING_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+_UNTIMED: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(StepTime))
+
+
+def _time(job: TrialJob, lock: DeviceLock, stop: StopRequest) -> dict[str, Any]:
+    """Times a step, or reads what an earlier start of the trial measured; returns its fields."""
+    from efficientnetv2.search.train_trial import time_training
+
+    file = job.folder / TIMING_FILE
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dataclasses.asdict(StepTime(**json.loads(file.read_text(encoding="utf-8"))))
+    with stop.at_once(), lock.timing():
+        timing = dataclasses.asdict(time_training(job))
+    job.folder.mkdir(parents=True, exist_ok=True)
+    replace_text(file, json.dumps(timing))
+    return timing

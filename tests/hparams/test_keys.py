@@ -122,6 +122,7 @@ NON_DEFAULT = {
     "search.isize": 48,
     "search.w": -0.1,
     "search.v": 0.0,
+    "search.space": ["train.lr_base:0.001..0.1:log", "data.flip:true|false"],
     "search.sampler": "tpe",
     "search.seed": 4,
     "search.prune": False,

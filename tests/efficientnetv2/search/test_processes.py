@@ -32,6 +32,7 @@ def job_of(folder, data_dir, **network):
         config=trial_config(config, {**NETWORK, **network}),
         folder=folder / "000",
         data_folder=folder,
+        identity={},
         timed_steps=2,
         max_spread=9.0,
         lock_folder=folder,
