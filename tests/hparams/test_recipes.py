@@ -78,6 +78,28 @@ def test_a_recipe_counts_less_than_what_is_given_and_more_than_a_preset():
     assert config.train.isize == 64 and config.train.preset == "auto"  # sizes are the preset's
 
 
+def test_torchvision_has_the_published_numbers():
+    config = resolve("efficientnetv2-s", "imagenet2012", {"train.recipe": "torchvision"})
+    train, data = config.train, config.data
+    assert train.lr_base * train.batch_size / 256 == 0.5
+    update_every, epochs = 32, 600
+    kept = 1 - (1 - 0.99998) * train.batch_size * update_every / epochs
+    assert train.ema_decay == pytest.approx(kept ** (1 / update_every), abs=1e-6)
+    assert (train.stages, train.isize, config.eval.isize) == (1, 300, 384)
+    assert (data.augname, data.random_erasing, data.repeats) == ("trivialaugment", 0.1, 4)
+    assert (data.mixup_alpha, data.cutmix_alpha, train.label_smoothing) == (0.2, 1.0, 0.1)
+    assert config.model.survival_prob == 0.8 and config.model.dropout_rate == 0.2
+    medium = resolve("efficientnetv2-m", "imagenet2012", {"train.recipe": "torchvision"})
+    assert (medium.train.isize, medium.eval.isize, medium.model.dropout_rate) == (384, 480, 0.3)
+
+
+def test_torchvision_decays_all_but_batch_norm():
+    expression = RECIPES["torchvision"].settings["train.weight_decay_vars"]
+    decayed = ["stem_conv/kernel", "block6a_se_reduce/bias", "predictions/bias"]
+    assert all(re.search(expression, path) for path in decayed)
+    assert not any(re.search(expression, path) for path in ["top_bn/beta", "stem_bn/gamma"])
+
+
 def test_fixres_trains_classifier_and_batch_norm_alone():
     expression = RECIPES["fixres"].settings["train.varsexp"]
     trained = ["predictions/kernel", "predictions/bias", "block1a_project_bn/gamma", "top_bn/beta"]
