@@ -13,7 +13,7 @@ from typing import Any
 from hparams.errors import UserError, shortened
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 
-_PLANNING = ("train", "traineval", "preview")
+_PLANNING = ("train", "traineval", "preview", "find_lr")
 
 
 @dataclasses.dataclass(frozen=True)
