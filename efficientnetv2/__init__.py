@@ -18,6 +18,7 @@ from efficientnetv2.commands.api import (
     convert,
     evaluate,
     export,
+    find_lr,
     predict,
     preview,
     search,
@@ -41,16 +42,19 @@ if TYPE_CHECKING:
     )
     from efficientnetv2.train.keras_fit import ProgressiveLearning as ProgressiveLearning
     from efficientnetv2.train.keras_fit import training_data as training_data
+    from efficientnetv2.train.range_test import RangeTest as RangeTest
 
 __all__ = [
     "Prediction",
     "ProgressiveLearning",
+    "RangeTest",
     "Run",
     "UserError",
     "benchmark",
     "convert",
     "evaluate",
     "export",
+    "find_lr",
     "for_inference",
     "get_model",
     "list_models",
@@ -68,13 +72,14 @@ __version__ = "0.1.0"
 _MODULES = {
     "Prediction": "efficientnetv2.evaluation.image_prediction",
     "ProgressiveLearning": "efficientnetv2.train.keras_fit",
+    "RangeTest": "efficientnetv2.train.range_test",
     "for_inference": "efficientnetv2.model.fold_batchnorm",
     "get_model": "efficientnetv2.checkpoints.pretrained_model",
     "predictions_to_frame": "efficientnetv2.reporting.prediction_files",
     "set_inference_threads": "efficientnetv2.model.parallel_inference",
     "training_data": "efficientnetv2.train.keras_fit",
 }
-_FOR_TRAINING = ("ProgressiveLearning", "training_data")
+_FOR_TRAINING = ("ProgressiveLearning", "RangeTest", "training_data")
 
 
 def list_models(pattern: str | None = None) -> list[str]:

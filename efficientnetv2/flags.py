@@ -52,6 +52,7 @@ flags that matter:
   --models       models to measure with --mode=benchmark, separated by commas (default:
                  --model_name); --batch_size, --image_scale (factor on each model's own sizes),
                  --steps
+  --steps        also: of --mode=find_lr (100), which takes the other flags of a training
 
 examples:
   {program} --model_name=efficientnetv2-s --mode=train

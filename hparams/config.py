@@ -71,6 +71,7 @@ class TrainSection(Section, Protocol):
     rmsprop_decay: float
     lr_base: float
     lr_scales: tuple[str, ...]
+    lr_layer_decay: float
     lr_sched: Literal["exponential", "cosine", "linear", "constant"]
     lr_decay_factor: float
     lr_decay_epoch: float

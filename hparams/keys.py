@@ -211,6 +211,14 @@ KEYS: dict[str, Key] = {
         "learning rate factors for some variables, as expression:factor, for example "
         "[stem:0.1,block1:0.3]; the first regular expression found in layer/variable counts",
     ),
+    "train.lr_layer_decay": Key(
+        1.0,
+        float,
+        "factor on the learning rate for each layer between a variable and the classifier; a block "
+        "is one layer; 1: the same rate for all",
+        above=0,
+        high=1,
+    ),
     "train.lr_sched": Key(
         "exponential",
         str,

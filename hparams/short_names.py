@@ -14,7 +14,7 @@ from hparams.errors import UserError, shortened
 from hparams.keys import KEYS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 
-_PLANNING = ("train", "traineval", "preview")
+_PLANNING = ("train", "traineval", "preview", "find_lr")
 
 
 @dataclasses.dataclass(frozen=True)

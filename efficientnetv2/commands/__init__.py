@@ -81,6 +81,11 @@ MODES: Mapping[str, Mode] = {
     "preview": Mode(
         "preview", "draw what the network will see in each stage, and the schedule", ("train",)
     ),
+    "find_lr": Mode(
+        "find_lr",
+        "suggest a learning rate for a training: its first batches, at a rate that grows",
+        ("train",),
+    ),
     "benchmark": Mode(
         "benchmark",
         "measure what networks cost on this machine, in training and inference",
@@ -102,6 +107,7 @@ MODE_NAMES: Mapping[str, str] = {
     **{name: name for name in MODES},
     **dict.fromkeys(("evaluate", "test", "val", "valid", "validate"), "eval"),
     **dict.fromkeys(("predict", "inference"), "infer"),
+    **dict.fromkeys(("find-lr", "lr_find", "lr_finder"), "find_lr"),
     **dict.fromkeys(("fit", "finetune", "fine-tune"), "train"),
 }
 

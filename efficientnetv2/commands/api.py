@@ -20,6 +20,7 @@ from hparams.overrides import Overrides
 
 if TYPE_CHECKING:
     from efficientnetv2.evaluation.image_prediction import Prediction
+    from efficientnetv2.train.range_test import RangeTest
 
 Path = Union[str, "os.PathLike[str]"]
 _SHOWN = 8  # heat maps in a notebook
@@ -311,6 +312,51 @@ def preview(
     pictures: list[pathlib.Path] = call_mode("preview", locals())
     show(*pictures)
     return pictures
+
+
+def find_lr(
+    model: str = "efficientnetv2-s",
+    data: Path | None = None,
+    *,
+    steps: int = 100,
+    dataset_cfg: str | None = None,
+    preset: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    image_size: int | None = None,
+    optimizer: str | None = None,
+    augment: str | None = None,
+    precision: str | None = None,
+    seed: int | None = None,
+    weights: Path | None = None,
+    overrides: Overrides = None,
+    model_dir: Path | None = None,
+    verbose: bool = False,
+) -> RangeTest:
+    """Suggests a learning rate for a training, by a range test (docs/training.md).
+
+    >>> test = env2.find_lr("efficientnetv2-b0", "photos", overrides="settings.yaml")
+    >>> test.rates.shape == test.losses.shape, test.picture.name
+    (True, 'find_lr.png')
+
+    A training in ``model_dir`` is not touched. Give ``test.suggestion`` to ``train`` as
+    ``learning_rate``.
+
+    Args:
+      steps: from the lowest to the highest rate.
+      model: this and the others: see ``train``; ``learning_rate`` is drawn for comparison.
+
+    Returns:
+      The rates, the losses, and the suggested peak.
+
+    Raises:
+      UserError: if an argument or the data cannot be used, or the loss falls at no rate.
+    """
+    test: RangeTest = call_mode("find_lr", locals())
+    if test.picture is not None:
+        show(test.picture)
+    return test
 
 
 def benchmark(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from absl import flags
 
 _TRAINING = ("train", "traineval")
-_DEVICE_MODES = (*_TRAINING, "eval", "search")
+_DEVICE_MODES = (*_TRAINING, "eval", "find_lr", "search")
 _WITH_MODEL = tuple(mode for mode in MODES if mode != "models")
 _WITH_RUN = tuple(mode for mode in _WITH_MODEL if mode != "convert")
 _WITH_DATA = tuple(mode for mode in _WITH_RUN if mode != "benchmark")
@@ -33,6 +33,7 @@ class Flag:
       limits: smallest and largest number; None: no limit.
       is_path: whether it names a file or folder, so that ``~`` is the home folder.
       keys: mode -> the config keys that it is a short name for there.
+      defaults: mode -> the default there, where it is another.
     """
 
     default: Any
@@ -43,14 +44,21 @@ class Flag:
     limits: tuple[float | None, float | None] = (None, None)
     is_path: bool = False
     keys: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def default_in(self, mode: str) -> Any:
+        """Returns the default in a mode."""
+        return self.defaults.get(mode, self.default)
 
 
 def _for(modes: Sequence[str], text: str) -> dict[str, str]:
     return dict.fromkeys(modes, text)
 
 
-_DATA_INSTEAD = _for((*_TRAINING, "eval", "preview", "search"), "--data_dir={value}")
-_RUN_INSTEAD = _for((*_TRAINING, "preview", "search", "benchmark"), "--model_dir={value}")
+_DATA_INSTEAD = _for((*_TRAINING, "eval", "preview", "find_lr", "search"), "--data_dir={value}")
+_RUN_INSTEAD = _for(
+    (*_TRAINING, "preview", "find_lr", "search", "benchmark"), "--model_dir={value}"
+)
 
 
 FLAGS: Mapping[str, Flag] = {
@@ -184,10 +192,11 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "steps": Flag(
         20,
-        "timed steps",
-        ("benchmark",),
+        "timed steps; find_lr: steps from the lowest to the highest rate (100)",
+        ("benchmark", "find_lr"),
         _for(_TRAINING, '--hparam_str="train.epochs=N"'),
         limits=(1, 1_000_000),
+        defaults={"find_lr": 100},
     ),
     # --------------------------------------------------------------------- models
     "pattern": Flag(None, "the networks to list, such as '*lite*'; default: all", ("models",)),

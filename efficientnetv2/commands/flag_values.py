@@ -119,6 +119,8 @@ def _check_values(values: flags.FlagValues) -> None:
         )
     for name, row in FLAGS.items():
         _require_used(values, name, row)
+        if values.mode in row.defaults and not values[name].present:
+            values[name].value = row.defaults[values.mode]
         if row.default is None and values[name].value == "" and name not in _TPU_FLAGS:
             raise UserError(f"--{name} is empty; give it a value, or leave it out")
         if row.is_path and isinstance(values[name].value, str):

@@ -71,7 +71,7 @@ def _flag_values(mode: str, arguments: Mapping[str, Any]) -> flags.FlagValues:
             give(values, "hparam_str", value)
             continue
         argument = _argument(name, value)
-        if argument == FLAGS[name].default:
+        if argument == FLAGS[name].default_in(mode):
             continue
         try:
             values[name].parse(argument if isinstance(argument, bool) else str(argument))

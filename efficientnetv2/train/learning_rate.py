@@ -15,6 +15,7 @@ from efficientnetv2.train.progressive import Stage
 from hparams.config import Config
 from hparams.errors import UserError
 
+BASE_BATCH = 256  # images, for which train.lr_base is the peak
 _ROUNDING = 1e-9  # decays; larger than any rounding error of a quotient, smaller than one step
 
 
@@ -151,7 +152,7 @@ def build_learning_rate(config: Config, plan: Sequence[Stage]) -> LearningRate |
     train = config.train
     steps_per_epoch = plan[-1].steps_per_epoch
     rate = LearningRate(
-        peak=train.lr_base * train.batch_size / 256,
+        peak=train.lr_base * train.batch_size / BASE_BATCH,
         name=train.lr_sched,
         warmup_steps=train.lr_warmup_epoch * steps_per_epoch,
         total_steps=plan[-1].end_epoch * steps_per_epoch,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -12,7 +11,6 @@ from efficientnetv2.train.learning_rate import KerasSchedule
 from efficientnetv2.train.weight_decay import NO_DECAY, WeightDecay
 from hparams.choices import OPTIMIZERS
 from hparams.config import Config
-from hparams.errors import UserError
 
 
 class RMSPropTF1(keras.optimizers.RMSprop):
@@ -135,34 +133,6 @@ def build_optimizer(
     if train.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
-
-
-def learning_rate_scales(variables: Sequence[keras.Variable], scales: Sequence[str]) -> list[float]:
-    """Returns each variable's factor on the learning rate: 1 if no expression matches it.
-
-    Without expressions the list is empty.
-
-    Args:
-      variables: the variables that are trained.
-      scales: regular expressions for ``layer/variable`` with their factors, such as ``block1:0.1``;
-        the first one that matches a variable counts.
-
-    Raises:
-      UserError: if an expression matches no variable.
-    """
-    if not scales:
-        return []
-    pairs = [text.rpartition(":")[::2] for text in scales]
-    for expression, _ in pairs:
-        if not any(re.search(expression, variable.path) for variable in variables):
-            raise UserError(
-                f"train.lr_scales: '{expression}' matches no trainable variable (for example "
-                f"'{variables[0].path}')"
-            )
-    return [
-        next((float(factor) for text, factor in pairs if re.search(text, variable.path)), 1.0)
-        for variable in variables
-    ]
 
 
 def _with_own_rates(cls: type, factors: Sequence[float]) -> type:

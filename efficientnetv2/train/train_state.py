@@ -15,13 +15,10 @@ from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.layers import StepContext, dtype_policy, training_layers
 from efficientnetv2.train.ema import MovingAverage
 from efficientnetv2.train.learning_rate import KerasSchedule, LearningRate, StagedRate
+from efficientnetv2.train.learning_rate_factors import build_factors
 from efficientnetv2.train.losses import Objective
 from efficientnetv2.train.metrics import TrainingMetrics
-from efficientnetv2.train.optimizers import (
-    build_optimizer,
-    decouples_decay,
-    learning_rate_scales,
-)
+from efficientnetv2.train.optimizers import build_optimizer, decouples_decay
 from efficientnetv2.train.weight_decay import NO_DECAY, build_weight_decay, matching
 from hparams.config import Config
 from hparams.errors import UserError
@@ -66,7 +63,7 @@ def build_train_state(config: Config, rate: LearningRate | StagedRate) -> TrainS
 
     Raises:
       UserError: if ``train.varsexp``, ``train.weight_decay_vars`` or an expression of
-        ``train.lr_scales`` matches no variable.
+        ``train.lr_scales`` matches no variable, or ``train.lr_layer_decay`` changes no rate.
     """
     step = tf.Variable(
         0,
@@ -85,7 +82,7 @@ def build_train_state(config: Config, rate: LearningRate | StagedRate) -> TrainS
     with precision_policy(config.train.precision):
         model = build_model(config.model, layer_set=layers)
     variables = _select_variables(model, config.train.varsexp)
-    factors = learning_rate_scales(variables, config.train.lr_scales)
+    factors = build_factors(config, model, variables)
     weight_decay = build_weight_decay(config, variables, total_steps=rate.total_steps)
     by_loss, by_optimizer = weight_decay, NO_DECAY
     if decouples_decay(config):

@@ -55,6 +55,7 @@ NON_DEFAULT = {
     "train.rmsprop_decay": 0.8,
     "train.lr_base": 3e-5,
     "train.lr_scales": ["stem|block1:0.1", "block2:0.5"],
+    "train.lr_layer_decay": 0.75,
     "train.lr_sched": "linear",
     "train.lr_decay_factor": 0.5,
     "train.lr_decay_epoch": 1.5,

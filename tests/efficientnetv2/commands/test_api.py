@@ -181,6 +181,8 @@ MISTAKES = {
     "benchmark(steps=0)": "benchmark --steps=0",
     "benchmark(['efficientnetv2-b0', 'b0'])": "benchmark --models=efficientnetv2-b0,b0",
     "preview(image_size=0)": "preview --image_size=0",
+    "find_lr(steps=20, epochs=0)": "find_lr --steps=20 --epochs=0",
+    "find_lr(steps=3)": "find_lr --steps=3",
     "search(epochs=0)": "search --epochs=0",
     "load_run('missing')": "eval --model_dir=missing",
 }
@@ -236,6 +238,7 @@ WRONG_TYPES = {
     "predict(b'x')": "images must be paths, got 120",
     "predict('x', top_k=[3])": "top_k must be a number or a name, got [3]",
     "predict('x', output=3)": "output must be text or a path, got 3",
+    "find_lr('b0', steps=[3])": "steps must be a number or a name, got [3]",
     "export([3])": "format must be text or a path, got 3",
     "export(None)": "",
     "load_run(None)": "path must be text or a path, got None",

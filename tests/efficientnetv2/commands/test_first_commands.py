@@ -63,6 +63,11 @@ MEANS = {
     "benchmark --batch_size=8": {"mode": "benchmark", "batch_size": "8"},
     "convert a.pth b.keras": {"mode": "convert", "weights": "a.pth", "output": "b.keras"},
     "convert --checkpoint=a.pth b.keras": {"weights": "a.pth", "output": "b.keras"},
+    "find_lr photos --model=efficientnetv2-b0": {"mode": "find_lr", "steps": 100},
+    "lr_find digits --steps=50": {"mode": "find_lr", "steps": 50},
+    "lr_finder --lr 0.01": {"mode": "find_lr", "learning_rate": "0.01"},
+    "find-lr digits -b 32": {"mode": "find_lr", "batch_size": "32"},
+    "benchmark": {"mode": "benchmark", "steps": 20},
     "search digits": {"mode": "search", "dataset_cfg": "digits"},
 }
 

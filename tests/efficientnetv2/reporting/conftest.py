@@ -3,7 +3,7 @@
 import pytest
 from matplotlib import figure
 
-from efficientnetv2.reporting import curves, preview_pictures
+from efficientnetv2.reporting import curves, preview_pictures, rate_curve
 
 
 @pytest.fixture
@@ -15,6 +15,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[figure.Figure]:
         figures.append(figure.Figure(*args, **settings))
         return figures[-1]
 
-    for module in (preview_pictures, curves):
+    for module in (preview_pictures, curves, rate_curve):
         monkeypatch.setattr(module, "Figure", make)
     return figures
