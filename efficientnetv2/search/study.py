@@ -22,7 +22,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from efficientnetv2.search.messages import TrialResult
-from efficientnetv2.search.reward import TrialReward, Reward, accuracy_alone
+from efficientnetv2.search.reward import Reward, TrialReward, accuracy_alone
 from efficientnetv2.search.samplers import silence_optuna
 from efficientnetv2.search.storage import (
     fixed_values,
