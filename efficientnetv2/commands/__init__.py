@@ -93,7 +93,7 @@ MODES: Mapping[str, Mode] = {
     ),
     "search": Mode(
         "search",
-        "look for the best network for your data and device (search.* in --hparam_str)",
+        "look for the best network, or settings, for your data (search.* in --hparam_str)",
         ("train", "search"),
     ),
     "convert": Mode("convert", "write --weights in another format, the one that --output ends in"),

@@ -415,14 +415,15 @@ def search(
 ) -> list[dict[str, Any]]:
     """Looks for the best network for your data and device, by training-aware search (section 3.3).
 
-    Its settings are those of the section ``search`` in docs/hparams.md, in ``overrides``. A search
-    that was stopped goes on when the function is called again with the same arguments.
+    With ``search.space`` it looks for the best settings of ``model`` instead. The settings of a
+    search are those of the section ``search`` in docs/hparams.md, in ``overrides``. A search that
+    was stopped goes on when the function is called again with the same arguments.
 
     Args: see ``train``; ``epochs`` and ``image_size`` are those of each trial.
 
     Returns:
-      The rows of ``trials.csv``, those with the highest rewards first. The settings of the best
-      network are in ``best.yaml`` beside it, for ``overrides`` of ``train``.
+      The rows of ``trials.csv``, those with the highest rewards first. The best network, or the
+      best settings, are in ``best.yaml`` beside it, for ``overrides`` of ``train``.
 
     Raises:
       UserError: if an argument or the data cannot be used, or no trial succeeded.

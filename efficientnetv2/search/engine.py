@@ -33,7 +33,7 @@ from efficientnetv2.search.messages import (
     TrialResult,
 )
 from efficientnetv2.search.outcome import report_search, trial_text
-from efficientnetv2.search.reward import RewardRule
+from efficientnetv2.search.reward import TrialReward
 from efficientnetv2.search.runner import run_trial
 from efficientnetv2.search.samplers import build_sampler
 from efficientnetv2.search.settings_space import SettingsSpace, build_settings_space
@@ -116,7 +116,7 @@ class Engine:
         self._device = device_name()
         self._claims = Claims(study, folder, limit=config.search.trials, choices=space.choices)
         self._baseline: dict[str, Any] = {}
-        self._objective: RewardRule | None = None
+        self._objective: TrialReward | None = None
 
     def announce(self) -> None:
         """Prints what will be searched, and how many trials there are already."""

@@ -7,7 +7,7 @@ import math
 from typing import Protocol
 
 
-class RewardRule(Protocol):
+class TrialReward(Protocol):
     """What a search maximises."""
 
     def __call__(self, accuracy: float, *, seconds: float | None, parameters: int) -> float:

@@ -22,7 +22,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from efficientnetv2.search.messages import TrialResult
-from efficientnetv2.search.reward import Reward, RewardRule, accuracy_alone
+from efficientnetv2.search.reward import Reward, TrialReward, accuracy_alone
 from efficientnetv2.search.samplers import silence_optuna
 from efficientnetv2.search.storage import (
     fixed_values,
@@ -144,7 +144,7 @@ def read_baseline(study: Study, *, device: str | None) -> dict[str, Any] | None:
     return {**result, **timed}
 
 
-def build_objective(config: Config, baseline: dict[str, Any]) -> RewardRule:
+def build_objective(config: Config, baseline: dict[str, Any]) -> TrialReward:
     """Builds the reward from ``search.w`` and ``search.v``; of settings, it is the accuracy."""
     if config.search.space:
         return accuracy_alone

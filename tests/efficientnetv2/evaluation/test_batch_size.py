@@ -42,7 +42,7 @@ def available_for(config, images, *, bytes_per_value=4):
     """Returns the available memory from which so many images fit: 70% of it may be taken."""
     model = build_model(with_overrides(config, {"model.num_classes": 10}).model)
     image = activation_bytes(model, image_size=64, bytes_per_value=bytes_per_value)
-    return (600e6 + 20 * model.count_params() + 2 * image * images) / 0.7
+    return (600e6 + 20 * model.count_params() + 1.5 * image * images) / 0.7
 
 
 def test_an_eighth_of_the_images_where_there_is_memory(choose):
