@@ -74,7 +74,15 @@ def smooth(losses: np.ndarray, *, width: float) -> np.ndarray:
 
 
 def suggest(rates: np.ndarray, smoothed: np.ndarray) -> float | None:
-    """Returns the suggested peak, with two digits."""
+    """Returns a tenth of the rate at which the smoothed loss is least; None: it falls at no rate.
+
+    Where it is least, some weights already go astray; docs/training.md has trainings with rates
+    below and above a tenth. Two digits, as the noise of the batches moves it by more.
+
+    Args:
+      rates: ``[N]``.
+      smoothed: ``[N]``, the smoothed loss at each rate.
+    """
     best = int(np.argmin(smoothed))
     if smoothed[best] > (1.0 - _FALL) * smoothed[0]:
         return None

@@ -95,6 +95,13 @@ def test_smoothing_keeps_a_line_and_takes_away_noise(seed: int) -> None:
     np.testing.assert_allclose(smooth(noisy[:4], width=2.5)[0], weights @ noisy[:4] / weights.sum())
 
 
+def test_the_suggestion_is_a_tenth_of_the_rate_of_the_least_loss() -> None:
+    rates = np.array([0.001, 0.01, 0.1234, 1.0])
+    assert suggest(rates, np.array([2.3, 2.0, 1.5, 4.0])) == 0.012
+    assert suggest(rates, np.array([2.3, 2.2, 2.26, 4.0])) == 0.001
+    assert suggest(rates, np.array([2.3, 2.26, 2.28, 4.0])) is None  # a fall of 1.7%: noise
+
+
 def test_no_rate_lowers_the_loss() -> None:
     rates = np.geomspace(1e-6, 1, 50)
     assert suggest(rates, 2.3 + rates) is None
