@@ -46,7 +46,9 @@ _TUNING_PEAK, _TUNING_BATCH = 0.001, 32
 _MANY_EPOCHS = 30  # from here on, the network may learn the images by heart
 _FEW = 10_000  # images
 _DECOUPLED_DECAY = 0.05  # as an L2 term it would be far too much
-_STAGES = 4  # of progressive learning
+# Stages of progressive learning. With small images, each change of size costs points for an epoch
+# or two, because the last features have few pixels: one change is better (docs/recipes.md).
+_STAGES, _STAGES_OF_SMALL = 4, 2
 
 
 CHOSEN = (
@@ -155,7 +157,7 @@ def choose(
     if OPTIMIZERS[optimizer].decouples_decay and not pretrained:
         settings["train.weight_decay"] = _DECOUPLED_DECAY
     is_long = epochs >= _MANY_EPOCHS and not pretrained
-    is_small = facts.side is not None and facts.side < _SMALL
+    is_small = _is_small(facts)
     if not is_long:
         settings["model.survival_prob"] = 1.0
         reasons.append("no stochastic depth: it slows down the first epochs")
@@ -199,9 +201,14 @@ def _sizes(
         return settings, f"{trained} px: {images}; one size, as the weights know it"
     first = min(trained, max(_SMALLEST, _multiple(trained / 2)))
     first = int(given.get("data.ibase", first))
-    settings.update({"data.ibase": first, "train.stages": _STAGES if first < trained else 1})
+    stages = _STAGES_OF_SMALL if _is_small(facts) else _STAGES
+    settings.update({"data.ibase": first, "train.stages": stages if first < trained else 1})
     text = f"{first} to {trained} px" if first < trained else f"{trained} px"
     return settings, f"{text}: {images}"
+
+
+def _is_small(facts: ImageFacts) -> bool:
+    return facts.side is not None and facts.side < _SMALL
 
 
 def _length(

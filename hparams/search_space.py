@@ -106,7 +106,7 @@ _REFUSED: Mapping[str, str] = {
     "eval.": _EVALUATION,
     "data.eval_crop": _EVALUATION,
     **dict.fromkeys(("train.min_steps", "train.patience"), "is off in all trials"),
-    "train.preset": "chooses other settings",
+    **dict.fromkeys(("train.preset", "train.recipe"), "chooses other settings"),
     "train.seed": "is no setting that makes a training better",
     **dict.fromkeys(
         ("train.stages", "train.size_schedule", "train.size_steps", "train.stage_rule"), _ONE_SIZE

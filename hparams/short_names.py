@@ -68,10 +68,12 @@ SHORT_NAMES: Mapping[str, ShortName] = {
         train__lr_base=(*_PLANNING, "search"),
     ),
     "image_size": _short(
-        "pixels: image size of the last stage and of evaluation; the first stage has half of it",
-        train__isize=(*_PLANNING, "search"),
-        data__ibase=(*_PLANNING, "search"),
-        eval__isize=(*_PLANNING, "search", "eval", "infer", "export"),
+        "pixels: image size of the last stage and of evaluation; the first stage has half of it; "
+        "search: of each trial",
+        train__isize=_PLANNING,
+        data__ibase=_PLANNING,
+        eval__isize=(*_PLANNING, "eval", "infer", "export"),
+        search__isize=("search",),
     ),
     "optimizer": _short("optimizer", train__optimizer=(*_PLANNING, "search")),
     "augment": _short(

@@ -29,6 +29,7 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     """Searches as the flags say; the value is the rows of trials.csv, the best first."""
     config = config_from_flags(values)
     require_trainable(config)
+    _require_no_other_length(values)
     if config.search.space:
         _require_effect(values)
         require_searchable(config)
@@ -43,6 +44,21 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
 
     with resumable():
         return Outcome(search(config, folder, stop))
+
+
+# Keys of a training -> what a trial has instead.
+_OF_TRIALS = {
+    "train.epochs": "search.epochs",
+    **dict.fromkeys(("train.isize", "data.ibase", "eval.isize"), "search.isize"),
+}
+
+
+def _require_no_other_length(values: FlagValues) -> None:
+    """Checks that no length and image size is given that the trials do not have."""
+    given = {key for item in overrides_from_flags(values) for key in read_overrides(item)[0]}
+    for key, instead in _OF_TRIALS.items():
+        if key in given:
+            raise UserError(f"{key} has no effect with --mode=search: give {instead}")
 
 
 # Keys of the section search without effect on a search for settings: they are about networks and

@@ -32,6 +32,11 @@ def test_small_images_become_twice_as_large_and_no_larger():
     assert chosen(ImageFacts(1000, 8)).train.stages == 1
 
 
+def test_small_images_change_their_size_once():
+    assert chosen(FASHION).train.stages == 2
+    assert chosen(PHOTOS).train.stages == 4
+
+
 @pytest.mark.parametrize("side", [112, 500, None])
 @pytest.mark.parametrize("model", ["efficientnetv2-b0", "efficientnetv2-b2", "efficientnetv2-s"])
 def test_large_images_have_the_sizes_of_the_model(model, side):

@@ -13,6 +13,12 @@ def test_every_name_stands_for_keys():
     assert all("train" in row.keys for row in SHORT_NAMES.values())
 
 
+def test_a_search_has_a_size_and_a_length_of_its_own():
+    given = {"image_size": 64, "epochs": 3, "batch_size": 16}
+    expected = {"search.isize": 64, "search.epochs": 3, "train.batch_size": 16}
+    assert short_settings(given, {}, mode="search") == expected
+
+
 def test_the_first_stage_has_half_of_the_image_size():
     assert short_settings({"image_size": "97"}, {}) == {
         "train.isize": "97",

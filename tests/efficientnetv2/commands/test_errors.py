@@ -125,6 +125,8 @@ WRONG = {
     "--mode=benchmark --models=b0 --model_name=b1": "--models and --model_name both name models",
     "--mode=infer --weights=x --data_dir=new --image_path=.": "holds no image",
     "--mode=export --format=tflit": "unknown --format 'tflit'; did you mean",
+    "--mode=search --hparam_str=train.epochs=3": "no effect with --mode=search: give search.epochs",
+    "--mode=search --hparam_str=eval.isize=64": "no effect with --mode=search: give search.isize",
     "--mode=export --format=": "--format is empty; give one or more of keras, saved_model",
     "--mode=export --integer_io": "--integer_io needs --format=tflite_int8",
     "--mode=export --weights=x.h5": "--weights needs --image_path=FOLDER",
