@@ -32,7 +32,7 @@ LINES = list(_lines())
 PROGRAMS = [
     command
     for line in LINES
-    for command in re.findall(r"\bmain(?:_tf2)?\.py [^&|#\n]*(?:\"[^\"]*\"[^&|#\n]*)*", line)
+    for command in re.findall(r"\bmain(?:_tf2)?\.py [^&|#\n\"]*(?:\"[^\"]*\"[^&|#\n\"]*)*", line)
 ]
 MODULES = sorted({name for line in LINES for name in re.findall(r"python -m ([\w.]+)", line)})
 
