@@ -95,9 +95,9 @@ def test_each_key_is_read(
             build_strategy(
                 RecordedConfig(resolve("efficientnetv2-b0", "digits", settings), read_keys)
             )
-    # The preset is read before there is a whole config.
+    # The preset and the recipe are read before there is a whole config.
     monkeypatch.setattr(presets, "resolve", lambda *row: RecordedConfig(resolve(*row), read_keys))
-    presets.resolve_for_images("efficientnetv2-b0", "digits")
+    presets.resolve_for_images("efficientnetv2-b0", "mnist")
     monkeypatch.setattr(engine, "run_trial", fake_trial)
     recorded = RecordedConfig(resolve("efficientnetv2-b0", "digits", "search.trials=1"), read_keys)
     assert engine.search(recorded, tmp_path / "search", StopRequest())
