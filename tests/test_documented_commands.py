@@ -17,7 +17,8 @@ from hparams.resolve import require_trainable, resolve
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # A shell variable: its value comes from the shell or an earlier command.
-_VARIABLE = re.compile(r"\$\w+")
+# A variable, or the run that another command makes.
+_WEIGHTS = re.compile(r"\$\w+|(?<=--weights=)runs/\S+")
 
 
 def _lines():
@@ -47,7 +48,7 @@ def test_they_are_found():
 @pytest.mark.parametrize("command", dict.fromkeys(PROGRAMS))
 def test_a_command_resolves(command, monkeypatch):
     weights = ROOT / "tests" / "golden" / "forward_b0.npz"  # any file
-    argv = shlex.split(_VARIABLE.sub(str(weights), command))
+    argv = shlex.split(_WEIGHTS.sub(str(weights), command))
     values = parse(define_flags({}), argv)
     if values.hparam_str.endswith(".yaml"):
         values.hparam_str = ""
