@@ -9,13 +9,13 @@ parameters; 360 test images. Writes a CSV; about ten minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import csv
 import pathlib
 import statistics
 import tempfile
 from typing import Any
 
 import efficientnetv2
+from efficientnetv2.reporting.tables import write_csv
 
 ROOT = pathlib.Path(__file__).parent.parent
 STUDENT = {
@@ -86,10 +86,7 @@ def main() -> None:
             print(f"teacher's share {weight}: {key} {mean:.4f} +- {deviation:.4f}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "distillation-digits-2cpu.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(rows, path)
     print(f"written to {path}")
 
 

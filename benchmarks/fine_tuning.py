@@ -10,7 +10,6 @@ fine-tuning recipes at 64 px; 360 test images. Writes a CSV; a minute a training
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import json
 import pathlib
@@ -19,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 
+from efficientnetv2.reporting.tables import write_csv
 from hparams.datasets import fine_tuning
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -80,10 +80,7 @@ def main() -> None:
         print(f"{kind}: top-1 {mean:.4f}, mean of {arguments.seeds} seeds")
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "fine_tuning-lite0-digits300-2cpu.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(rows, path)
     print(f"written to {path}")
 
 

@@ -22,6 +22,7 @@ from hparams.recipes import RECIPES
 from hparams.registry import UnknownNameError
 from hparams.scalars import to_float
 from hparams.search_space import space_problems
+from hparams.train_keys import BASE_BATCH
 
 # A network that shrinks images by 32 is trained on 8 px or more: smaller images are a single pixel
 # after two blocks, and BatchNorm then divides by the deviation of next to nothing (with 1 px, the
@@ -94,25 +95,20 @@ def find_unused_changes(config: config_dict.ConfigDict, before: Mapping[str, Any
     """
     augname = config.data.augname
     taken = set(AUGMENTATIONS[augname].arguments)
-    if any(_value(config, key) for key in _MIXING):
+    if any(keys.value_of(config, key) for key in _MIXING):
         taken.add("ops")  # mixup and CutMix have an official table, too
     problems = []
     for argument, names in _KEYS_OF_ARGUMENTS.items():
         takers = [name for name, row in AUGMENTATIONS.items() if argument in row.arguments]
         takers += ["mixing"] if argument == "ops" else []
         problems += [
-            f"{name}={_value(config, name)} has no effect with data.augname={augname}, only "
+            f"{name}={keys.value_of(config, name)} has no effect with data.augname={augname}, only "
             f"with {', '.join(takers)}"
             for name in names
             if argument not in taken
-            and _value(config, name) != before.get(name, keys.KEYS[name].default)
+            and keys.value_of(config, name) != before.get(name, keys.KEYS[name].default)
         ]
     return problems
-
-
-def _value(config: config_dict.ConfigDict, key: str) -> Any:
-    section, field = key.split(".")
-    return config[section][field]
 
 
 def find_training_conflicts(config: Config) -> list[str]:
@@ -235,11 +231,11 @@ def _train_problems(config: config_dict.ConfigDict) -> list[str]:
             problems.append(
                 f"train.{key} is not a regular expression: {error}: {shown(train[key])}"
             )
-    peak = train.lr_base * train.batch_size / 256
+    peak = train.lr_base * train.batch_size / BASE_BATCH
     if train.lr_min > peak:
         problems.append(
             f"train.lr_min ({train.lr_min:g}) must not exceed the peak learning rate, "
-            f"train.lr_base x train.batch_size / 256 = {peak:g}"
+            f"train.lr_base x train.batch_size / {BASE_BATCH} = {peak:g}"
         )
     problems += [_lr_scale_problem(item) for item in train.lr_scales if _lr_scale_problem(item)]
     if train.size_schedule == "random" and train.size_steps and runtime.xla:

@@ -11,6 +11,7 @@ from hparams.facts import ImageFacts
 from hparams.models import MODELS
 from hparams.recipes import OF_DATA, OFFICIAL, Recipe
 from hparams.registry import Registry, UnknownNameError, did_you_mean
+from hparams.train_keys import BASE_BATCH
 
 _PEAK = 0.001  # learning rate of the whole batch; train.lr_base is per 256 images
 
@@ -35,7 +36,7 @@ def fine_tuning(
         "train.batch_size": batch_size,
         "train.stages": 1,
         "train.optimizer": "rmsprop",
-        "train.lr_base": _PEAK * 256 / batch_size,
+        "train.lr_base": _PEAK * BASE_BATCH / batch_size,
         "train.lr_sched": "cosine",
         "train.lr_warmup_epoch": 1.0,
         "train.weight_decay": 0.0,

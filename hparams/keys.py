@@ -7,12 +7,12 @@ fields of ``Factors``.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ml_collections import config_dict
 
-from hparams.choices import (
-    AUGMENTATIONS,
-    NORMALISATIONS,
-)
+from hparams.choices import AUGMENTATIONS, NORMALISATIONS
+from hparams.config import Config
 from hparams.factors import Key, factor_keys
 from hparams.limits import (
     LARGEST_BATCH,
@@ -279,3 +279,9 @@ def default_config() -> config_dict.ConfigDict:
         default = config_dict.placeholder(key.kind) if key.default is None else key.default
         config[section][field] = list(default) if key.kind is list else default
     return config
+
+
+def value_of(config: config_dict.ConfigDict | Config, name: str) -> Any:
+    """Returns the value of a key, given as ``section.key``."""
+    section, field = name.split(".")
+    return getattr(getattr(config, section), field)

@@ -6,7 +6,7 @@ import operator
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Union
 
 from hparams import keys
@@ -83,6 +83,17 @@ def read_overrides(
 
 
 Pairs = list[tuple[str, Any]]
+
+
+def merge_overrides(overrides: Iterable[Overrides]) -> tuple[dict[str, Any], list[str]]:
+    """Reads several overrides, of which later ones win; the result is as of ``read_overrides``."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for item in overrides:
+        item_values, item_problems = read_overrides(item)
+        values.update(item_values)
+        problems += item_problems
+    return values, problems
 
 
 def _pairs(overrides: Overrides, *, is_path: bool) -> tuple[Pairs, list[str]]:

@@ -16,9 +16,10 @@ from hparams.config import Config
 from hparams.datasets import DATASETS, find_dataset
 from hparams.facts import ImageFacts
 from hparams.models import MODELS
-from hparams.overrides import ConfigError, Overrides, read_overrides
+from hparams.overrides import ConfigError, Overrides, merge_overrides
 from hparams.recipes import RECIPES
 from hparams.resolve import flat, resolve
+from hparams.train_keys import BASE_BATCH
 from hparams.weights import RANDOM
 
 
@@ -99,8 +100,7 @@ def resolve_for_images(
     recipe = RECIPES.get(config.train.recipe)
     given = dict(recipe.overrides(config.model.model_name)) if recipe else {}
     of_recipe = set(given) - {"train.preset"}
-    for item in overrides:
-        given.update(read_overrides(item)[0])
+    given.update(merge_overrides(overrides)[0])
     stored = flat(kept) if kept is not None and kept.train.preset == preset else None
     if stored is not None:  # so that the reasons are those of the start
         given.update({key: stored[key] for key in CHOSEN})
@@ -150,7 +150,7 @@ def choose(
         "train.batch_size": batch,
         "train.epochs": epochs,
         "train.min_steps": 0,
-        "train.lr_base": round(peak * math.sqrt(batch / at_batch) * 256 / batch, 5),
+        "train.lr_base": round(peak * math.sqrt(batch / at_batch) * BASE_BATCH / batch, 5),
         "train.lr_warmup_epoch": round(min(5.0, max(1.0, 0.1 * epochs)), 1),
     }
     reasons = [size_reason, length_reason]

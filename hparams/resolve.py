@@ -20,7 +20,13 @@ from hparams.datasets import find_dataset
 from hparams.errors import shortened, shown
 from hparams.limits import MOST_STEPS
 from hparams.models import MODELS
-from hparams.overrides import ConfigError, Overrides, checked, read_overrides
+from hparams.overrides import (
+    ConfigError,
+    Overrides,
+    checked,
+    merge_overrides,
+    read_overrides,
+)
 from hparams.recipes import RECIPES, Recipe
 from hparams.registry import UnknownNameError
 from hparams.search_space import ends, read_space, trial_settings
@@ -48,7 +54,7 @@ def resolve(
       ConfigError: if anything is wrong. The message lists every unknown name or key (with the
         nearest known one), wrong type, value out of range and impossible combination.
     """
-    changes, override_problems = _merge(overrides)
+    changes, override_problems = merge_overrides(overrides)
     recipe = RECIPES.get(str(changes.get("train.recipe")))  # a wrong name becomes a problem below
     values, problems = _row_values(model_name, dataset_cfg, recipe)
     problems += override_problems + _name_conflicts(values, changes)
@@ -119,7 +125,7 @@ def load_config(path: str | pathlib.Path, *overrides: Overrides) -> Config:
     values, problems = read_overrides(str(path), is_path=True)
     if not problems:
         problems = _file_problems(values, f"config file '{shortened(str(path), limit=120)}'")
-    changes, override_problems = _merge(overrides)
+    changes, override_problems = merge_overrides(overrides)
     problems += override_problems + _name_conflicts(values, changes)
     return _build(changes if problems else {**values, **changes}, problems, before=values)
 
@@ -277,16 +283,6 @@ def require_full_batch(config: Config, *, num_images: int) -> None:
     problems = _batch_problems(config, images=num_images)
     if problems:
         raise ConfigError(problems)
-
-
-def _merge(overrides: tuple[Overrides, ...]) -> tuple[dict[str, Any], list[str]]:
-    values: dict[str, Any] = {}
-    problems: list[str] = []
-    for item in overrides:
-        item_values, item_problems = read_overrides(item)
-        values.update(item_values)
-        problems += item_problems
-    return values, problems
 
 
 def _build(

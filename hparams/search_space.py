@@ -17,7 +17,7 @@ from hparams.choices import AUGMENTATIONS, OPTIMIZERS
 from hparams.config import Config, SearchSection
 from hparams.errors import shown
 from hparams.factors import FACTORS
-from hparams.keys import KEYS
+from hparams.keys import KEYS, value_of
 from hparams.overrides import ConfigError, checked, key_hint
 
 _FORM = "key:low..high, key:low..high:log or key:value|value"
@@ -96,23 +96,26 @@ def trial_settings(search: SearchSection) -> dict[str, Any]:
     }
 
 
-# Keys, or sections -> why they cannot be chosen; that of a key counts more.
-_REFUSED: Mapping[str, str] = {
+# Keys whose values a search does not use -> what they are in all trials, or why.
+NOT_OF_TRIALS: Mapping[str, str] = {
     "train.epochs": "is search.epochs in all trials",
-    "train.isize": "is search.isize in all trials",
-    "eval.isize": "is search.isize in all trials",
-    "search.": "is a setting of the search itself",
-    "runtime.": _SPEED,
-    "eval.": _EVALUATION,
-    "data.eval_crop": _EVALUATION,
+    **dict.fromkeys(("train.isize", "eval.isize"), "is search.isize in all trials"),
     **dict.fromkeys(("train.min_steps", "train.patience"), "is off in all trials"),
-    **dict.fromkeys(("train.preset", "train.recipe"), "chooses other settings"),
-    "train.seed": "is no setting that makes a training better",
     **dict.fromkeys(
         ("train.stages", "train.size_schedule", "train.size_steps", "train.stage_rule"), _ONE_SIZE
     ),
     **dict.fromkeys(("train.adaptive_regularisation", "train.scale_batch_with_size"), _ONE_SIZE),
     **dict.fromkeys((factor.first for factor in FACTORS.values()), _ONE_SIZE),
+}
+# Keys, or sections -> why they cannot be chosen; that of a key counts more.
+_REFUSED: Mapping[str, str] = {
+    **NOT_OF_TRIALS,
+    "search.": "is a setting of the search itself",
+    "runtime.": _SPEED,
+    "eval.": _EVALUATION,
+    "data.eval_crop": _EVALUATION,
+    **dict.fromkeys(("train.preset", "train.recipe"), "chooses other settings"),
+    "train.seed": "is no setting that makes a training better",
     **dict.fromkeys(("data.ds_name", "data.source", "data.tfds_name", "data.data_dir"), _IMAGES),
     **dict.fromkeys(("data.multi_label", "data.on_bad_image", "model.num_classes"), _IMAGES),
     **dict.fromkeys(("data.train_split", "data.minival_split", "data.eval_split"), _IMAGES),
@@ -261,12 +264,10 @@ def _effect_problem(
     need = _NEEDS.get(key)
     if need is None:
         return ""
-    section, field = need.key.split(".")
-    given = config[section][field]
-    if any(need.fits(value) for value in ends(space.get(need.key, (given,)))):
+    values = ends(space.get(need.key, (value_of(config, need.key),)))
+    if any(map(need.fits, values)):
         return ""
-    values = ", ".join(map(str, ends(space.get(need.key, (given,)))))
-    return f"search.space: {key} has no effect with {need.key}={values}"
+    return f"search.space: {key} has no effect with {need.key}={', '.join(map(str, values))}"
 
 
 def ends(values: Values) -> Sequence[Any]:

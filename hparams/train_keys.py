@@ -7,6 +7,8 @@ from hparams.factors import Key, factor_keys
 from hparams.limits import LARGEST_BATCH, LARGEST_SEED, MOST_EPOCHS, MOST_STEPS
 from hparams.recipes import NO_RECIPE, RECIPES
 
+BASE_BATCH = 256  # images, for which train.lr_base is the peak
+
 TRAIN_KEYS: dict[str, Key] = {
     "train.preset": Key(
         "none",

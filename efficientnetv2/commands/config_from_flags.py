@@ -28,7 +28,7 @@ from hparams.datasets import find_dataset
 from hparams.errors import UserError
 from hparams.facts import ImageFacts
 from hparams.models import MODELS
-from hparams.overrides import Overrides, read_overrides
+from hparams.overrides import Overrides, merge_overrides
 from hparams.presets import resolve_for_images
 from hparams.resolve import flat, resolve
 from hparams.short_names import SHORT_NAMES, short_settings
@@ -67,8 +67,9 @@ def config_from_flags(values: FlagValues) -> Config:
     else:
         config = resolve(values.model_name, dataset, *overrides)
     plans = values.mode in SHORT_NAMES["preset"].keys
+    given = merge_overrides(overrides)[0]
     for key in () if plans else ("train.preset", "train.recipe", "train.teacher"):
-        if any(read_overrides(item)[0].get(key) is not None for item in overrides):
+        if given.get(key) is not None:
             raise UserError(f"{key} has no effect with --mode={values.mode}")
     facts, class_names = None, None
     if config.data.source == "folder":

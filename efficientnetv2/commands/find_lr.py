@@ -19,6 +19,7 @@ from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.config import Config
 from hparams.errors import UserError
 from hparams.resolve import require_full_batch, require_trainable
+from hparams.train_keys import BASE_BATCH
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
@@ -83,9 +84,10 @@ def find_lr(config: Config, run: RunDirectory, *, steps: int) -> RangeTest:
             f"no learning rate from {test.rates[0]:.1e} to {test.rates[-1]:.1e} lowers the loss in "
             f"{len(test.rates)} steps; see '{picture}', and try more --steps"
         )
+    own_peak = test.suggestion * test.batch_size / BASE_BATCH
     print(
-        f"suggested peak: --learning_rate={test.suggestion:g} (for a batch of 256; "
-        f"{test.suggestion * test.batch_size / 256:.2g} for this batch of {test.batch_size}); the "
-        f"settings have {test.configured:g}"
+        f"suggested peak: --learning_rate={test.suggestion:g} (for a batch of {BASE_BATCH}; "
+        f"{own_peak:.2g} for this batch of {test.batch_size}); the settings have "
+        f"{test.configured:g}"
     )
     return dataclasses.replace(test, picture=picture)

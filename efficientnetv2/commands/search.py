@@ -18,8 +18,9 @@ from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.search.storage import require_startable
 from hparams.errors import UserError
-from hparams.overrides import read_overrides
+from hparams.overrides import merge_overrides
 from hparams.resolve import require_searchable, require_trainable
+from hparams.search_space import NOT_OF_TRIALS
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
@@ -29,9 +30,8 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     """Searches as the flags say; the value is the rows of trials.csv, the best first."""
     config = config_from_flags(values)
     require_trainable(config)
-    _require_no_other_length(values)
+    _require_effect(values, chooses_settings=bool(config.search.space))
     if config.search.space:
-        _require_effect(values)
         require_searchable(config)
     require_devices_from_flags(values, config, trains=True)
     if len(find_cluster(config.runtime.strategy).workers) > 1:
@@ -46,21 +46,6 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
         return Outcome(search(config, folder, stop))
 
 
-# Keys of a training -> what a trial has instead.
-_OF_TRIALS = {
-    "train.epochs": "search.epochs",
-    **dict.fromkeys(("train.isize", "data.ibase", "eval.isize"), "search.isize"),
-}
-
-
-def _require_no_other_length(values: FlagValues) -> None:
-    """Checks that no length and image size is given that the trials do not have."""
-    given = {key for item in overrides_from_flags(values) for key in read_overrides(item)[0]}
-    for key, instead in _OF_TRIALS.items():
-        if key in given:
-            raise UserError(f"{key} has no effect with --mode=search: give {instead}")
-
-
 # Keys of the section search without effect on a search for settings: they are about networks and
 # the time of a step.
 _OF_NETWORKS = (
@@ -69,10 +54,13 @@ _OF_NETWORKS = (
 )
 
 
-def _require_effect(values: FlagValues) -> None:
-    """Checks that nothing is given that only a search for networks uses."""
-    given = {key for item in overrides_from_flags(values) for key in read_overrides(item)[0]}
-    for name in _OF_NETWORKS:
+def _require_effect(values: FlagValues, *, chooses_settings: bool) -> None:
+    """Checks that nothing is given that the trials do not use."""
+    given = merge_overrides(overrides_from_flags(values))[0]
+    for key, reason in NOT_OF_TRIALS.items():
+        if key in given:
+            raise UserError(f"{key} cannot be set with --mode=search: it {reason}")
+    for name in _OF_NETWORKS if chooses_settings else ():
         if f"search.{name}" in given:
             raise UserError(
                 f"search.{name} has no effect with search.space, which keeps the network and does "

@@ -12,7 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, plain_axes, save_figure
+from efficientnetv2.reporting.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    legend_below,
+    plain_axes,
+    save_figure,
+)
 from efficientnetv2.reporting.tables import table
 
 # Pairs of networks of about the same ImageNet accuracy, and how many times faster the first one is
@@ -134,8 +141,7 @@ def _draw(rows: Sequence[Row], panels: Sequence[_Panel], path: pathlib.Path, *, 
         for axes, panel in zip(all_axes, panels):
             _scatter(axes, rows, panel)
         all_axes[0].set_ylabel("ImageNet top-1 as published (%)")
-        handles, labels = all_axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, frameon=False, ncols=len(labels), loc="outside lower center")
+        legend_below(figure, all_axes[0])
         figure.suptitle(f"{title} of the paper, measured on this machine")
         figure.draw_without_rendering()  # fixes where the points lie, which the names depend on
         for axes, panel in zip(all_axes, panels):

@@ -7,6 +7,7 @@ import pathlib
 import textwrap
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from efficientnetv2.runtime.atomic_write import draft_of
@@ -35,6 +36,14 @@ def fitted(title: str, figure: Figure, *, size: float = 11) -> str:
     """
     letters = int(figure.get_figwidth() * _POINTS_PER_INCH / (size * _LETTER_WIDTH))
     return textwrap.fill(title, letters)
+
+
+def legend_below(figure: Figure, *panels: Axes) -> None:
+    """Puts one line that explains the colours and markers of some panels below a figure."""
+    entries = [panel.get_legend_handles_labels() for panel in panels]
+    handles = [handle for column, _ in entries for handle in column]
+    labels = [label for _, column in entries for label in column]
+    figure.legend(handles, labels, frameon=False, ncols=len(labels), loc="outside lower center")
 
 
 def save_figure(figure: Figure, path: str | pathlib.Path, *, dpi: int = 110) -> None:

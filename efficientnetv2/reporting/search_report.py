@@ -11,7 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, fitted, plain_axes, save_figure
+from efficientnetv2.reporting.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    fitted,
+    legend_below,
+    plain_axes,
+    save_figure,
+)
 from efficientnetv2.reporting.tables import table
 from efficientnetv2.runtime.atomic_write import replace_text
 
@@ -140,15 +148,7 @@ def draw_search(
         _draw_tradeoff(tradeoff, rows, backbone)
         draw_rewards(rewards, rows, backbone, name="backbone's reward")
         figure.suptitle(fitted(title, figure))
-        handles, labels = tradeoff.get_legend_handles_labels()
-        more_handles, more_labels = rewards.get_legend_handles_labels()
-        figure.legend(
-            handles + more_handles,
-            labels + more_labels,
-            frameon=False,
-            ncols=len(labels + more_labels),
-            loc="outside lower center",
-        )
+        legend_below(figure, tradeoff, rewards)
         save_figure(figure, path)
 
 

@@ -12,7 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, fitted, plain_axes, save_figure
+from efficientnetv2.reporting.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    fitted,
+    legend_below,
+    plain_axes,
+    save_figure,
+)
 from efficientnetv2.reporting.search_report import (
     Row,
     best_row,
@@ -107,15 +115,7 @@ def draw_settings(
         for panel in axes[:panels:columns]:
             panel.set_ylabel("minival top-1")
         figure.suptitle(fitted(title, figure))
-        handles, labels = axes[0].get_legend_handles_labels()
-        more_handles, more_labels = axes[panels - 1].get_legend_handles_labels()
-        figure.legend(
-            handles + more_handles,
-            labels + more_labels,
-            frameon=False,
-            ncols=len(labels + more_labels),
-            loc="outside lower center",
-        )
+        legend_below(figure, axes[0], axes[panels - 1])
         save_figure(figure, path)
 
 

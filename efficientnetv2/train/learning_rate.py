@@ -14,8 +14,8 @@ from efficientnetv2.data.schedule import row_at
 from efficientnetv2.train.progressive import Stage
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.train_keys import BASE_BATCH
 
-BASE_BATCH = 256  # images, for which train.lr_base is the peak
 _ROUNDING = 1e-9  # decays; larger than any rounding error of a quotient, smaller than one step
 
 

@@ -11,6 +11,7 @@ from efficientnetv2.train.learning_rate import KerasSchedule
 from efficientnetv2.train.weight_decay import NO_DECAY, WeightDecay
 from hparams.choices import OPTIMIZERS
 from hparams.config import Config
+from hparams.keys import value_of
 
 
 class RMSPropTF1(keras.optimizers.RMSprop):
@@ -84,14 +85,10 @@ def _class_and_arguments(config: Config) -> tuple[type, dict[str, float]]:
     """Returns the class of ``train.optimizer``, from this module or Keras, and its arguments."""
     row = OPTIMIZERS[config.train.optimizer]
     cls = globals().get(row.cls) or getattr(keras.optimizers, row.cls)
-    return cls, {name: _value(config, value) for name, value in row.arguments.items()}
-
-
-def _value(config: Config, value: str | float) -> float:
-    if not isinstance(value, str):
-        return value
-    section, key = value.split(".")
-    return float(getattr(getattr(config, section), key))
+    return cls, {
+        name: float(value_of(config, value)) if isinstance(value, str) else value
+        for name, value in row.arguments.items()
+    }
 
 
 def decouples_decay(config: Config) -> bool:

@@ -17,6 +17,7 @@ from efficientnetv2.data.train_input import Phase
 from hparams.choices import AUGMENTATIONS
 from hparams.config import Config
 from hparams.factors import FACTORS, Factor, Factors
+from hparams.keys import value_of
 
 SIZE_MULTIPLE = 8  # pixels; sizes between the first and the last are multiples of this
 _SALT = 0x512E5  # makes the random stream differ from those of other users of the seed
@@ -167,13 +168,8 @@ def build_ends(config: Config) -> Factors:
 
 
 def _pair(config: Config, factor: Factor) -> tuple[Any, Any]:
-    first, last = (_value(config, name) for name in (factor.first, factor.last))
+    first, last = (value_of(config, name) for name in (factor.first, factor.last))
     return (last if first is None else first), last
-
-
-def _value(config: Config, name: str) -> Any:
-    section, key = name.split(".")
-    return getattr(getattr(config, section), key)
 
 
 def build_stages(config: Config, *, num_images: int) -> list[Stage]:

@@ -17,13 +17,14 @@ import tensorflow as tf
 from efficientnetv2.data.sources import Source
 from efficientnetv2.data.train_input import build_training_input
 from efficientnetv2.runtime.cluster import require_for_replicas
-from efficientnetv2.train.learning_rate import BASE_BATCH, LearningRate
+from efficientnetv2.train.learning_rate import LearningRate
 from efficientnetv2.train.progressive import Stage, build_settings, build_stages, phases_of
 from efficientnetv2.train.step import build_trainer
 from efficientnetv2.train.strategy import build_strategy, distribute_training
 from efficientnetv2.train.train_state import TrainState, build_train_state, start_from_pretrained
 from hparams.config import Config
 from hparams.resolve import with_overrides
+from hparams.train_keys import BASE_BATCH
 
 LOWEST, HIGHEST = 1e-6, 10.0  # learning rates of the optimizer in the first and the last step
 BLOWN_UP = 4.0  # times the least smoothed loss: the test ends

@@ -3,7 +3,8 @@
 import pytest
 
 from hparams.errors import UserError
-from hparams.keys import KEYS
+from hparams.keys import KEYS, default_config
+from hparams.search_space import NOT_OF_TRIALS, trial_settings
 from hparams.short_names import SHORT_NAMES, short_settings
 
 
@@ -17,6 +18,12 @@ def test_a_search_has_a_size_and_a_length_of_its_own():
     given = {"image_size": 64, "epochs": 3, "batch_size": 16}
     expected = {"search.isize": 64, "search.epochs": 3, "train.batch_size": 16}
     assert short_settings(given, {}, mode="search") == expected
+
+
+def test_no_short_name_of_a_search_is_for_what_its_trials_do_not_use():
+    keys = {key for row in SHORT_NAMES.values() for key in row.keys.get("search", ())}
+    assert len(keys) > 5
+    assert not keys & {*NOT_OF_TRIALS, *trial_settings(default_config().search)}
 
 
 def test_the_first_stage_has_half_of_the_image_size():

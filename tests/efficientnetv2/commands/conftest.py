@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from efficientnetv2 import get_model
 from efficientnetv2.cli import main
@@ -41,6 +42,19 @@ def main_tf2():
         return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of two classes of grey images of 28 px: 40 to train on, 8 of val, 8 of test."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    for part, count in (("train", 20), ("val", 4), ("test", 4)):
+        for shade, name in ((60, "dark"), (200, "light")):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                image = Image.new("L", (28, 28), shade + number)
+                image.save(folder / part / name / f"{number}.png")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,24 +1,10 @@
 """Tests --batch_size=auto: the number goes into the run, and other modes refuse it."""
 
 import pytest
-from PIL import Image
 
 import efficientnetv2 as env2
 
 TINY = "model.blocks_args=[r1_k3_s1_e1_i8_o8_c1],model.feature_size=16"
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """40 images to train on: an eighth of them are 5, of which 4 is a power of two."""
-    folder = tmp_path_factory.mktemp("data") / "photos"
-    for part, count in (("train", 20), ("val", 4), ("test", 4)):
-        for shade, name in ((60, "dark"), (200, "light")):
-            (folder / part / name).mkdir(parents=True)
-            for number in range(count):
-                image = Image.new("L", (28, 28), shade + number)
-                image.save(folder / part / name / f"{number}.png")
-    return folder
 
 
 def test_a_preset_follows_the_batch_and_a_resume_keeps_it(main_tf2, photos, tmp_path):

@@ -10,18 +10,6 @@ from hparams.errors import UserError
 TINY = "model.blocks_args=[r1_k3_s1_e1_i8_o8_c1],model.feature_size=16"
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "photos"
-    for part, count in (("train", 20), ("val", 4), ("test", 4)):
-        for shade, name in ((60, "dark"), (200, "light")):
-            (folder / part / name).mkdir(parents=True)
-            for number in range(count):
-                image = Image.new("L", (28, 28), shade + number)
-                image.save(folder / part / name / f"{number}.png")
-    return folder
-
-
 @pytest.mark.slow
 def test_a_training_says_what_was_chosen_and_goes_on_with_it(main_tf2, photos, tmp_path):
     command = ("train", photos, "--model=efficientnetv2-b0", "--preset=fast", "--model_dir=run")
