@@ -27,7 +27,8 @@ flags that matter:
   --model        what to train: efficientnetv2-s (default: {model_name}); -m, -l, -xl, -b0 to -b3,
                  efficientnet-b0 to -b8, -l2, efficientnet-lite0 to -lite4;
                  for comparison: resnet50, resnet152, efficientnet-b4-fused-1-3, -1-5, -1-7
-  --data         your own images: photos/<class>/*.jpg or photos/{{train,val,test}}/<class>/*.jpg;
+  --data         your own images: photos/<class>/*.jpg or photos/{{train,val,test}}/<class>/*.jpg,
+                 or a table of labels: labels.csv (--label_columns, --target_columns, ...);
                  or a data set: {datasets};
                  tfds:NAME for any other set of TensorFlow Datasets
                  (default: {dataset_cfg})

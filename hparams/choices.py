@@ -19,10 +19,12 @@ class Loss:
       function: name of the function in ``efficientnetv2.train.losses``.
       activation: the Keras activation that turns logits into probabilities, in evaluation,
         prediction and exported files. With ``softmax``, the labels of an image share a weight of 1.
+      is_regression: whether the labels are numbers, not classes.
     """
 
     function: str
     activation: str
+    is_regression: bool = False
 
     @property
     def shares_target(self) -> bool:
@@ -31,11 +33,15 @@ class Loss:
 
 
 LOSSES: Mapping[str, Loss] = {
-    # Cross entropy over one class, or over several that share the probability.
+    # Cross-entropy over one class, or over several that share the probability.
     "softmax": Loss("softmax_cross_entropy", "softmax"),
-    # Binary cross entropy for any number of classes: the mean over them, or the sum.
+    # Binary cross-entropy for any number of classes: the mean over them, or the sum.
     "sigmoid": Loss("sigmoid_cross_entropy", "sigmoid"),
     "sigmoid_sum": Loss("summed_sigmoid_cross_entropy", "sigmoid"),
+    # Of numbers, each with mean 0 and deviation 1: the mean over them.
+    "mse": Loss("squared_error", "linear", is_regression=True),
+    "mae": Loss("absolute_error", "linear", is_regression=True),
+    "huber": Loss("huber", "linear", is_regression=True),
 }
 
 

@@ -46,6 +46,8 @@ class ModelSection(Section, Protocol):
     dropout_rate: float
     dropout_base: float | None
     num_classes: int
+    target_mean: tuple[float, ...]
+    target_deviation: tuple[float, ...]
     data_format: Literal["channels_last", "channels_first"]
 
 
@@ -92,7 +94,12 @@ class TrainSection(Section, Protocol):
     gclip_per_variable: bool
     precision: Literal["float32", "bfloat16", "float16"]
     label_smoothing: float
+    class_weights: tuple[str, ...]
+    focal_gamma: float
+    logit_adjustment: float
+    class_counts: tuple[int, ...]
     profile: tuple[int, ...]
+    best_metric: str | None
     patience: int
     seed: int
 
@@ -111,7 +118,14 @@ class DataSection(Section, Protocol):
     source: Literal["tfds", "folder", "tfrecord"]
     tfds_name: str
     data_dir: str | None
+    path_column: str | None
+    label_columns: tuple[str, ...]
+    target_columns: tuple[str, ...]
+    split_column: str | None
+    group_column: str | None
+    weight_column: str | None
     multi_label: bool
+    sampling: Literal["natural", "sqrt", "balanced"]
     train_split: str
     minival_split: str
     eval_split: str

@@ -12,10 +12,11 @@ from ml_collections import config_dict
 from hparams import keys
 from hparams.architecture import require_buildable, scaled_architecture, total_stride
 from hparams.block_strings import BlockStringError, decode_block, round_repeats
-from hparams.choices import AUGMENTATIONS, NO_PRESET
+from hparams.choices import AUGMENTATIONS, LOSSES, NO_PRESET
 from hparams.config import Config
 from hparams.errors import UserError, shortened, shown
 from hparams.factors import FACTORS
+from hparams.label_kinds import LABEL_KINDS, METRICS, NUMBERS, ONE, label_kind
 from hparams.limits import SMALLEST_FLOAT
 from hparams.models import MODELS
 from hparams.recipes import RECIPES
@@ -36,6 +37,7 @@ def find_conflicts(config: config_dict.ConfigDict) -> list[str]:
     """Returns one line for each problem; an empty list means that the config can be run."""
     return [
         *_data_problems(config),
+        *_label_problems(config),
         *_search_problems(config),
         *_train_problems(config),
         *_model_problems(config.model),
@@ -43,6 +45,92 @@ def find_conflicts(config: config_dict.ConfigDict) -> list[str]:
 
 
 # ---------------------------------------------------------------------- data and image sizes
+
+
+def _label_problems(config: config_dict.ConfigDict) -> list[str]:
+    """Returns what does not fit the kind of the labels."""
+    train = config.train
+    kind = label_kind(config)
+    problems = []
+    if kind != ONE and config.data.source == "tfds":
+        problems.append(
+            f"TensorFlow Datasets have one class an image here, but data.multi_label="
+            f"{config.data.multi_label}, train.loss_type={train.loss_type} is for "
+            f"{LABEL_KINDS[kind].text}"
+        )
+    if kind == NUMBERS:
+        loss = f"train.loss_type={train.loss_type} is for numbers"
+        if config.data.multi_label:
+            problems.append(f"{loss}, data.multi_label=true for classes; give one of them")
+        if train.label_smoothing:
+            problems.append(f"{loss}, train.label_smoothing for classes; give 0")
+        if train.teacher is not None:
+            problems.append(f"{loss}, train.teacher for classes")
+    problems += _balance_problems(config, kind)
+    metric = train.best_metric
+    if metric is not None and kind not in METRICS[metric].kinds:
+        fitting = [name for name, row in METRICS.items() if kind in row.kinds]
+        problems.append(
+            f"train.best_metric={metric} is not for images with {LABEL_KINDS[kind].text}; give "
+            f"{' or '.join(fitting)}"
+        )
+    if len(config.model.target_mean) != len(config.model.target_deviation):
+        problems.append("model.target_mean and model.target_deviation must be equally long")
+    return problems
+
+
+def _balance_problems(config: config_dict.ConfigDict, kind: str) -> list[str]:
+    """Returns what is wrong with the settings for rare and frequent classes."""
+    train, sampling = config.train, config.data.sampling
+    weights = list(train.class_weights)
+    text = ",".join(weights)
+    problems = []
+    numbers = [number for number in map(_number, weights) if number is not None]
+    num_classes = config.model.num_classes
+    if weights not in ([], ["none"], ["balanced"]):
+        if len(numbers) < len(weights) or max(numbers, default=0.0) <= 0:
+            problems.append(
+                f"train.class_weights must be none, balanced, or a number for each class, such as "
+                f"[1,2.5], got {shown(text)}"
+            )
+        elif num_classes is not None and len(weights) != num_classes:
+            problems.append(
+                f"train.class_weights has {len(weights)} numbers for {num_classes} classes"
+            )
+    given = {
+        f"train.class_weights={text}": weights not in ([], ["none"]),
+        f"train.logit_adjustment={train.logit_adjustment}": train.logit_adjustment > 0,
+        f"data.sampling={sampling}": sampling != "natural",
+    }
+    problems += [
+        f"{setting} is for images of one class, not for {LABEL_KINDS[kind].text}"
+        for setting, is_set in given.items()
+        if is_set and kind != ONE
+    ]
+    if train.logit_adjustment and not LOSSES[train.loss_type].shares_target:
+        problems.append(
+            f"train.logit_adjustment needs train.loss_type=softmax, not {train.loss_type}"
+        )
+    if train.focal_gamma and kind == NUMBERS:
+        problems.append("train.focal_gamma is for classes, not for numbers")
+    if train.focal_gamma and train.teacher is not None:
+        problems.append("train.focal_gamma has no meaning with train.teacher")
+    needs_counts = weights == ["balanced"] or train.logit_adjustment > 0 or sampling != "natural"
+    if needs_counts and config.data.source != "folder":
+        problems.append(
+            "class weights, sampling and logit adjustment by the number of images of a class are "
+            f"for your own images, not for {config.data.ds_name}"
+        )
+    return problems
+
+
+def _number(text: str) -> float | None:
+    """Returns a number of at least 0; None: it is none."""
+    try:
+        number = to_float(text)
+    except ValueError:
+        return None
+    return number if number >= 0 else None
 
 
 def _data_problems(config: config_dict.ConfigDict) -> list[str]:
@@ -308,7 +396,7 @@ def _lr_scale_problem(item: str) -> str:
 # The only keys that have an effect on a ResNet, whose body is built by keras.applications.
 _RESNET_KEYS = (
     *("preprocess", "bn_momentum", "bn_type", "bn_mode"),
-    *("dropout_rate", "dropout_base", "num_classes"),
+    *("dropout_rate", "dropout_base", "num_classes", "target_mean", "target_deviation"),
 )
 
 

@@ -67,7 +67,7 @@ class DatasetRow:
     """One data set; whatever is None is read from the files when the data set is opened.
 
     Attributes:
-      source: how it is stored: ``tfds``, ``folder`` or ``tfrecord``.
+      source: how it is stored: ``tfds``, ``folder`` (or a table of labels), or ``tfrecord``.
       tfds_name: its name in TensorFlow Datasets.
       num_classes: number of classes.
       train: the split to train on.
@@ -168,7 +168,7 @@ def is_dataset_name(name: str, folder: pathlib.Path, *, argument: str, instead: 
         )
     if not is_name and not folder.exists() and "/" not in name:
         hint = did_you_mean(name, DATASETS)
-        raise UserError(f"{argument}: no folder and no data set {shown(name)}{hint}")
+        raise UserError(f"{argument}: no folder, no table and no data set {shown(name)}{hint}")
     return is_name
 
 

@@ -28,6 +28,7 @@ class Key:
       item: type of the items of a list.
       length: number of items that a list must have, if fixed.
       is_path: whether it names a file or folder, so that ``~/`` is the home folder.
+      takes_numbers: whether the texts of a list may be given as numbers.
     """
 
     default: Any
@@ -41,6 +42,7 @@ class Key:
     item: type = str
     length: int | None = None
     is_path: bool = False
+    takes_numbers: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,12 +11,14 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from hparams.choices import AUGMENTATIONS, NORMALISATIONS
+from hparams.choices import NORMALISATIONS
 from hparams.config import Config
+from hparams.data_keys import DATA_KEYS
 from hparams.factors import Key, factor_keys
 from hparams.limits import (
     LARGEST_BATCH,
     LARGEST_IMAGE,
+    LARGEST_TARGET,
     MOST_CHANNELS,
     MOST_CLASSES,
     MOST_EPOCHS,
@@ -97,6 +99,23 @@ KEYS: dict[str, Key] = {
         low=1,
         high=MOST_CLASSES,
     ),
+    "model.target_mean": Key(
+        [],
+        list,
+        "means of the numbers that the network predicts; not set: those of the training images",
+        low=-LARGEST_TARGET,
+        high=LARGEST_TARGET,
+        item=float,
+    ),
+    "model.target_deviation": Key(
+        [],
+        list,
+        "standard deviations of the numbers that the network predicts; not set: those of the "
+        "training images",
+        above=0.0,
+        high=LARGEST_TARGET,
+        item=float,
+    ),
     "model.data_format": Key(
         "channels_last",
         str,
@@ -111,113 +130,7 @@ KEYS: dict[str, Key] = {
     "eval.isize": Key(
         384, int, "pixels: image size of evaluation and inference", low=1, high=LARGEST_IMAGE
     ),
-    # ------------------------------------------------------------------ data
-    "data.ds_name": Key("", str, "registered name of the data set"),
-    "data.source": Key(
-        "tfds",
-        str,
-        "where the images come from: TensorFlow Datasets, a folder, or ImageNet's TFRecord files",
-        choices=("tfds", "folder", "tfrecord"),
-    ),
-    "data.tfds_name": Key("", str, "name of the data set in TensorFlow Datasets"),
-    "data.data_dir": Key(
-        None, str, "folder of the data; not set: ~/tensorflow_datasets (TFDS only)", is_path=True
-    ),
-    "data.multi_label": Key(False, bool, "images may have any number of labels (ImageNet-21k)"),
-    "data.train_split": Key(
-        None, str, "split to train on; not set: chosen from the available splits"
-    ),
-    "data.minival_split": Key(
-        None, str, "split for model selection; not set: chosen from the available splits"
-    ),
-    "data.eval_split": Key(
-        None, str, "split of the final evaluation; not set: chosen from the available splits"
-    ),
-    "data.on_bad_image": Key(
-        "error",
-        str,
-        "what to do with an image that cannot be read: stop (error), or leave it out and count it "
-        "(skip)",
-        choices=("error", "skip"),
-    ),
-    "data.cache_mib": Key(
-        256,
-        int,
-        "MiB: splits of up to this encoded size are kept in memory",
-        low=0,
-        high=1_000_000_000,
-    ),
-    "data.service": Key(None, str, "tf.data service that prepares the images, as grpc://host:port"),
-    "data.service_streams": Key(
-        4,
-        int,
-        "streams that the workers of data.service share; at least as many as workers",
-        low=1,
-        high=10_000,
-    ),
-    "data.crop_area": Key(
-        [0.08, 1.0],
-        list,
-        "smallest and largest share of the image that a training crop covers",
-        low=0.0,
-        high=1.0,
-        item=float,
-        length=2,
-    ),
-    "data.crop_aspect": Key(
-        [0.75, 1.3333],
-        list,
-        "smallest and largest aspect ratio (width / height) of training crops",
-        above=0.0,
-        high=100.0,
-        item=float,
-        length=2,
-    ),
-    "data.flip": Key(True, bool, "mirror half of the training images left to right"),
-    "data.eval_crop": Key(
-        True, bool, "evaluate on the centre crop of the model's family; false: on the whole image"
-    ),
-    "data.augname": Key(
-        "none",
-        str,
-        f"augmentation of single images: {', '.join(AUGMENTATIONS)}",
-        choices=tuple(AUGMENTATIONS),
-        table="choices.AUGMENTATIONS",
-    ),
-    "data.augment_ops": Key(
-        "default",
-        str,
-        "augmentation strength relative to the image size (default), or as in the official "
-        "code, quirks included (official)",
-        choices=("default", "official"),
-    ),
-    "data.randaug_layers": Key(2, int, "RandAugment operations per image", low=0, high=100),
-    "data.cutout": Key(
-        0.0,
-        float,
-        "Cutout: side of the erased square, as a share of the image's side; 0: no Cutout",
-        low=0,
-        high=1,
-    ),
-    "data.random_erasing": Key(
-        0.0,
-        float,
-        "probability of erasing a rectangle of a training image, 2% to 33% of its area",
-        low=0,
-        high=1,
-    ),
-    "data.repeats": Key(
-        1,
-        int,
-        "repeated augmentation: how often in a row an epoch has each image, augmented anew each "
-        "time; it keeps its number of steps, so it has so many times fewer images",
-        low=1,
-        high=1000,
-    ),
-    **factor_keys("data"),
-    "data.shuffle_buffer": Key(
-        16384, int, "encoded images held in memory for shuffling", low=1, high=10_000_000
-    ),
+    **DATA_KEYS,
     **SEARCH_KEYS,
     # ------------------------------------------------------------------ runtime
     "runtime.strategy": Key(
@@ -263,7 +176,11 @@ DATA_SET_KEYS = (
     "data.train_split",
     "data.minival_split",
     "data.eval_split",
+    "model.target_mean",
+    "model.target_deviation",
+    "train.class_counts",
 )
+NOT_SET: tuple[Any, ...] = (None, [])  # values of such a key
 
 
 def default_config() -> config_dict.ConfigDict:

@@ -14,3 +14,4 @@ MOST_CLASSES = 1_000_000
 MOST_BLOCKS = 500  # of a network; the largest published ones have 100
 MOST_PARAMETERS = 10_000_000_000  # 40 GB of weights
 SMALLEST_FLOAT = 1.1754944e-38  # above 0; networks and learning rates are computed in float32
+LARGEST_TARGET = 1e12  # of a number to be predicted; it is read in float32

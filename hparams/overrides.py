@@ -212,6 +212,8 @@ def checked(name: str, value: Any) -> Any:
         raise ConfigError([f"{name} must have {key.length} items, got {shown(list(value))}"])
     if len(value) > _LONGEST_LIST:
         raise ConfigError([f"{name} must have at most {_LONGEST_LIST} items, got {len(value)}"])
+    if key.takes_numbers:
+        value = [str(item) if type(item) in (int, float) else item for item in value]
     return [_checked_scalar(name, item, kind=key.item, key=key) for item in value]
 
 

@@ -175,7 +175,7 @@ def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
       ConfigError: if a fact does not fit its key.
     """
     values = flat(config)
-    missing = {key: value for key, value in facts.items() if values[key] is None}
+    missing = {key: value for key, value in facts.items() if values[key] in keys.NOT_SET}
     return _build({**values, **missing}, [])
 
 

@@ -15,6 +15,7 @@ from hparams.keys import KEYS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 
 _PLANNING = ("train", "traineval", "preview", "find_lr")
+_READING = (*_PLANNING, "search", "eval")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,13 @@ SHORT_NAMES: Mapping[str, ShortName] = {
         "trained network to learn from besides the labels: a run directory, a release or a file",
         train__teacher=_PLANNING,
     ),
+    **{
+        name: _short(KEYS[f"data.{name}"].meaning, **{f"data__{name}": _READING})
+        for name in (
+            *("path_column", "label_columns", "target_columns"),
+            *("split_column", "group_column", "weight_column"),
+        )
+    },
     "seed": _short("seed of everything random", train__seed=(*_PLANNING, "search")),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hparams.choices import LOSSES, NO_PRESET, OPTIMIZERS, PRESETS
 from hparams.factors import Key, factor_keys
+from hparams.label_kinds import METRICS
 from hparams.limits import LARGEST_BATCH, LARGEST_SEED, MOST_EPOCHS, MOST_STEPS
 from hparams.recipes import NO_RECIPE, RECIPES
 
@@ -220,6 +221,37 @@ TRAIN_KEYS: dict[str, Key] = {
     "train.label_smoothing": Key(
         0.1, float, "share of the label that is spread evenly over all classes", low=0, high=0.99
     ),
+    "train.class_weights": Key(
+        [],
+        list,
+        "weight of each class in the loss: balanced (in inverse proportion to its number of "
+        "images), or a number for each class in the order of their names; [] or none: all the same",
+        takes_numbers=True,
+    ),
+    "train.focal_gamma": Key(
+        0.0,
+        float,
+        "focal loss: the loss of a class is multiplied with its missing probability to this power; "
+        "0: cross-entropy",
+        low=0,
+        high=10,
+    ),
+    "train.logit_adjustment": Key(
+        0.0,
+        float,
+        "strength with which the logarithms of the classes' shares of the images are added to the "
+        "logits in training; 0: not",
+        low=0,
+        high=10,
+    ),
+    "train.class_counts": Key(
+        [],
+        list,
+        "number of training images of each class; not set: counted, where a setting needs it",
+        low=1,
+        high=1_000_000_000,
+        item=int,
+    ),
     "train.profile": Key(
         [0, 0],
         list,
@@ -229,10 +261,18 @@ TRAIN_KEYS: dict[str, Key] = {
         item=int,
         length=2,
     ),
+    "train.best_metric": Key(
+        None,
+        str,
+        "metric on minival by which the best weights are chosen and training stops; not set: top1, "
+        "pr_auc for several labels, r2 for numbers",
+        choices=tuple(METRICS),
+        table="label_kinds.METRICS",
+    ),
     "train.patience": Key(
         0,
         int,
-        "traineval: stop after this many epochs without a better minival top-1; 0: never",
+        "traineval: stop after this many epochs without a better minival result; 0: never",
         low=0,
         high=MOST_EPOCHS,
     ),

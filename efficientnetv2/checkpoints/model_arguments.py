@@ -33,6 +33,10 @@ _TRAINING_KEYS: dict[str, tuple[Any, str]] = {
         None,
         "is the first stage of progressive learning by main_tf2; here, give dropout_rate",
     ),
+    **dict.fromkeys(
+        ("target_mean", "target_deviation"),
+        ((), "scales the labels of a training by main_tf2; here, scale your own labels"),
+    ),
 }
 
 # What ``keras.applications`` has for V2: a few hundred steps of ``fit`` suffice for the moving

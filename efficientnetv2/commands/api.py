@@ -64,8 +64,9 @@ def train(
     Args:
       model: one of ``list_models()``, in anyone's spelling; with weights behind it, as in
         ``tf_efficientnetv2_s.in21k_ft_in1k``, the training starts from these.
-      data: a folder ``photos/<class>/*.jpg`` or ``photos/{train,val,test}/<class>/*.jpg``, or the
-        name of a data set; None: ``digits``.
+      data: a folder ``photos/<class>/*.jpg`` or ``photos/{train,val,test}/<class>/*.jpg``, a table
+        of labels (``labels.csv``; ``overrides`` may name its columns, docs/data.md), or the name of
+        a data set; None: ``digits``.
       dataset_cfg: recipe for a folder of images, such as ``ft`` to fine-tune (docs/finetuning.md).
       preset: of your own images: ``auto``, ``fast`` or ``best`` chooses size, length and
         regularisation of the training (docs/data.md); ``none``: no choice; None: ``auto``.
@@ -118,7 +119,7 @@ def evaluate(
 
     >>> metrics = env2.evaluate(model_dir="runs/efficientnetv2-b0-photos")
     >>> sorted(metrics), sorted(metrics["ema"])[:3]
-    (['ema', 'raw'], ['ece', 'images', 'loss'])
+    (['ema', 'raw'], ['balanced_accuracy', 'ece', 'images'])
 
     Args:
       model: name of the network; None: that of the training.
@@ -134,8 +135,8 @@ def evaluate(
 
     Returns:
       ``{"raw": {"images": ..., "loss": ..., "top1": ..., "top5": ...}, "ema": {...}}``: of the
-      weights as they were trained, and of their moving average if there is one; top-1 and top-5 are
-      0..1.
+      weights as they were trained, and of their moving average if there is one; all but the loss
+      are 0..1. Where images have several classes or numbers, there are others (docs/data.md).
 
     Raises:
       UserError: if an argument, the data or the weights cannot be used.
@@ -192,7 +193,8 @@ def predict(
 
     Returns:
       A prediction for each image, in the order of the paths, with ``path``, ``class_name``,
-      ``class_names``, ``probabilities`` (float32 ``[K]``, 0..1) and ``top(count)``.
+      ``class_names``, ``probabilities`` (float32 ``[K]``, 0..1) and ``top(count)``; where an image
+      may have several classes also ``labels``, and ``numbers`` where it has numbers.
       ``predictions_to_frame`` makes a table of pandas of them.
 
     Raises:

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from efficientnetv2.commands.auto_batch import is_auto, provisional_batch
-from efficientnetv2.data.sources.folder_facts import image_facts, open_folder
+from efficientnetv2.data.sources.image_facts import image_facts
+from efficientnetv2.data.sources.own_images import images_of_run
+from efficientnetv2.data.sources.table_file import is_table
 from efficientnetv2.data.sources.tfrecord_files import find_shards
 from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import require_tpu_here, tpu_name
@@ -27,10 +29,11 @@ from hparams.config import Config
 from hparams.datasets import find_dataset
 from hparams.errors import UserError
 from hparams.facts import ImageFacts
+from hparams.label_kinds import LABEL_KINDS, require_kind
 from hparams.models import MODELS
 from hparams.overrides import Overrides, merge_overrides
 from hparams.presets import resolve_for_images
-from hparams.resolve import flat, resolve
+from hparams.resolve import flat, resolve, with_facts
 from hparams.short_names import SHORT_NAMES, short_settings
 from hparams.weights import NAMES, RANDOM, find_release, require_weights
 
@@ -49,7 +52,7 @@ _TPU_FLAGS = {
 
 def dataset_from_flags(values: FlagValues) -> str:
     """Returns the name of the data set that the flags select."""
-    # --data_dir alone names a folder of the user's own images.
+    # --data_dir alone names a folder or table of the user's own images.
     default = "folder" if values.data_dir is not None else "digits"
     return str(values.dataset_cfg or default)
 
@@ -73,8 +76,13 @@ def config_from_flags(values: FlagValues) -> Config:
             raise UserError(f"{key} has no effect with --mode={values.mode}")
     facts, class_names = None, None
     if config.data.source == "folder":
-        images = open_folder(config, run_from_flags(values) if plans else None)
+        images = images_of_run(config, run_from_flags(values) if plans else None)
         facts, class_names = image_facts(images) if plans else None, images.class_names
+        overrides.insert(0, LABEL_KINDS[images.kind].settings)
+        if run is None:
+            config = resolve(values.model_name, dataset, *overrides)
+        require_kind(config, images.kind)
+        with_facts(config, {"model.num_classes": len(images.class_names)})  # checks them together
     elif config.data.source == "tfrecord":
         find_shards(pathlib.Path(config.data.data_dir or ""))
     if plans:
@@ -146,7 +154,8 @@ def run_from_flags(values: FlagValues) -> RunDirectory:
     model = MODELS.canonical(values.model_name)
     dataset, row = find_dataset(dataset_from_flags(values))
     if row.source == "folder" and values.data_dir is not None:
-        folder = pathlib.Path(values.data_dir).resolve().name
+        path = pathlib.Path(values.data_dir).resolve()
+        folder = path.stem if is_table(path) else path.name
         dataset = folder if dataset == "folder" else f"{folder}-{dataset}"
     name = f"{model}-{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset)}"
     return RunDirectory(values.model_dir or pathlib.Path("runs") / name)
@@ -219,7 +228,7 @@ def _require_no_other_weights(values: FlagValues) -> None:
 
 
 # Settings of a training that its network needs wherever it is used, besides the section model.
-_OF_NETWORK = ("eval.isize", "data.eval_crop", "train.loss_type")
+_OF_NETWORK = ("eval.isize", "data.eval_crop", "data.multi_label", "train.loss_type")
 
 
 def _config_of_weights(values: FlagValues, run: RunDirectory, *, dataset: str) -> Config:

@@ -20,13 +20,13 @@ from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.runtime.weights_run import whole_run
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.label_kinds import SEVERAL, label_kind
 from hparams.weights import require_weights
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
-    from efficientnetv2.evaluation.evaluator import Metrics
-    from efficientnetv2.evaluation.predictions import Predictions
+    from efficientnetv2.evaluation.evaluator import AnyPredictions, Metrics
 
 
 def run(values: FlagValues, stop: StopRequest) -> Outcome:
@@ -67,6 +67,7 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
     """
     from efficientnetv2.data.open_data import open_data, open_split
     from efficientnetv2.evaluation.evaluator import evaluate_checkpoint, open_evaluator
+    from efficientnetv2.evaluation.label_scores import with_label_metrics
     from efficientnetv2.model.factory import build_model
     from efficientnetv2.reporting.evaluation_report import report_evaluation
     from efficientnetv2.reporting.results import append_result
@@ -85,7 +86,7 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
             model = build_model(config.model)
         evaluator = open_evaluator(config, model, strategy=workers.strategy)
         metrics: Metrics = {}
-        predictions: dict[str, Predictions] = {}
+        predictions: dict[str, AnyPredictions] = {}
         while checkpoint is not None:
             try:
                 metrics, predictions = evaluate_checkpoint(
@@ -104,6 +105,8 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
         raise RunError(f"no checkpoint in '{run.checkpoints}' existed long enough to be evaluated")
     if workers.is_chief:
         names = source.class_names
+        if label_kind(config) == SEVERAL:
+            metrics = with_label_metrics(metrics, predictions, run.thresholds(names))
         report_evaluation(config, run, images, metrics, predictions, names, eval_name=eval_name)
     return metrics
 
@@ -118,6 +121,7 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
     """
     from efficientnetv2.data.open_data import open_data, open_split
     from efficientnetv2.evaluation.evaluator import evaluate_with_predictions, open_evaluator
+    from efficientnetv2.evaluation.label_scores import with_label_metrics
     from efficientnetv2.evaluation.loaded_model import load_trained
     from efficientnetv2.reporting.evaluation_report import report_evaluation
     from efficientnetv2.train.workers import build_workers
@@ -138,6 +142,8 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
         run.create()
         predictions = {} if raw_predictions is None else {"raw": raw_predictions}
         names = source.class_names
+        if label_kind(config) == SEVERAL:
+            metrics = with_label_metrics(metrics, predictions, run.thresholds(names))
         report_evaluation(config, run, images, metrics, predictions, names, eval_name=eval_name)
     return metrics
 

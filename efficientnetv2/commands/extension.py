@@ -17,6 +17,7 @@ from efficientnetv2.runtime.run_directory import RunDirectory, RunError
 from efficientnetv2.train.early_stop import epochs_without_better
 from hparams.config import Config
 from hparams.errors import shortened
+from hparams.label_kinds import best_metric
 from hparams.overrides import Overrides, read_overrides
 from hparams.resolve import with_overrides
 
@@ -55,7 +56,7 @@ def asks_for_more(values: FlagValues, config: Config, run: RunDirectory) -> bool
             f"--epochs={before}, or another --model_dir"
         )
     patience = config.train.patience
-    if 0 < patience <= epochs_without_better(run.metrics()):
+    if 0 < patience <= epochs_without_better(run.metrics(), best_metric(config)):
         raise RunError(
             f"'{name}' holds a training that train.patience={patience} has ended, so more epochs "
             f"change nothing; {_new_run(values, run, now)}",

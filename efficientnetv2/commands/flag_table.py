@@ -70,7 +70,7 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "data_dir": Flag(
         None,
-        "folder of your own images, or of the data set of --dataset_cfg",
+        "folder or table of your own images, or folder of the data set of --dataset_cfg",
         _WITH_DATA,
         is_path=True,
     ),
@@ -94,8 +94,8 @@ FLAGS: Mapping[str, Flag] = {
     "model": Flag(None, "the same as --model_name", _WITH_MODEL),
     "data": Flag(
         None,
-        "folder of your own images (--data_dir), or name of a data set (--dataset_cfg); for infer "
-        "and export the images (--image_path)",
+        "folder or table of your own images (--data_dir), or name of a data set (--dataset_cfg); "
+        "for infer and export the images (--image_path)",
         _WITH_DATA,
     ),
     **{
@@ -104,6 +104,12 @@ FLAGS: Mapping[str, Flag] = {
     },
     "validate": Flag(
         False, "train: evaluate on the minival split after each epoch, as traineval does", _TRAINING
+    ),
+    "write_table": Flag(
+        None,
+        "write the images, their labels and splits as a table (.csv, .tsv), and do not train",
+        ("train",),
+        is_path=True,
     ),
     "extend": Flag(
         False,

@@ -24,12 +24,14 @@ from efficientnetv2.reporting.prediction_journal import (
     PredictionTally,
     weights_checksum,
 )
+from efficientnetv2.reporting.row_layout import LAYOUTS, RowLayout
 from efficientnetv2.runtime.console import open_bar
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.config import Config
 from hparams.errors import UserError, shown
+from hparams.label_kinds import LABEL_KINDS, ONE, label_kind
 from hparams.resolve import flat
 
 if TYPE_CHECKING:
@@ -100,6 +102,12 @@ def run(
     if output is not None:
         require_writable(output)
     trained, config = trained_run_from_flags(values)
+    kind = label_kind(config)
+    if values["top_k"].present and kind != ONE:
+        raise UserError(
+            f"--top_k is for networks that name one class; this one predicts "
+            f"{LABEL_KINDS[kind].text} an image and shows all of them"
+        )
     folder = pathlib.Path(values.output_dir) if values.output_dir else run_from_flags(values).path
     RunDirectory(folder)  # refuses a path that is a file
     import_tensorflow()
@@ -179,7 +187,8 @@ def infer(
         written = _finish(tally, journal, options)
     if tally.predictions:
         is_written = options.output is not None
-        show_predictions(tally.rows, tally.predictions, is_written=is_written)
+        layout = _layout(loaded, options)
+        show_predictions(tally.rows, tally.predictions, layout=layout, is_written=is_written)
         count = tally.predictions - before
         print(f"\n{count:,} images in {seconds:.1f} s, {count / seconds:.1f} images/s")
     for name in written:
@@ -219,15 +228,22 @@ def _open_journal(
     settings = {
         "weights": weights_checksum(loaded.model.get_weights()),
         "classes": loaded.class_names,
+        "thresholds": None if loaded.thresholds is None else loaded.thresholds.tolist(),
         "config": {
             key: value
             for key, value in flat(loaded.config).items()
             if key.startswith(("model.", "eval.isize", "data.eval_crop", "train.loss_type"))
+            or key == "data.multi_label"
         },
         **{name: getattr(options, name) for name in _PREDICTION_OPTIONS},
     }
-    num_classes = min(options.top_k, len(loaded.class_names))
-    return PredictionJournal(file, images, settings, num_classes=num_classes)
+    return PredictionJournal(file, images, settings, layout=_layout(loaded, options))
+
+
+def _layout(loaded: LoadedModel, options: InferenceOptions) -> RowLayout:
+    """Returns the layout of the rows of predictions."""
+    count = min(options.top_k, len(loaded.class_names))
+    return LAYOUTS[label_kind(loaded.config)](loaded.class_names, count)
 
 
 def _predict(
@@ -256,7 +272,7 @@ def _predict(
             rows = [
                 result.reason
                 if isinstance(result, UnreadableImage)
-                else (images.name(index), result.top(options.top_k))
+                else (images.name(index), result.row(options.top_k))
                 for index, result in enumerate(batch, start=tally.images)
             ]
             features = [result.features for result in batch if isinstance(result, Prediction)]
@@ -278,6 +294,7 @@ def _predictions(
         loaded.config,
         (images[index] for index in indices),
         class_names=loaded.class_names,
+        thresholds=loaded.thresholds,
         num_images=len(images),
         crops=options.crops,
         flip=options.flip,

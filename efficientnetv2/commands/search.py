@@ -18,6 +18,7 @@ from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.search.storage import require_startable
 from hparams.errors import UserError
+from hparams.label_kinds import NUMBERS, label_kind
 from hparams.overrides import merge_overrides
 from hparams.resolve import require_searchable, require_trainable
 from hparams.search_space import NOT_OF_TRIALS
@@ -30,6 +31,8 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     """Searches as the flags say; the value is the rows of trials.csv, the best first."""
     config = config_from_flags(values)
     require_trainable(config)
+    if label_kind(config) == NUMBERS:
+        raise UserError("--mode=search compares accuracies; it is not for images with numbers")
     _require_effect(values, chooses_settings=bool(config.search.space))
     if config.search.space:
         require_searchable(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 from typing import TYPE_CHECKING
 
 from efficientnetv2.commands import Outcome
@@ -15,6 +16,8 @@ from efficientnetv2.commands.config_from_flags import (
 from efficientnetv2.commands.extension import asks_for_more, extend
 from efficientnetv2.commands.flag_values import give
 from efficientnetv2.commands.trained_run import Run
+from efficientnetv2.data.sources.own_images import images_of_run
+from efficientnetv2.data.sources.table_writer import write_table
 from efficientnetv2.runtime.atomic_write import resumable
 from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import find_cluster
@@ -24,6 +27,7 @@ from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.label_kinds import NUMBERS, best_metric
 from hparams.resolve import require_trainable
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     validate = values.mode == "traineval"
     config = _checked_config(values, validate=validate)
     run_directory = run_from_flags(values)
+    if values.write_table is not None:
+        return _write_table(config, run_directory, pathlib.Path(values.write_table))
     is_chief = find_cluster(config.runtime.strategy).is_chief
     lock = training_lock(run_directory.lock_file) if is_chief else contextlib.nullcontext()
     with resumable(), lock:
@@ -59,12 +65,23 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     return Outcome(Run(run_directory.path, eval_name=values.eval_name), code)
 
 
+def _write_table(config: Config, run: RunDirectory, path: pathlib.Path) -> Outcome:
+    """Writes the images as a table; a run that has begun has divided them already."""
+    if config.data.source != "folder":
+        raise UserError(f"--write_table is for your own images, not for {config.data.ds_name}")
+    images = images_of_run(config, run)
+    count = write_table(images, path)
+    named = f" --target_columns={','.join(images.class_names)}" * (images.kind == NUMBERS)
+    print(f"{count:,} images written to {path}; train on them with --data={path}{named}")
+    return Outcome(None)
+
+
 def _checked_config(values: FlagValues, *, validate: bool) -> Config:
     """Returns the config of the training that the flags describe, as ``config_from_flags``."""
     config = config_from_flags(values)
     require_trainable(config)
     if config.train.patience and not validate:
-        raise UserError("train.patience needs the minival accuracy of --mode=traineval")
+        raise UserError("train.patience needs the minival results of --mode=traineval")
     require_devices_from_flags(values, config, trains=True)
     if is_auto(values):
         require_one_machine(config)
@@ -123,7 +140,7 @@ def train(
     from efficientnetv2.reporting.results import run_title, show_training_end, show_training_start
 
     def callback(is_chief: bool) -> BadImageReporter:
-        return ProgressBar() if is_chief else BadImageReporter()
+        return ProgressBar(metric=best_metric(config)) if is_chief else BadImageReporter()
 
     with open_training(config, run, stop=stop, callback=callback) as session:
         is_chief = session.workers.is_chief
@@ -132,7 +149,8 @@ def train(
         stopped_by = session.train(validate=validate, keep_best=keep_best)
         if is_chief:
             title = run_title(session.config)
-            plot_curves(session.run.metrics(), session.run.curves_file, title=title)
+            records, path = session.run.metrics(), session.run.curves_file
+            plot_curves(records, path, title=title, metric=best_metric(config))
             show_training_end(session, stopped=stopped_by is not None)
         if stopped_by is not None:
             return 128 + stopped_by

@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING, Any
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
 from hparams.arguments import check_text
 from hparams.config import Config
+from hparams.label_kinds import LABEL_KINDS, TRAINING_METRICS
 
 if TYPE_CHECKING:
     from tensorflow import keras
 
 
 # Of an epoch, in a notebook.
-_SHOWN = ("epoch", "image_size", "loss", "accuracy", "minival_top1", "minival_ema_top1", "seconds")
+_SHOWN = (
+    *("epoch", "image_size", "loss", *TRAINING_METRICS),
+    *(f"minival{a}_{kind.metric}" for kind in LABEL_KINDS.values() for a in ("", "_ema")),
+    "seconds",
+)
 
 
 class Run:

@@ -11,13 +11,14 @@ from efficientnetv2.data.sources import Source, build_source
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.label_kinds import NUMBERS
 from hparams.resolve import with_facts
 
 
 def open_data(
     config: Config, run: RunDirectory | None, *, is_chief: bool = True
 ) -> tuple[Config, Source]:
-    """Opens the data set and fills in what only it knows: the number of classes and its splits.
+    """Opens the data set and fills in what only it knows, such as the number of classes.
 
     Says on stderr what a person should know of the data, for example which files are left out.
 
@@ -45,21 +46,29 @@ def open_data(
         for line in source.notices:
             _say_once(line)
     train_split, minival_split, eval_split = source.default_splits
-    config = with_facts(
-        config,
-        {
-            "model.num_classes": source.num_classes,
-            "data.train_split": train_split,
-            "data.minival_split": minival_split,
-            "data.eval_split": eval_split,
-        },
-    )
+    facts = {
+        "model.num_classes": source.num_classes,
+        "data.train_split": train_split,
+        "data.minival_split": minival_split,
+        "data.eval_split": eval_split,
+    }
+    if source.label_kind == NUMBERS:
+        facts["model.target_mean"], facts["model.target_deviation"] = source.target_statistics()
+    if needs_class_counts(config):
+        facts["train.class_counts"] = source.class_counts()
+    config = with_facts(config, facts)
     if source.num_classes != config.model.num_classes:
         raise UserError(
             f"model.num_classes is {config.model.num_classes}, but {config.data.ds_name} has "
             f"{source.num_classes} classes"
         )
     return config, source
+
+
+def needs_class_counts(config: Config) -> bool:
+    """Returns whether a training needs the number of images of each class."""
+    train = config.train
+    return list(train.class_weights) not in ([], ["none"]) or train.logit_adjustment > 0
 
 
 @functools.cache

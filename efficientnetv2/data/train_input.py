@@ -22,6 +22,7 @@ from efficientnetv2.data.bad_images import (
     prepare_readable,
     raise_bad_image,
 )
+from efficientnetv2.data.class_balance import class_weights
 from efficientnetv2.data.mix import Batch, mix
 from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.data.schedule import SettingsSchedule
@@ -78,6 +79,8 @@ class TrainingInput:
         own.
       normalised: whether images are normalised; False: pixels of 0..255, for a network that
         normalises them itself.
+      class_weights: float32 ``[num_classes]``, by which the weight of an image is multiplied; None:
+        not at all.
     """
 
     source: Source
@@ -95,6 +98,12 @@ class TrainingInput:
     num_streams: int = 1
     microbatches: int = 1
     normalised: bool = True
+    class_weights: np.ndarray | None = None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether batches have weights of the images."""
+        return self.source.has_weights or self.class_weights is not None
 
     def batches(self, *, start_step: int = 0, shard: Shard = WHOLE) -> tf.data.Dataset:
         """Returns an endless dataset of training batches, or of their microbatches.
@@ -108,8 +117,9 @@ class TrainingInput:
           shard: the rows of each batch to return; ``count * replicas`` must divide every batch.
 
         Yields:
-          Images float32 ``[B, S, S, 3]``, normalised, and targets float32 ``[B, num_classes]``; for
-          a shard, the batches of its replicas one after the other, ``[B / count / replicas, ...]``.
+          Images float32 ``[B, S, S, 3]``, normalised, and targets float32 ``[B, num_classes]``; if
+          images have weights, these too, float32 ``[B]``. For a shard, the batches of its
+          replicas one after the other, ``[B / count / replicas, ...]``.
         """
         datasets = [
             self._phase(phase, next_phase, start_step=start_step, shard=shard)
@@ -270,14 +280,31 @@ class TrainingInput:
     def _prepare(
         self, phase: Phase, epoch: tf.Tensor, index: tf.Tensor, reference: Element
     ) -> Element:
-        """Returns the microbatch's number, the image ``[S, S, 3]`` in 0..255 and its target."""
+        """Returns the microbatch's number, the image ``[S, S, 3]`` in 0..255 and its target.
+
+        With weights, the target is multiplied by the image's weight, which follows as one more
+        value. So mixing, which is linear, mixes the weights too: a mixture of two images has the
+        loss that the two have in these proportions, each with its own weight.
+        """
         step = self._step(phase, epoch, index)
         piece = index % phase.batch_size // self._microbatch_size(phase)
         _, encoded, label = self.source.load(reference)
         seed = tf.stack([self.seed * _PRIME + epoch, index])
         image = self.transform.image(encoded, seed, self.settings.at(step))
         target = target_of(label, num_classes=self.num_classes, share_weight=self.share_targets)
+        if self.has_weights:
+            weight = self._weight(reference, label)
+            target = tf.concat([target * weight, [weight]], 0)
         return step * self.microbatches + piece, image, target
+
+    def _weight(self, reference: Element, label: tf.Tensor) -> tf.Tensor:
+        """Returns the weight of an image in the loss, a float32 scalar."""
+        weight = tf.constant(1.0)
+        if self.source.has_weights:
+            weight = self.source.weight(reference)
+        if self.class_weights is not None:
+            weight *= tf.gather(tf.constant(self.class_weights), label)
+        return weight
 
     def _step(self, phase: Phase, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         epochs = epoch - phase.first_epoch
@@ -285,7 +312,16 @@ class TrainingInput:
 
     def _mix(
         self, numbers: tf.Tensor, images: tf.Tensor, targets: tf.Tensor, *, index: int
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, ...]:
+        images, targets = self._mixed(numbers, images, targets, index=index)
+        if not self.has_weights:
+            return images, targets
+        weights = targets[:, -1]
+        return images, tf.math.divide_no_nan(targets[:, :-1], weights[:, tf.newaxis]), weights
+
+    def _mixed(
+        self, numbers: tf.Tensor, images: tf.Tensor, targets: tf.Tensor, *, index: int
+    ) -> Batch:
         images = (
             normalise(images, self.transform.preprocess)
             if self.normalised
@@ -371,4 +407,5 @@ def build_training_input(
         num_streams=data.service_streams,
         microbatches=microbatches,
         normalised=normalised,
+        class_weights=class_weights(config),
     )

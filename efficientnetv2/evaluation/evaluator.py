@@ -1,9 +1,10 @@
-"""Evaluates a network on a split: loss, top-1 and top-5, with every image counted once."""
+"""Evaluates a network on a split, with every image counted once."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Union
 
 import numpy as np
 import tensorflow as tf
@@ -11,25 +12,26 @@ from tensorflow import keras
 
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.shard import Shard
-from efficientnetv2.evaluation.predictions import Predictions, calibration_error, merge_replicas
+from efficientnetv2.evaluation.metric_sums import metric_sums
+from efficientnetv2.evaluation.predictions import (
+    FullPredictions,
+    Predictions,
+    calibration_error,
+    merge_replicas,
+)
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.train.checkpoint_manager import has_average, load_weights
-from efficientnetv2.train.losses import loss_function, probabilities
-from efficientnetv2.train.metrics import (
-    any_in_top_k,
-    multi_label_result,
-    multi_label_sums,
-    top_k_correct,
-)
 from efficientnetv2.train.strategy import shard_of
+from efficientnetv2.train.target_scale import TargetScale, target_scale
 from efficientnetv2.train.train_state import TrainState
 from efficientnetv2.train.workers import Workers
-from hparams.choices import LOSSES
 from hparams.config import Config
 
-Metrics = dict[str, dict[str, float]]  # "raw" and "ema" -> images, loss, top1, top5
+Metrics = dict[str, dict[str, float]]  # "raw" and "ema" -> images, loss, and other metrics
 Evaluator = Callable[..., dict[str, float]]  # see ``build_evaluator``
-_PADDING_LOGIT = -1e4  # of a padding image: as its targets are 0, its loss is 0
+AnyPredictions = Union[Predictions, FullPredictions]
+# Numbers in the predictions of several labels or numbers: of more, there are metrics only.
+_MOST_VALUES = 50_000_000
 
 
 def build_evaluator(
@@ -37,6 +39,7 @@ def build_evaluator(
     *,
     loss_type: str = "softmax",
     multi_label: bool = False,
+    scale: TargetScale | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Evaluator:
     """Returns an evaluation function, which is traced once and then serves all calls.
@@ -45,25 +48,27 @@ def build_evaluator(
     for example ``EvaluationInput.padded``; each shard has the same number of batches of images
     float32 ``[b, S, S, 3]``, targets float32 ``[b, K]`` and a bool mask ``[b]`` of the images that
     are real, not padding. Every process of a training must call it, and all get the same metrics:
-    ``images`` (their number), ``loss`` (mean, without label smoothing), ``top1`` and ``top5``
-    (0..1; with several labels per image, any of them counts). With several labels, the metrics of
-    ``train.metrics.multi_label_result`` are added. If ``predictions`` is a list, one
-    ``Predictions`` of all images is appended to it.
+    ``images`` (their number), ``loss`` (mean, without label smoothing), and those of
+    ``ClassMetrics``, or of ``LabelMetrics`` for several labels, or of ``NumberMetrics``. If
+    ``predictions`` is a list, one ``Predictions`` of all images is appended to it, or
+    ``FullPredictions`` of several labels or of numbers (not if they are more than 50 million).
 
     Args:
       model: maps images to logits ``[b, K]``.
       loss_type: a row of ``hparams.choices.LOSSES``.
       multi_label: whether images have any number of labels.
+      scale: of the targets, if they are numbers; None: they are classes.
       strategy: holds the model's variables; its replicas take turns with the batches.
     """
     strategy = strategy or tf.distribute.get_strategy()
+    metrics = metric_sums(loss_type, multi_label=multi_label, scale=scale)
+    no_sums = np.zeros(metrics.num_sums(model.output.shape[-1]))
 
     def replica_step(
         images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         logits = tf.cast(model(images, training=False), tf.float32)
-        sums = _sums(logits, targets, is_real, loss_type=loss_type, multi_label=multi_label)
-        return sums, _prediction_rows(logits, targets, is_real, loss_type=loss_type)
+        return metrics.sums(logits, targets, is_real), metrics.rows(logits, targets, is_real)
 
     @tf.function
     def batch_step(
@@ -74,10 +79,12 @@ def build_evaluator(
         return total, strategy.gather(rows, axis=0) if with_predictions else None
 
     def evaluate(
-        batches: Callable[[Shard], tf.data.Dataset], *, predictions: list[Predictions] | None = None
+        batches: Callable[[Shard], tf.data.Dataset],
+        *,
+        predictions: list[AnyPredictions] | None = None,
     ) -> dict[str, float]:
-        total = tf.zeros([], tf.float64)  # how many sums there are shows after the first batch
-        rows: list[np.ndarray] = []
+        total = no_sums
+        rows = _Rows(predictions is not None)
         worker_counts: list[int] = []
 
         def local_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -85,79 +92,61 @@ def build_evaluator(
             worker_counts.append(shard.count)
             return batches(shard)
 
-        dataset = strategy.distribute_datasets_from_function(local_batches)
-        for images, targets, is_real in dataset:
-            sums, batch_rows = batch_step(
-                images, targets, is_real, with_predictions=predictions is not None
-            )
-            total += tf.cast(sums, tf.float64)
-            if batch_rows is not None:
-                rows.append(batch_rows.numpy())
-        if predictions is not None and rows:
-            by_replica = np.stack(rows).reshape(len(rows), strategy.num_replicas_in_sync, -1, 4)
-            predictions.append(merge_replicas(by_replica, workers=worker_counts[0]))
-        return _means(total, multi_label=multi_label)
+        for batch in strategy.distribute_datasets_from_function(local_batches):
+            sums, batch_rows = batch_step(*batch, with_predictions=rows.are_wanted)
+            total = total + sums.numpy()
+            rows.add(batch_rows)
+        if predictions is not None and rows.batches:
+            replicas = strategy.num_replicas_in_sync
+            merged = merge_replicas(rows.by_replica(replicas), workers=worker_counts[0])
+            predictions.append(metrics.predictions.from_rows(*merged))
+        return metrics.result(total)
 
     return evaluate
 
 
+class _Rows:
+    """Collects what is predicted for each image, until it is too much to keep.
+
+    Args:
+      are_wanted: whether to collect anything.
+
+    Attributes:
+      are_wanted: whether to go on.
+      batches: float32 ``[replicas * b, C]`` each; empty once it is too much.
+    """
+
+    def __init__(self, are_wanted: bool) -> None:
+        self.are_wanted = are_wanted
+        self.batches: list[np.ndarray] = []
+        self._size = 0
+
+    def add(self, rows: tf.Tensor | None) -> None:
+        """Adds the rows of a batch; None: none were asked for."""
+        if rows is None:
+            return
+        self.batches.append(rows.numpy())
+        self._size += self.batches[-1].size
+        if self._size > _MOST_VALUES:
+            self.are_wanted, self.batches = False, []
+
+    def by_replica(self, replicas: int) -> np.ndarray:
+        """Returns all rows, ``[steps, replicas, b, C]``."""
+        stacked = np.stack(self.batches)
+        return stacked.reshape(len(stacked), replicas, -1, stacked.shape[-1])
+
+
 def open_evaluator(
-    config: Config, model: keras.Model, *, strategy: tf.distribute.Strategy
+    config: Config, model: keras.Model, *, strategy: tf.distribute.Strategy | None = None
 ) -> Evaluator:
     """Returns the evaluator of a model, with the loss and labels of its config."""
     return build_evaluator(
         model,
         loss_type=config.train.loss_type,
         multi_label=config.data.multi_label,
+        scale=target_scale(config.model),
         strategy=strategy,
     )
-
-
-def _means(total: tf.Tensor, *, multi_label: bool) -> dict[str, float]:
-    if not total.shape.rank:
-        return {"images": 0, "loss": 0.0, "top1": 0.0, "top5": 0.0}
-    images, loss, top1, top5 = map(float, total[:4])
-    count = max(images, 1.0)
-    means = {"loss": loss / count, "top1": top1 / count, "top5": top5 / count}
-    multi_label_means = multi_label_result(total[4:].numpy()) if multi_label else {}
-    return {"images": int(images), **means, **multi_label_means}
-
-
-def _prediction_rows(
-    logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor, *, loss_type: str
-) -> tf.Tensor:
-    """Predicted class, its probability, the label, and 1 for a real image: float32 ``[b, 4]``."""
-    columns = [
-        tf.argmax(logits, -1),
-        tf.reduce_max(probabilities(logits, loss_type), -1),
-        tf.argmax(targets, -1),
-        is_real,
-    ]
-    return tf.stack([tf.cast(column, tf.float32) for column in columns], -1)
-
-
-def _sums(
-    logits: tf.Tensor,
-    targets: tf.Tensor,
-    is_real: tf.Tensor,
-    *,
-    loss_type: str,
-    multi_label: bool = False,
-) -> tf.Tensor:
-    """Number of real images, and sums of loss, top-1 and top-5 over them: float32 ``[4]``.
-
-    With several labels, ``multi_label_sums`` follow. XLA requires that no shape depends on a value.
-    """
-    logits = tf.where(is_real[:, tf.newaxis], logits, _PADDING_LOGIT)
-    loss = loss_function(loss_type)(logits, targets, label_smoothing=0.0, global_batch_size=1)
-    if LOSSES[loss_type].shares_target and not multi_label:
-        labels = tf.argmax(targets, -1)
-        hits = [top_k_correct(logits, labels, k=k) for k in (1, 5)]
-    else:
-        hits = [any_in_top_k(logits, targets, k=k) for k in (1, 5)]
-    counts = [tf.reduce_sum(tf.cast(hit & is_real, tf.float32)) for hit in hits]
-    sums = tf.stack([tf.reduce_sum(tf.cast(is_real, tf.float32)), loss, *counts])
-    return tf.concat([sums, multi_label_sums(logits, targets, is_real)], 0) if multi_label else sums
 
 
 def evaluate_split(
@@ -166,7 +155,7 @@ def evaluate_split(
     *,
     workers: Workers,
     stop: StopRequest | None = None,
-    predictions: list[Predictions] | None = None,
+    predictions: list[AnyPredictions] | None = None,
 ) -> dict[str, float]:
     """Evaluates a network on every image of a split, once each.
 
@@ -192,13 +181,16 @@ def evaluate_split(
 
 def evaluate_with_predictions(
     evaluator: Evaluator, images: EvaluationInput, *, workers: Workers
-) -> tuple[dict[str, float], Predictions | None]:
+) -> tuple[dict[str, float], AnyPredictions | None]:
     """Returns the metrics and predictions of a split; the latter are None if it has no images."""
-    predictions: list[Predictions] = []
+    predictions: list[AnyPredictions] = []
     metrics = evaluate_split(evaluator, images, workers=workers, predictions=predictions)
     if not predictions:
         return metrics, None
-    return {**metrics, "ece": calibration_error(predictions[0])}, predictions[0]
+    found = predictions[0]
+    if isinstance(found, Predictions):
+        metrics["ece"] = calibration_error(found)
+    return metrics, found
 
 
 def evaluate_checkpoint(
@@ -208,7 +200,7 @@ def evaluate_checkpoint(
     images: EvaluationInput,
     *,
     workers: Workers,
-) -> tuple[Metrics, dict[str, Predictions]]:
+) -> tuple[Metrics, dict[str, AnyPredictions]]:
     """Evaluates a checkpoint's raw weights, and its moving average if there is one.
 
     Args:
@@ -247,10 +239,27 @@ def evaluate_raw_and_ema(
     *,
     workers: Workers,
     stop: StopRequest | None = None,
+    predictions: Mapping[str, list[AnyPredictions]] | None = None,
 ) -> Metrics:
-    """Evaluates the raw weights, and the moving average if there is one; see ``evaluate_split``."""
-    metrics = {"raw": evaluate_split(evaluator, images, workers=workers, stop=stop)}
+    """Evaluates the raw weights, and the moving average if there is one; see ``evaluate_split``.
+
+    Args:
+      train_state: the weights.
+      evaluator: evaluates them.
+      images: of the split.
+      workers: as in ``evaluate_split``.
+      stop: as there.
+      predictions: "raw" and "ema" -> the list of ``evaluate_split``; None: not needed.
+    """
+    lists = predictions or {}
+
+    def evaluate(name: str) -> dict[str, float]:
+        return evaluate_split(
+            evaluator, images, workers=workers, stop=stop, predictions=lists.get(name)
+        )
+
+    metrics = {"raw": evaluate("raw")}
     if train_state.average is not None:
         with train_state.average.swapped():  # a signal stops the evaluation, never a swap
-            metrics["ema"] = evaluate_split(evaluator, images, workers=workers, stop=stop)
+            metrics["ema"] = evaluate("ema")
     return metrics

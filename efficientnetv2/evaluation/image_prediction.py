@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hparams.label_kinds import NUMBERS, ONE, SEVERAL
+
 _SHOWN = 3  # classes in a ``repr``
 
 
@@ -25,11 +27,15 @@ class Prediction:
 
     Attributes:
       path: the image file.
-      class_names: K names.
-      probabilities: float32 ``[K]``, 0..1, in the order of the names.
+      class_names: K names, of the classes or the numbers.
+      probabilities: float32 ``[K]``, 0..1, in the order of the names; of a network that predicts
+        numbers, these.
       features: float32 ``[F]``, the classifier's input; None: not requested.
       image: float32 ``[S, S, 3]``, normalised, the crop that was used (of several, the central);
         None: not requested.
+      kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
+      thresholds: float32 ``[K]``, from which on an image has a class, where it may have several;
+        None: 0.5 each.
     """
 
     path: pathlib.Path
@@ -37,6 +43,8 @@ class Prediction:
     probabilities: np.ndarray
     features: np.ndarray | None = None
     image: np.ndarray | None = None
+    kind: str = ONE
+    thresholds: np.ndarray | None = None
 
     @property
     def class_name(self) -> str:
@@ -48,9 +56,37 @@ class Prediction:
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return [(self.class_names[index], float(self.probabilities[index])) for index in order]
 
+    @property
+    def labels(self) -> list[str]:
+        """The classes whose probability is at least their threshold, the likeliest first."""
+        thresholds = 0.5 if self.thresholds is None else self.thresholds
+        order = np.argsort(-self.probabilities, kind="stable")
+        chosen = (self.probabilities >= thresholds)[order]
+        return [self.class_names[index] for index in order[chosen]]
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Name -> number, of a network that predicts numbers, in the unit of its labels."""
+        return {name: float(value) for name, value in zip(self.class_names, self.probabilities)}
+
+    def row(self, top_k: int) -> list[tuple[str, float]]:
+        """Returns what a table of predictions says of the image.
+
+        The ``top_k`` likeliest classes with their probabilities; where an image may have several,
+        those above their thresholds; or the numbers.
+        """
+        if self.kind == ONE:
+            return self.top(top_k)
+        values = self.numbers
+        names = self.labels if self.kind == SEVERAL else self.class_names
+        return [(name, values[name]) for name in names]
+
     def __repr__(self) -> str:
-        best = (f"{name} {probability:.1%}" for name, probability in self.top(_SHOWN))
-        more = ["..."] if len(self.class_names) > _SHOWN else []
+        form = ".6g" if self.kind == NUMBERS else ".1%"
+        rows = self.row(_SHOWN)
+        best = (f"{name} {value:{form}}" for name, value in rows[:_SHOWN])
+        several = len(self.class_names) if self.kind == ONE else len(rows)
+        more = ["..."] if several > _SHOWN else []
         return f"Prediction({', '.join([repr(str(self.path)), *best, *more])})"
 
 

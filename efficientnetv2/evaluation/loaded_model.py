@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 from tensorflow import keras
 
 from efficientnetv2.checkpoints.loader import load_weights as load_weights_of_file
@@ -31,12 +32,15 @@ class LoadedModel:
       config: says how images are cropped, resized and normalised for it.
       class_names: K names, in the order of the logits.
       origin: where its weights come from, as text for messages.
+      thresholds: float32 ``[K]``, from which probability on an image has a class, where it may have
+        several; None: 0.5 each, or an image has one.
     """
 
     model: keras.Model
     config: Config
     class_names: list[str]
     origin: str
+    thresholds: np.ndarray | None = None
 
 
 def load_trained(config: Config, run: RunDirectory | None) -> LoadedModel:
@@ -62,7 +66,14 @@ def load_trained(config: Config, run: RunDirectory | None) -> LoadedModel:
     model = build_model(config.model)
     load_weights(model, checkpoint, average=average)
     kind = "moving average" if average else "raw weights"
-    return LoadedModel(model, config, class_names, f"{kind} of '{checkpoint}'")
+    thresholds = run.thresholds(class_names)
+    return LoadedModel(
+        model,
+        config,
+        class_names,
+        f"{kind} of '{checkpoint}'",
+        None if thresholds is None else np.array(thresholds, np.float32),
+    )
 
 
 def _pretrained(config: Config) -> LoadedModel:

@@ -1,4 +1,4 @@
-"""Stores a network's prediction for each image, and computes confusions and calibration error.
+"""Stores a network's predictions for images, and computes confusions and calibration error.
 
 Needs NumPy only, no TensorFlow.
 """
@@ -28,6 +28,12 @@ class Predictions:
     predicted: np.ndarray
     confidence: np.ndarray
 
+    @classmethod
+    def from_rows(cls, index: np.ndarray, rows: np.ndarray) -> Predictions:
+        """Returns the predictions in rows of predicted class, confidence and label: ``[N, 3]``."""
+        predicted, confidence, label = rows.T
+        return cls(index, np.int64(label), np.int64(predicted), np.float32(confidence))
+
     @property
     def right(self) -> np.ndarray:
         """Bool ``[N]``: which predictions are correct."""
@@ -45,6 +51,27 @@ class Predictions:
         return Predictions(*(values[chosen] for values in dataclasses.astuple(self)))
 
 
+@dataclasses.dataclass(frozen=True)
+class FullPredictions:
+    """All outputs of a network for N images, of several classes each or of numbers.
+
+    Attributes:
+      index: int64 ``[N]``, the image's number in the split.
+      outputs: float32 ``[N, K]``, the probability of each class, 0..1, or the numbers.
+      targets: float32 ``[N, K]``, above 0 at each class of the image, or the true numbers.
+    """
+
+    index: np.ndarray
+    outputs: np.ndarray
+    targets: np.ndarray
+
+    @classmethod
+    def from_rows(cls, index: np.ndarray, rows: np.ndarray) -> FullPredictions:
+        """Returns the predictions in rows of outputs and targets: ``[N, 2 K]``."""
+        outputs, targets = np.split(rows, 2, axis=1)
+        return cls(index, outputs, targets)
+
+
 def calibration_error(predictions: Predictions) -> float:
     """Returns the expected calibration error, 0..1 (arXiv 1706.04599, equation 3).
 
@@ -59,23 +86,23 @@ def calibration_error(predictions: Predictions) -> float:
     return float(np.abs(gap).sum() / len(predictions.index))
 
 
-def merge_replicas(rows: np.ndarray, *, workers: int) -> Predictions:
-    """Merges the predictions of all replicas and steps, in the order of the split.
+def merge_replicas(rows: np.ndarray, *, workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Merges what is known of each image by all replicas and steps, in the order of the split.
 
     Args:
-      rows: float32 ``[steps, replicas, b, 4]``: predicted class, confidence, label, and 1 for a
-        real image. The replicas of a worker are neighbours and took turns with its batches; image
-        n is in the shard of worker ``n % workers``.
+      rows: float32 ``[steps, replicas, b, C + 1]``: C values, and 1 for a real image. The replicas
+        of a worker are neighbours and took turns with its batches; image n is in the shard of
+        worker ``n % workers``.
       workers: the number of workers that shared the images.
+
+    Returns:
+      The number of each image in the split, int64 ``[N]``, rising; and its values ``[N, C]``.
     """
     steps, replicas, batch, _ = rows.shape
     per_worker = replicas // workers
     step, replica, row = np.ix_(range(steps), range(replicas), range(batch))
     place = (step * per_worker + replica % per_worker) * batch + row  # in the worker's shard
     index = place * workers + replica // per_worker
-    real = rows[..., 3] > 0
+    real = rows[..., -1] > 0
     order = np.argsort(index[real])
-    predicted, confidence, label = (rows[..., column][real][order] for column in range(3))
-    return Predictions(
-        index[real][order], np.int64(label), np.int64(predicted), np.float32(confidence)
-    )
+    return index[real][order], rows[real][order][:, :-1]

@@ -24,7 +24,9 @@ from efficientnetv2.model.fold_batchnorm import for_inference
 from efficientnetv2.model.kernels import is_cpu_only
 from efficientnetv2.model.parallel_inference import cores, set_inference_threads
 from efficientnetv2.train.losses import probabilities
+from efficientnetv2.train.target_scale import target_scale
 from hparams.config import Config
+from hparams.label_kinds import label_kind
 
 # From this many images on, tracing and folding the network pay for the time that they take; and
 # so does tracing the preprocessing, which then takes a fifth to two fifths of the time.
@@ -54,6 +56,7 @@ def predict(
     paths: Iterable[pathlib.Path],
     *,
     class_names: Sequence[str] | None = None,
+    thresholds: np.ndarray | None = None,
     num_images: int | None = None,
     crops: int = 1,
     flip: bool = False,
@@ -69,6 +72,7 @@ def predict(
       config: says how images are cropped, resized and normalised.
       paths: the image files.
       class_names: K names; None: numbers.
+      thresholds: as in ``Prediction``.
       num_images: of the whole work, of which ``paths`` may be the rest: the more images, the more
         is done to make the network fast, which changes the last bits of its outputs. None: the
         number of paths; many if they cannot be counted.
@@ -104,6 +108,8 @@ def predict(
                     class_probabilities,
                     features if features.size else None,
                     image.numpy() if with_images else None,
+                    kind=label_kind(config),
+                    thresholds=thresholds,
                 )
 
 
@@ -143,13 +149,19 @@ def _results(
 def _probabilities_and_features(
     network: keras.Model, config: Config
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Maps images ``[B, S, S, 3]`` to probabilities ``[B, K]`` and features ``[B, F or 0]``."""
+    """Maps images ``[B, S, S, 3]`` to probabilities ``[B, K]`` and features ``[B, F or 0]``.
+
+    A network that predicts numbers gives these in place of probabilities.
+    """
+    scale = target_scale(config.model)
 
     def run(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = network(images, training=False)
         features = outputs.get("features", tf.zeros([tf.shape(images)[0], 0]))
-        class_probabilities = probabilities(outputs["logits"], config.train.loss_type)
-        return class_probabilities, tf.cast(features, tf.float32)
+        features = tf.cast(features, tf.float32)
+        if scale is not None:
+            return scale.restore(tf.cast(outputs["logits"], tf.float32)), features
+        return probabilities(outputs["logits"], config.train.loss_type), features
 
     return run
 

@@ -15,11 +15,14 @@ from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.open_data import open_data, open_split
 from efficientnetv2.data.sources import Source
 from efficientnetv2.evaluation.evaluator import (
+    AnyPredictions,
     Evaluator,
     Metrics,
     evaluate_raw_and_ema,
     open_evaluator,
 )
+from efficientnetv2.evaluation.label_scores import with_label_metrics
+from efficientnetv2.evaluation.thresholds import fit_thresholds
 from efficientnetv2.runtime.cluster import require_for_replicas
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
@@ -31,6 +34,7 @@ from efficientnetv2.train.loop import Training
 from efficientnetv2.train.train_state import TrainState, start_from_pretrained
 from efficientnetv2.train.workers import Workers, build_workers, settings_checksum
 from hparams.config import Config
+from hparams.label_kinds import SEVERAL, best_metric, label_kind
 from hparams.resolve import require_full_batch, with_overrides
 
 
@@ -75,14 +79,37 @@ class TrainingSession:
         if validate:
             best = None
             if keep_best and self.workers.is_chief:
-                best = BestCheckpoint(self.train_state, self.run)
+                best = BestCheckpoint(self.train_state, self.run, metric=best_metric(self.config))
             after_epoch = self._validation(best)
         return self.training.run(after_epoch=after_epoch)
 
     def evaluate(self) -> Metrics:
-        """Evaluates the raw weights and the moving average on the final split."""
+        """Evaluates the raw weights and the moving average on the final split.
+
+        Where images have several classes, the chief chooses their thresholds first, and writes them
+        into the run directory.
+        """
         images = open_split(self.config, self.source, self.run, split=self.config.data.eval_split)
-        return evaluate_raw_and_ema(self.train_state, self._evaluator, images, workers=self.workers)
+        if label_kind(self.config) != SEVERAL:
+            return evaluate_raw_and_ema(
+                self.train_state, self._evaluator, images, workers=self.workers
+            )
+        if self.workers.is_chief:
+            thresholds = fit_thresholds(self.config, self.source, self.run, workers=self.workers)
+            if thresholds is not None:
+                self.run.write_thresholds(self.source.class_names, thresholds.tolist())
+        predictions: dict[str, list[AnyPredictions]] = {"raw": [], "ema": []}
+        metrics = evaluate_raw_and_ema(
+            self.train_state,
+            self._evaluator,
+            images,
+            workers=self.workers,
+            predictions=predictions,
+        )
+        chosen = self.run.thresholds(self.source.class_names)
+        return with_label_metrics(
+            metrics, {name: found[0] for name, found in predictions.items() if found}, chosen
+        )
 
     @functools.cached_property
     def _evaluator(self) -> Evaluator:
@@ -113,8 +140,9 @@ class TrainingSession:
                 if key != "images"
             }
             if best is not None:
-                top1 = {name: values["top1"] for name, values in metrics.items()}
-                best.offer(top1, image_size=size)
+                metric = best_metric(self.config)
+                results = {name: values[metric] for name, values in metrics.items()}
+                best.offer(results, image_size=size)
             return {SIZE: size, **record}
 
         return after_epoch

@@ -62,7 +62,8 @@ class ExportResult:
     Attributes:
       servable: the exported network.
       images: the number of images that the files were checked on.
-      keras_accuracy: top-1 of the Keras model on these images, 0..1; None: labels are not known.
+      keras_accuracy: the score of the Keras model on these images (top-1, F1 or R2); None: labels
+        are not known.
       checks: file name -> its measurements.
       paths: format -> its file.
       layer_noise: the quantisation noise of each layer; empty without an int8 file.
@@ -138,12 +139,14 @@ def export_model(
         # Verified before it takes its place, where another export may put its own file meanwhile.
         with draft_of(path) as draft:
             FORMATS[name].write(draft, job)
-            checks[path.name] = verify(name, draft, verification, inputs, expected)
+            checks[path.name] = verify(
+                name, draft, verification, inputs, expected, servable.answers
+            )
             if FORMATS[name].is_int8:
                 in_float[path.name] = float_operators(draft.read_bytes())
     accuracy = None
     if verification.labels is not None:
-        accuracy = float((expected.argmax(axis=1) == verification.labels).mean())
+        accuracy = servable.answers.score(expected, verification.labels)
     noise = int8.network.layer_noise if int8.network else []
     return ExportResult(servable, len(inputs), accuracy, checks, paths, noise, in_float)
 

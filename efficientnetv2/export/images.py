@@ -20,6 +20,7 @@ from efficientnetv2.data.shard import Shard
 from efficientnetv2.data.sources import Source
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.label_kinds import ONE, label_kind
 
 # Of all calibration images together, as of 128 images of 224 px; more brought no visible gain.
 _CALIBRATION_PIXELS = 128 * 224 * 224
@@ -33,7 +34,8 @@ class Images:
 
     Attributes:
       pixels: float32 ``[N, S, S, 3]``, whole numbers in 0..255.
-      labels: int64 ``[N]``; None: not known, or several per image.
+      labels: int64 ``[N]``, of images with several classes or with numbers float32 ``[N, K]``;
+        None: not known.
     """
 
     pixels: np.ndarray
@@ -70,8 +72,10 @@ def split_images(config: Config, source: Source, *, split: str, limit: int) -> I
         evaluation.raise_bad_image(error, shard)
     if not images:
         raise UserError(f"none of the images of the split '{split}' can be read")
-    labels = None if config.data.multi_label else np.concatenate(targets).argmax(axis=1)
-    return Images(np.concatenate(images)[:limit], None if labels is None else labels[:limit])
+    labels = np.concatenate(targets)[:limit]
+    if label_kind(config) == ONE:
+        labels = labels.argmax(axis=1)
+    return Images(np.concatenate(images)[:limit], labels)
 
 
 def verification_images(config: Config, source: Source) -> Images:

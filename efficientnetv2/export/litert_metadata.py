@@ -110,7 +110,7 @@ def _metadata(servable: Servable) -> bytes:
         builder,
         {
             0: builder.CreateString(LABELS),
-            1: builder.CreateString("names of the classes, in the order of the output"),
+            1: builder.CreateString("names of the outputs, in their order"),
             2: np.int8(_AXIS_LABELS),
         },
     )
@@ -123,7 +123,7 @@ def _metadata(servable: Servable) -> bytes:
         builder,
         {
             0: builder.CreateString(servable.model_name),
-            1: builder.CreateString(f"image classifier, {len(servable.class_names)} classes"),
+            1: builder.CreateString(servable.description),
             3: _offsets(builder, [graph]),
             7: builder.CreateString(_MIN_PARSER_VERSION),
         },

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 from tensorflow import keras
 
 from efficientnetv2.evaluation.loaded_model import LoadedModel
+from efficientnetv2.export.answers import ANSWERS, Answers
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.fold_batchnorm import fold
+from efficientnetv2.train.target_scale import target_scale
 from hparams.choices import LOSSES, NORMALISATIONS
+from hparams.errors import UserError
+from hparams.label_kinds import NUMBERS, ONE, SEVERAL, label_kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +26,15 @@ class Servable:
       model: stock Keras layers, BatchNormalization included; maps images ``[B, H, W, C]`` to
         ``[B, K]``.
       folded: the same function, with BatchNormalization folded into the convolutions.
-      class_names: K names, in the order of the outputs.
+      class_names: K names, of the classes or numbers, in the order of the outputs.
       image_size: S, the image size in evaluation, pixels.
       preprocessing: the inputs are pixels of 0..255; otherwise normalised images.
-      output_name: ``logits`` or ``probabilities``.
+      output_name: ``logits``, ``probabilities`` or ``numbers``.
       model_name: its name in ``hparams.models.MODELS``.
       preprocess: how images are normalised, a row of ``hparams.choices.NORMALISATIONS``.
       origin: where the weights come from, as text for messages.
+      kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
+      levels: as in ``Answers``; None: an image has one class.
     """
 
     model: keras.Model
@@ -39,6 +46,21 @@ class Servable:
     model_name: str
     preprocess: str
     origin: str
+    kind: str = ONE
+    levels: np.ndarray | None = None
+
+    @property
+    def answers(self) -> Answers:
+        """Compares and scores outputs."""
+        return ANSWERS[self.kind](np.zeros(0) if self.levels is None else self.levels)
+
+    @property
+    def description(self) -> str:
+        """What the network does, in a few words."""
+        if self.kind == NUMBERS:
+            return f"predicts {', '.join(self.class_names)} of an image"
+        several = " (an image may have several)" if self.kind == SEVERAL else ""
+        return f"image classifier, {len(self.class_names)} classes{several}"
 
     @property
     def channels(self) -> int:
@@ -48,12 +70,16 @@ class Servable:
     def metadata(self) -> dict[str, Any]:
         """Returns what an app must know to use the network, apart from the class names."""
         row = NORMALISATIONS[self.preprocess]
+        several = {}
+        if self.kind == SEVERAL and self.levels is not None:
+            several = {"thresholds": self.levels.tolist()}
         return {
             "model_name": self.model_name,
             "image_size": self.image_size,
             "channels": self.channels,
             "classes": len(self.class_names),
             "output": self.output_name,
+            **several,
             "input_range": [0, 255] if self.preprocessing else "normalised",
             "mean": list(row.mean),
             "deviation": list(row.deviation),
@@ -65,24 +91,52 @@ def build_servable(loaded: LoadedModel, *, preprocessing: bool, logits: bool) ->
     """Adds normalisation before a network and the loss's activation (softmax or sigmoid) after it.
 
     Args:
-      loaded: the network; its weights are float32, whatever the training's precision.
+      loaded: the network; its weights are float32, whatever the training's precision. Where it
+        predicts numbers, its classifier is scaled, so that these come in the user's unit.
       preprocessing: add the normalisation, so that the inputs are pixels of 0..255.
       logits: add no activation, so that the outputs are logits.
+
+    Raises:
+      UserError: if logits are wanted of a network that predicts numbers.
     """
     config = loaded.config
+    kind, scale = label_kind(config), target_scale(config.model)
+    if logits and scale is not None:
+        raise UserError("--logits is for networks that predict classes; this one predicts numbers")
     activation = None if logits else LOSSES[config.train.loss_type].activation
     model = build_model(
         config.model, include_preprocessing=preprocessing, classifier_activation=activation
     )
     model.set_weights(loaded.model.get_weights())
+    output_name = "logits" if logits else "probabilities"
+    levels = _thresholds(loaded, logits=logits) if kind == SEVERAL else None
+    if scale is not None:
+        output_name, levels = "numbers", np.array(scale.deviation)
+        classifier = model.get_layer("predictions")
+        kernel, bias = classifier.get_weights()
+        classifier.set_weights(
+            [kernel * np.array(scale.deviation, np.float32), scale.restore(bias)]
+        )
     return Servable(
         model=model,
         folded=fold(model),
         class_names=loaded.class_names,
         image_size=config.eval.isize,
         preprocessing=preprocessing,
-        output_name="logits" if logits else "probabilities",
+        output_name=output_name,
         model_name=config.model.model_name,
         preprocess=config.model.preprocess,
         origin=loaded.origin,
+        kind=kind,
+        levels=levels,
     )
+
+
+def _thresholds(loaded: LoadedModel, *, logits: bool) -> np.ndarray:
+    """Returns the thresholds of the classes, in the unit of the outputs, float64 ``[K]``."""
+    chosen = loaded.thresholds
+    values = np.full(len(loaded.class_names), 0.5) if chosen is None else np.float64(chosen)
+    if not logits:
+        return values
+    inside = np.clip(values, 1e-7, 1 - 1e-7)
+    return np.log(inside / (1 - inside))

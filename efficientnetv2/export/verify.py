@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from efficientnetv2.export.answers import Answers
 from efficientnetv2.export.formats import FORMATS, Limit
 from efficientnetv2.export.images import Images
 
 _TIMED_CALLS = 21
 _WARM_UP_CALLS = 3
-_TIE = 0.01  # of the largest output: between two classes this close, rounding decides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Check:
       megabytes: its size in 10^6 bytes.
       milliseconds: median time of one image, with batch 1 on all cores.
       max_difference: largest difference of an output from the Keras model's.
-      agreement: share of images with the same top-1 class as the Keras model, 0..1.
-      ties: share of images with another top-1 class that the Keras model rates almost equal, 0..1.
-      accuracy: top-1 accuracy, 0..1; None: labels are not known.
+      agreement: share of images with the same answer as the Keras model, 0..1: top-1 class, all
+        classes above their thresholds, or numbers.
+      ties: share of images with another answer that the Keras model rates almost equal, 0..1.
+      accuracy: the score of the answers: top-1 accuracy, F1 or R2; None: labels are not known.
       fault: which limit it exceeds, as text for messages; None: none.
     """
 
@@ -44,7 +45,12 @@ class Check:
 
 
 def verify(
-    format_name: str, path: pathlib.Path, images: Images, inputs: np.ndarray, expected: np.ndarray
+    format_name: str,
+    path: pathlib.Path,
+    images: Images,
+    inputs: np.ndarray,
+    expected: np.ndarray,
+    answers: Answers,
 ) -> Check:
     """Runs a file on images and compares its outputs with the Keras model's.
 
@@ -54,31 +60,27 @@ def verify(
       images: the images with their labels, if known.
       inputs: the same images as the file takes them, float32 ``[N, S, S, C]``.
       expected: the Keras model's outputs, ``[N, K]``.
+      answers: compares and scores outputs.
     """
     row = FORMATS[format_name]
     run = row.open(path)
     outputs = np.concatenate([run(image[np.newaxis]) for image in inputs])
-    top1 = outputs.argmax(axis=1)
-    scale = max(1.0, float(np.abs(expected).max()))
-    # By how much the Keras model prefers its own top-1 class to the file's.
-    gap = expected.max(axis=1) - np.take_along_axis(expected, top1[:, np.newaxis], axis=1)[:, 0]
-    differing, differing_clearly = int((gap > 0).sum()), int((gap > _TIE * scale).sum())
-    difference = float(np.abs(outputs - expected).max())
+    differing, differing_clearly = (int(flags.sum()) for flags in answers.differ(outputs, expected))
+    difference = np.abs(outputs - expected)
     accuracy = lost = None
     if images.labels is not None:
-        accuracy = float((top1 == images.labels).mean())
-        expected_right = (expected.argmax(axis=1) == images.labels).sum()
-        lost = int(expected_right - (top1 == images.labels).sum())
+        accuracy = answers.score(outputs, images.labels)
+        lost = round(len(inputs) * (answers.score(expected, images.labels) - accuracy))
     return Check(
         megabytes=round(_size(path) / 1e6, 3),
         milliseconds=round(_latency(run, inputs[:1]), 2),
-        max_difference=difference,
+        max_difference=float(difference.max()),
         agreement=1 - differing / len(inputs),
         ties=(differing - differing_clearly) / len(inputs),
         accuracy=accuracy,
         fault=_fault(
             row.limit,
-            difference=difference / scale,
+            difference=float((difference / answers.unit(expected)).max()),
             differing=differing_clearly,
             lost=lost,
             count=len(inputs),

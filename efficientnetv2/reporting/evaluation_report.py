@@ -11,14 +11,19 @@ from matplotlib.figure import Figure
 
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.preprocess import to_pixels
-from efficientnetv2.evaluation.evaluator import Metrics
+from efficientnetv2.evaluation.evaluator import AnyPredictions, Metrics
+from efficientnetv2.evaluation.label_scores import class_scores
 from efficientnetv2.evaluation.predictions import Predictions
 from efficientnetv2.reporting.figures import fitted, save_figure
+from efficientnetv2.reporting.label_report import report_labels
+from efficientnetv2.reporting.number_report import report_numbers
 from efficientnetv2.reporting.results import data_name, report_result
 from efficientnetv2.reporting.tables import table, write_csv_rows
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.config import Config
+from hparams.label_kinds import NUMBERS, label_kind
 
+_WEIGHTS = {"raw": "raw weights", "ema": "moving average"}
 WORST = 10  # classes in the table on the screen
 # Numbers of classes up to which there is a confusion matrix (of 1000 classes, its file has 2 MB),
 # with the names of the classes in its picture, and with the counts.
@@ -35,14 +40,15 @@ def report_evaluation(
     run: RunDirectory,
     images: EvaluationInput,
     metrics: Metrics,
-    predictions: Mapping[str, Predictions],
+    predictions: Mapping[str, AnyPredictions],
     names: Sequence[str],
     *,
     eval_name: str | None,
 ) -> None:
     """Reports the metrics of all weights, and the classes and mistakes of the moving average.
 
-    Without a moving average, the classes and mistakes of the raw weights are reported.
+    Without a moving average, the classes and mistakes of the raw weights are reported. Where images
+    have several classes or numbers, there is a table of these instead, and no picture of mistakes.
 
     Args:
       config: the config of the evaluation.
@@ -58,12 +64,20 @@ def report_evaluation(
     """
     report_result(config, run, metrics, eval_name=eval_name)
     files = [run.result_file(eval_name).name]
-    if not config.data.multi_label and predictions:
-        kind = list(predictions)[-1]
-        weights = {"ema": "moving average"}.get(kind, "raw weights")
-        files += _report_classes(
-            config, run, images, predictions[kind], names, weights=weights, eval_name=eval_name
-        )
+    if predictions:
+        weights = list(predictions)[-1]
+        network = f"{config.model.model_name} ({_WEIGHTS[weights]})"
+        title = f"{network} on {data_name(config)}, {config.data.eval_split}"
+        suffix = f"_{eval_name}" if eval_name else ""
+        found = predictions[weights]
+        if isinstance(found, Predictions):
+            files += _report_classes(config, run, images, found, names, suffix=suffix, title=title)
+        elif label_kind(config) == NUMBERS:
+            files += report_numbers(found, names, run.path, suffix=suffix, title=title)
+        else:
+            files.append(f"per_class{suffix}.csv")
+            scores = class_scores(found, list(names), thresholds_of(run, names))
+            report_labels(scores, run.path / files[-1])
     print(f"\nwritten to {run.path}: {', '.join(files)}")
 
 
@@ -74,15 +88,12 @@ def _report_classes(
     predictions: Predictions,
     names: Sequence[str],
     *,
-    weights: str,
-    eval_name: str | None,
+    suffix: str,
+    title: str,
 ) -> list[str]:
     """Prints the worst classes, writes tables and pictures, and returns the file names."""
     if not len(predictions.index):
         return []
-    suffix = f"_{eval_name}" if eval_name else ""
-    network = f"{config.model.model_name} ({weights})"
-    title = f"{network} on {data_name(config)}, {config.data.eval_split}"
     show_classes(class_rows(predictions, names))
     written = write_class_tables(predictions, names, run.path, suffix=suffix, title=title)
     mistakes = predictions.mistakes(_MAX_MISTAKES)
@@ -99,6 +110,12 @@ def _report_classes(
         )
         written.append(picture.name)
     return written
+
+
+def thresholds_of(run: RunDirectory, names: Sequence[str]) -> np.ndarray:
+    """Returns the thresholds of a run's classes, ``[K]``: those it has chosen, or 0.5 each."""
+    chosen = run.thresholds(names)
+    return np.full(len(names), 0.5) if chosen is None else np.array(chosen)
 
 
 def class_rows(predictions: Predictions, names: Sequence[str]) -> list[tuple[str, int, float, str]]:

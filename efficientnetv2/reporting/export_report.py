@@ -43,7 +43,8 @@ def report_export(result: ExportResult, options: ExportOptions) -> None:
 
 
 def _show(result: ExportResult) -> None:
-    header = ["file", "MB", "ms an image", "largest difference", "same first class", "ties aside"]
+    header = ["file", "MB", "ms an image", "largest difference"]
+    header += [result.servable.answers.same, "ties aside"]
     rows = [
         [
             name,
@@ -56,12 +57,12 @@ def _show(result: ExportResult) -> None:
         for name, check in result.checks.items()
     ]
     if result.keras_accuracy is not None:
-        header.append("top-1")
+        header.append(result.servable.answers.title)
         checks = result.checks.values()
         rows = [[*row, f"{check.accuracy:.4f}"] for row, check in zip(rows, checks)]
     print(f"\n{table(header, rows)}")
     if result.keras_accuracy is not None:
-        print(f"top-1 of the Keras model: {result.keras_accuracy:.4f}")
+        print(f"{result.servable.answers.title} of the Keras model: {result.keras_accuracy:.4f}")
 
 
 def _report_layers(result: ExportResult, options: ExportOptions) -> None:

@@ -14,11 +14,12 @@ import pathlib
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from efficientnetv2.evaluation.image_prediction import Prediction, UnreadableImage
+from efficientnetv2.reporting.row_layout import LAYOUTS, Row, RowLayout, header
 from efficientnetv2.reporting.tables import csv_text, table
 from efficientnetv2.runtime.atomic_write import (
     WriteError,
@@ -27,13 +28,13 @@ from efficientnetv2.runtime.atomic_write import (
     write_error_for,
 )
 from hparams.errors import UserError
+from hparams.label_kinds import ONE
 
 if TYPE_CHECKING:
     import pandas
 
 SHOWN = 200  # images in the table on the screen
 _CHUNK = 20_000  # images that are converted together
-Row = tuple[str, list[tuple[str, float]]]  # image, [(class, probability)], the likeliest first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,73 +42,57 @@ class RowFormat:
     """A format of a file of predictions, which is written row by row.
 
     Attributes:
-      head: takes the number of classes of a row; returns what the file begins with.
-      row: takes a row and the number of rows before it; returns its text.
+      head: takes the layout of the rows; returns what the file begins with.
+      row: takes the layout, a row and the number of rows before it; returns its text.
       tail: takes the number of rows; returns what the file ends with.
-      convert: takes the finished text file, the path to write and the number of classes of a row;
-        writes the file proper. None: the text is the file.
+      convert: takes the finished text file, the path to write and the layout; writes the file
+        proper. None: the text is the file.
     """
 
-    head: Callable[[int], str]
-    row: Callable[[Row, int], str]
+    head: Callable[[RowLayout], str]
+    row: Callable[[RowLayout, Row, int], str]
     tail: Callable[[int], str]
-    convert: Callable[[pathlib.Path, pathlib.Path, int], None] | None = None
+    convert: Callable[[pathlib.Path, pathlib.Path, RowLayout], None] | None = None
 
 
-def _columns(num_classes: int) -> list[str]:
-    places = range(1, num_classes + 1)
-    return ["image", *(f"{what}_{place}" for place in places for what in ("class", "probability"))]
+def _json_line(layout: RowLayout, row: Row, _: int) -> str:
+    return json.dumps(layout.entry(row), ensure_ascii=False) + "\n"
 
 
-def _cells(row: Row) -> list[Any]:
-    image, classes = row
-    return [image, *itertools.chain.from_iterable(classes)]
-
-
-def _entry(row: Row) -> dict[str, Any]:
-    image, classes = row
-    return {"image": image, "classes": [{"name": n, "probability": p} for n, p in classes]}
-
-
-def _json_line(row: Row, _: int) -> str:
-    return json.dumps(_entry(row), ensure_ascii=False) + "\n"
-
-
-def _json_item(row: Row, before: int) -> str:
-    text = json.dumps(_entry(row), indent=1, ensure_ascii=False).replace("\n", "\n ")
+def _json_item(layout: RowLayout, row: Row, before: int) -> str:
+    text = json.dumps(layout.entry(row), indent=1, ensure_ascii=False).replace("\n", "\n ")
     return f"{',' if before else ''}\n {text}"
 
 
-def _to_parquet(lines: pathlib.Path, path: pathlib.Path, num_classes: int) -> None:
+def _to_parquet(lines: pathlib.Path, path: pathlib.Path, layout: RowLayout) -> None:
     """Writes a Parquet file of the rows of a file of JSON lines; a chunk of rows is a row group."""
     import pyarrow
     import pyarrow.parquet
 
-    names = _columns(num_classes)
-    types = [pyarrow.float64() if "probability" in name else pyarrow.string() for name in names]
+    names = layout.columns
+    types = [
+        pyarrow.string() if name in layout.text_columns else pyarrow.float64() for name in names
+    ]
     schema = pyarrow.schema(list(zip(names, types)))
     with (
         lines.open(encoding="utf-8", newline="\n") as file,
         pyarrow.parquet.ParquetWriter(path, schema) as writer,
     ):
         while chunk := [json.loads(line) for line in itertools.islice(file, _CHUNK)]:
-            cells = [
-                _cells((row["image"], [(c["name"], c["probability"]) for c in row["classes"]]))
-                for row in chunk
-            ]
+            cells = [layout.cells(layout.row_of(entry)) for entry in chunk]
             columns = [pyarrow.array(column, kind) for column, kind in zip(zip(*cells), types)]
             writer.write_table(pyarrow.table(columns, schema=schema))
 
 
-def _nothing(_: int) -> str:
+def _nothing(_: object) -> str:
     return ""
 
 
 _JSON_LINES = RowFormat(_nothing, _json_line, _nothing)
 ROW_FORMATS: Mapping[str, RowFormat] = {
     ".csv": RowFormat(
-        lambda num_classes: csv_text([_columns(num_classes)]),
-        lambda row, _: csv_text([_cells(row)]),
+        lambda layout: csv_text([layout.columns]),
+        lambda layout, row, _: csv_text([layout.cells(row)]),
         _nothing,
     ),
     ".json": RowFormat(lambda _: "[", _json_item, lambda count: "\n]\n" if count else "]\n"),
@@ -140,19 +125,19 @@ def require_writable(path: pathlib.Path) -> None:
         raise UserError(f"--output: {error}") from None
 
 
-def show_predictions(rows: Iterable[Row], count: int, *, is_written: bool) -> None:
-    """Prints the first images and their classes as a table.
+def show_predictions(
+    rows: Iterable[Row], count: int, *, layout: RowLayout, is_written: bool
+) -> None:
+    """Prints the first images and what is predicted for them as a table.
 
     Args:
       rows: the first of all, at most ``SHOWN``.
       count: number of all.
+      layout: of the rows.
       is_written: whether a file will have all.
     """
-    cells = [
-        [image, *(f"{name} {probability:.1%}" for name, probability in classes)]
-        for image, classes in rows
-    ]
-    print(table(["image", *(str(place) for place in range(1, len(cells[0])))], cells))
+    cells = [[row[0], *layout.shown(row)] for row in rows]
+    print(table(header(layout), cells))
     if count > len(cells):
         hint = "" if is_written else "; --output=all.csv writes all"
         print(f"... and {count - len(cells):,} more{hint}")
@@ -163,8 +148,9 @@ def predictions_to_frame(
 ) -> pandas.DataFrame:
     """Returns a pandas DataFrame with a row for each image, and the columns of a CSV file.
 
-    The columns are ``image``, ``class_1``, ``probability_1`` (0..1), ``class_2`` ... An image that
-    cannot be read has missing values.
+    The columns are ``image``, ``class_1``, ``probability_1`` (0..1), ``class_2`` ...; where images
+    have several labels ``image``, ``labels`` and ``probabilities``, separated by ``|``; where they
+    have numbers ``image`` and the names of these. An image that cannot be read has missing values.
 
     Args:
       predictions: of the images, in the order of the rows.
@@ -177,13 +163,17 @@ def predictions_to_frame(
         raise UserError("predictions_to_frame needs the package pandas: pip install pandas")
     import pandas
 
+    results = list(predictions)
+    first = next((result for result in results if isinstance(result, Prediction)), None)
+    names = first.class_names if first is not None else []
+    layout = LAYOUTS[first.kind if first is not None else ONE](names, min(top_k, len(names)))
     rows = [
-        _cells((str(p.path), p.top(top_k) if isinstance(p, Prediction) else []))
-        for p in predictions
+        layout.cells((str(result.path), result.row(top_k)))
+        if isinstance(result, Prediction)
+        else [str(result.path), *[None] * (len(layout.columns) - 1)]
+        for result in results
     ]
-    columns = _columns(max((len(row) // 2 for row in rows), default=0))
-    full = [row + [None] * (len(columns) - len(row)) for row in rows]
-    return pandas.DataFrame(full, columns=columns)
+    return pandas.DataFrame(rows, columns=layout.columns)
 
 
 def write_features(

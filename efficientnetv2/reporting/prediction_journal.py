@@ -16,7 +16,8 @@ from typing import IO, Any
 import numpy as np
 
 from efficientnetv2.data.sources.image_list import ImageList
-from efficientnetv2.reporting.prediction_files import SHOWN, Row, row_format, write_features
+from efficientnetv2.reporting.prediction_files import SHOWN, row_format, write_features
+from efficientnetv2.reporting.row_layout import Row, RowLayout
 from efficientnetv2.runtime.atomic_write import draft_of, sync, write_error_for
 from hparams.errors import UserError
 
@@ -67,7 +68,7 @@ class PredictionJournal:
       images: to be predicted.
       settings: everything that a prediction depends on, besides the image file. A journal of other
         settings is begun anew.
-      num_classes: of a row.
+      layout: of the rows.
 
     Attributes:
       path: of the text.
@@ -84,12 +85,12 @@ class PredictionJournal:
         images: ImageList,
         settings: Mapping[str, Any],
         *,
-        num_classes: int,
+        layout: RowLayout,
     ) -> None:
         name = file.name[:_LONGEST_NAME]
         self.path = file.with_name(f".{name}.partial")
         self.tally = PredictionTally()
-        self._images, self._num_classes, self._format = images, num_classes, row_format(file)
+        self._images, self._layout, self._format = images, layout, row_format(file)
         self._opened: list[IO[bytes]] = []
         self._state = self._open(file.with_name(f".{name}.state"))
         self._lock()
@@ -121,7 +122,7 @@ class PredictionJournal:
 
     def _reopen(self, settings: bytes) -> None:
         """Counts what is there, and cuts off what is damaged or does not belong to it."""
-        head = self._format.head(self._num_classes).encode()
+        head = self._format.head(self._layout).encode()
         ends = {self._state: len(settings) + 1, self._text: len(head), self._features: 0}
         for file in ends:
             file.seek(0)
@@ -181,7 +182,7 @@ class PredictionJournal:
         rows = [row for row in part if not isinstance(row, str)]
         before = self.tally.predictions
         text = "".join(
-            self._format.row(row, n) for n, row in enumerate(rows, start=before)
+            self._format.row(self._layout, row, n) for n, row in enumerate(rows, start=before)
         ).encode()
         values = b"".join(np.ascontiguousarray(row, "<f4").tobytes() for row in features)
         record = {
@@ -232,7 +233,7 @@ class PredictionJournal:
     def _write_output(self, output: pathlib.Path) -> None:
         if self._format.convert is not None:
             with draft_of(output) as draft:
-                self._format.convert(self.path, draft, self._num_classes)
+                self._format.convert(self.path, draft, self._layout)
             return
         with write_error_for(output):
             sync(self.path)

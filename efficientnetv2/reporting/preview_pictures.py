@@ -91,7 +91,7 @@ def preview_rows(
 
 def _first_images(pipeline: TrainingInput) -> tf.Tensor:
     try:
-        images, _ = next(iter(pipeline.batches()))
+        images, *_ = next(iter(pipeline.batches()))
     except tf.errors.OpError as error:
         pipeline.raise_bad_image(error, step=0)
     return images

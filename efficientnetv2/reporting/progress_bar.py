@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from efficientnetv2.reporting.estimate_line import duration, estimate_lines
@@ -12,6 +12,7 @@ from efficientnetv2.runtime.console import open_bar
 from efficientnetv2.train.callbacks import TrainingCallback
 from efficientnetv2.train.progressive import Stage
 from efficientnetv2.train.time_estimate import RunEstimate
+from hparams.label_kinds import TRAINING_METRICS
 
 _MAX_NAMES = 5  # shown, of images that were left out
 _READ_SECONDS = 0.5  # between two readings of the metrics, each of which waits for the device
@@ -31,10 +32,15 @@ class BadImageReporter(TrainingCallback):
 
 
 class ProgressBar(BadImageReporter):
-    """Shows stage, epoch, images/s, loss, accuracy and the time left; the bar needs a terminal."""
+    """Shows stage, epoch, images/s, loss, accuracy and the time left; the bar needs a terminal.
 
-    def __init__(self) -> None:
+    Args:
+      metric: of the validation, a row of ``hparams.label_kinds.METRICS``.
+    """
+
+    def __init__(self, *, metric: str = "top1") -> None:
         super().__init__()
+        self._metric = metric
         self._epochs = 0
         self._plan: list[Stage] = []
         self._stage: Stage | None = None
@@ -77,7 +83,7 @@ class ProgressBar(BadImageReporter):
         return (
             f"stage {stage.index + 1}/{len(self._plan)}  {stage.image_size} px  "
             f"epoch {epoch}/{self._epochs}  {stage.batch_size / seconds:.0f} images/s  "
-            f"loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.3f}  "
+            f"loss {metrics['loss']:.3f}  {_training_metric(metrics, digits=3)}  "
             f"ETA {duration(self._seconds_left(step, seconds_per_step=seconds))}"
         )
 
@@ -102,7 +108,8 @@ class ProgressBar(BadImageReporter):
         """Prints the line of an epoch."""
         assert self._bar is not None
         self._bar.clear()
-        print(epoch_line(line, epochs=self._epochs, stages=len(self._plan)), file=self._stream)
+        text = epoch_line(line, epochs=self._epochs, stages=len(self._plan), metric=self._metric)
+        print(text, file=self._stream)
         self._stream.flush()
 
     def end(self) -> None:
@@ -111,15 +118,29 @@ class ProgressBar(BadImageReporter):
             self._bar.close()
 
 
-def epoch_line(line: dict[str, Any], *, epochs: int, stages: int) -> str:
-    """Formats a record of metrics.jsonl as one line for a terminal."""
+def _training_metric(metrics: Mapping[str, float], *, digits: int) -> str:
+    """Returns what training reports besides the loss: accuracy, or the error of numbers."""
+    name = next(name for name in TRAINING_METRICS if name in metrics)
+    return f"{TRAINING_METRICS[name]} {metrics[name]:.{digits}f}"
+
+
+def epoch_line(line: dict[str, Any], *, epochs: int, stages: int, metric: str = "top1") -> str:
+    """Formats a record of metrics.jsonl as one line for a terminal.
+
+    Args:
+      line: the record.
+      epochs: of the training.
+      stages: of the training.
+      metric: as in ``ProgressBar``.
+    """
     text = (
         f"epoch {line['epoch']:>{len(str(epochs))}}/{epochs}  stage {line['stage']}/{stages}  "
-        f"{line['image_size']:.0f} px  loss {line['loss']:.4f}  accuracy {line['accuracy']:.4f}  "
+        f"{line['image_size']:.0f} px  loss {line['loss']:.4f}  "
+        f"{_training_metric(line, digits=4)}  "
         f"lr {line['learning_rate']:.2e}  {line['images_per_second']:.0f} images/s  "
         f"{duration(line['seconds'])}"
     )
-    for name, label in (("minival_top1", "minival"), ("minival_ema_top1", "EMA")):
+    for name, label in ((f"minival_{metric}", "minival"), (f"minival_ema_{metric}", "EMA")):
         if name in line:
             text += f"  {label} {line[name]:.4f}"
     return text

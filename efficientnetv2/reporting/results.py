@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from efficientnetv2.evaluation.evaluator import Metrics
 from efficientnetv2.evaluation.training_session import TrainingSession
@@ -11,10 +12,45 @@ from efficientnetv2.runtime.atomic_write import append_line, replace_text
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.choices import NO_PRESET
 from hparams.config import Config
+from hparams.label_kinds import (
+    LABEL_KINDS,
+    METRICS,
+    NUMBERS,
+    ONE,
+    SEVERAL,
+    best_metric,
+    label_kind,
+)
+
+# Kind of labels -> title in the table -> metric, which is left out where it was not computed.
+_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    ONE: {
+        "top-1": "top1",
+        "top-5": "top5",
+        "loss": "loss",
+        "balanced": "balanced_accuracy",
+        "macro F1": "macro_f1",
+        "ECE": "ece",
+    },
+    SEVERAL: {
+        "top-1": "top1",
+        "top-5": "top5",
+        "loss": "loss",
+        "mAP": "map",
+        "micro AP": "ap_micro",
+        "F1": "macro_f1",
+        "PR AUC": "pr_auc",
+        "P@1": "precision_at_1",
+        "P@5": "precision_at_5",
+        "R@1": "recall_at_1",
+        "R@5": "recall_at_5",
+    },
+    NUMBERS: {"R2": "r2", "MAE": "mae", "RMSE": "rmse", "loss": "loss"},
+}
 
 
 def data_name(config: Config) -> str:
-    """Returns the data's name for people: the data set's, or the path of a folder of images."""
+    """Returns the data's name for people: the data set's, or the path of one's own images."""
     return str(config.data.data_dir if config.data.source == "folder" else config.data.ds_name)
 
 
@@ -34,7 +70,7 @@ def show_training_start(session: TrainingSession, run: RunDirectory) -> None:
     parameters = session.train_state.model.count_params()
     print(
         f"{config.model.model_name} ({parameters:,} parameters) on {data_name(config)}: "
-        f"{images:,} images of {session.source.num_classes} classes, {last.end_epoch} epochs of "
+        f"{images:,} images of {_what(session)}, {last.end_epoch} epochs of "
         f"{last.steps_per_epoch} steps, batch {config.train.batch_size}, image size {sizes} px\n"
         f"{_preset(config)}writing to {run.path}",
         flush=True,
@@ -46,6 +82,13 @@ def show_training_start(session: TrainingSession, run: RunDirectory) -> None:
         print(f"learning from {teacher.origin}, at {teacher.image_size} px", flush=True)
     if session.pretrained:
         print(f"starting from {session.pretrained}", flush=True)
+
+
+def _what(session: TrainingSession) -> str:
+    count = session.source.num_classes
+    if label_kind(session.config) == NUMBERS:
+        return f"{count} number{'s' * (count > 1)}"
+    return f"{count} classes"
 
 
 def _preset(config: Config) -> str:
@@ -64,7 +107,8 @@ def show_training_end(session: TrainingSession, *, stopped: bool) -> None:
         print(f"stopped {done}; saved in {session.run.path}; the same command goes on from there")
     elif step < end_step:
         patience = session.config.train.patience
-        print(f"ended {done}: no better minival top-1 in {patience} epochs")
+        title = METRICS[best_metric(session.config)].title
+        print(f"ended {done}: no better minival {title} in {patience} epochs")
 
 
 def report_result(
@@ -79,12 +123,8 @@ def report_result(
     result = {"data_set": config.data.ds_name, "split": split, **metrics}
     replace_text(run.result_file(eval_name), json.dumps(result, indent=2) + "\n")
     weights = {"raw": "raw", "ema": "EMA"}
-    columns = {"top-1": "top1", "top-5": "top5", "loss": "loss"}
-    if config.data.multi_label:
-        columns |= {"PR AUC": "pr_auc", "P@1": "precision_at_1", "P@5": "precision_at_5"}
-        columns |= {"R@1": "recall_at_1", "R@5": "recall_at_5"}
-    elif "ece" in metrics["raw"]:
-        columns["ECE"] = "ece"
+    wanted = _COLUMNS[label_kind(config)]
+    columns = {title: name for title, name in wanted.items() if name in metrics["raw"]}
     rows = [
         [weights[name], *(f"{values[key]:.4f}" for key in columns.values())]
         for name, values in metrics.items()
@@ -101,7 +141,7 @@ def append_result(
     eval_name: str | None,
     checkpoint: str,
 ) -> None:
-    """Prints the top-1 of one of several checkpoints, and adds its metrics to ``eval.jsonl``.
+    """Prints the result of one of several checkpoints, and adds its metrics to ``eval.jsonl``.
 
     Raises:
       WriteError: if it cannot be written.
@@ -114,5 +154,6 @@ def append_result(
         **metrics,
     }
     append_line(run.result_file(eval_name).with_suffix(".jsonl"), json.dumps(record))
-    top1 = "  ".join(f"{name} {values['top1']:.4f}" for name, values in metrics.items())
-    print(f"step {step}  {data_name(config)}, split {config.data.eval_split}  {top1}", flush=True)
+    metric = LABEL_KINDS[label_kind(config)].metric
+    result = "  ".join(f"{name} {values[metric]:.4f}" for name, values in metrics.items())
+    print(f"step {step}  {data_name(config)}, split {config.data.eval_split}  {result}", flush=True)

@@ -5,6 +5,8 @@ This module imports no TensorFlow, so that a wrong ``--model_dir`` is reported a
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import pathlib
@@ -14,7 +16,8 @@ from typing import Any
 from efficientnetv2.runtime.atomic_write import append_line, draft_of, replace_text
 from hparams.config import Config
 from hparams.errors import UserError, listed, shortened, shown
-from hparams.keys import DATA_SET_KEYS
+from hparams.keys import DATA_SET_KEYS, NOT_SET
+from hparams.label_kinds import METRICS, TRAINING_METRICS
 from hparams.overrides import Overrides
 from hparams.resolve import flat, load_config, save_config
 
@@ -32,8 +35,9 @@ _RESUMABLE_KEYS = (
 
 # Values of a record that curves, early stopping and the choice of the best weights calculate with.
 _NUMBERS = (
-    *("epoch", "stage", "image_size", "learning_rate", "loss", "accuracy"),
-    *("minival_top1", "minival_ema_top1", "seconds"),
+    *("epoch", "stage", "image_size", "learning_rate", "loss", "seconds"),
+    *(f"minival{average}_{name}" for name in METRICS for average in ("", "_ema")),
+    *TRAINING_METRICS,
 )
 _REQUIRED = ("step", "epoch", "image_size")  # without which no curve can be drawn
 _LONGEST_VALUE = 60  # characters of a setting in a message
@@ -75,6 +79,7 @@ class RunDirectory:
         self.split_file = self.path / "split.csv"
         self.bad_images_file = self.path / "bad_images.txt"
         self.teacher_file = self.path / "teacher.json"
+        self.thresholds_file = self.path / "thresholds.csv"
         self.lock_file = self.path / "training.lock"
 
     def result_file(self, eval_name: str | None = None) -> pathlib.Path:
@@ -156,7 +161,7 @@ class RunDirectory:
             for key in now
             if before[key] != now[key]
             and not key.startswith(_RESUMABLE_KEYS)
-            and not (now[key] is None and key in DATA_SET_KEYS)
+            and not (now[key] in NOT_SET and key in DATA_SET_KEYS)
         }
 
     def trained_config(self) -> Config | None:
@@ -225,6 +230,42 @@ class RunDirectory:
                 f"{num_classes}"
             )
         return names
+
+    def thresholds(self, class_names: Sequence[str]) -> list[float] | None:
+        """Reads from which probability on an image has a class, where it may have several.
+
+        Args:
+          class_names: K names.
+
+        Returns:
+          K numbers, 0..1; None: none have been chosen.
+
+        Raises:
+          RunError: if the file is damaged, or of other classes.
+        """
+        if not self.thresholds_file.exists():
+            return None
+        try:
+            with self.thresholds_file.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.reader(file))[1:]
+            names, values = [row[0] for row in rows], [float(row[1]) for row in rows]
+        except (OSError, ValueError, LookupError, csv.Error) as error:
+            raise RunError(f"cannot read '{self.thresholds_file}': {error}") from None
+        if names != list(class_names):
+            raise RunError(f"'{self.thresholds_file}' is of other classes than the network")
+        return values
+
+    def write_thresholds(self, class_names: Sequence[str], thresholds: Sequence[float]) -> None:
+        """Writes from which probability on an image has a class: columns ``class``, ``threshold``.
+
+        Raises:
+          WriteError: if it cannot be written.
+        """
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["class", "threshold"])
+        writer.writerows([name, repr(value)] for name, value in zip(class_names, thresholds))
+        replace_text(self.thresholds_file, text.getvalue())
 
     def require_teacher(self, origin: str, *, checksum: int, is_new: bool) -> None:
         """Writes down which weights teach a new training; checks that they still do in an old one.

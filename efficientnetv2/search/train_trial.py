@@ -19,8 +19,10 @@ from efficientnetv2.runtime.signals import Stopped, StopRequest
 from efficientnetv2.search.messages import EpochReport, TrialJob
 from efficientnetv2.search.step_timer import StepTime, time_step
 from efficientnetv2.train.callbacks import TrainingCallback
+from efficientnetv2.train.early_stop import results
 from efficientnetv2.train.progressive import Stage
 from hparams.errors import UserError
+from hparams.label_kinds import best_metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +48,12 @@ class _EpochReporter(TrainingCallback):
         self,
         run: RunDirectory,
         *,
+        metric: str,
         seconds: float | None,
         should_prune: Callable[[EpochReport], bool],
     ) -> None:
         self._run = run
+        self._metric = metric
         self._seconds = seconds
         self._should_prune = should_prune
 
@@ -59,14 +63,10 @@ class _EpochReporter(TrainingCallback):
             self.epoch(line)
 
     def epoch(self, line: dict[str, Any]) -> None:
-        epoch = EpochReport(line["epoch"], accuracy_of(line), self._seconds, self.parameters)
+        accuracy = max(results(line, self._metric))
+        epoch = EpochReport(line["epoch"], accuracy, self._seconds, self.parameters)
         if self._should_prune(epoch):
             raise _PrunedError("pruned")
-
-
-def accuracy_of(line: dict[str, Any]) -> float:
-    """Returns the minival top-1 of an epoch: the better one of raw and averaged weights."""
-    return float(max(line["minival_top1"], line.get("minival_ema_top1", 0.0)))
 
 
 def train_trial(
@@ -88,7 +88,8 @@ def train_trial(
       Stopped: if a signal came; the training is saved.
     """
     run = RunDirectory(job.folder)
-    reporter = _EpochReporter(run, seconds=seconds, should_prune=should_prune)
+    metric = best_metric(job.config)
+    reporter = _EpochReporter(run, metric=metric, seconds=seconds, should_prune=should_prune)
     with training_lock(run.lock_file):
         run.require_same(job.config)
         require_usable(run)
@@ -108,7 +109,8 @@ def train_trial(
             if stopped_by is not None:
                 raise Stopped(stopped_by)
             last = run.metrics()[-1]
-            return TrialTraining(accuracy_of(last), reporter.parameters, last["epoch"], pruned)
+            accuracy = max(results(last, metric))
+            return TrialTraining(accuracy, reporter.parameters, last["epoch"], pruned)
 
 
 def time_training(job: TrialJob) -> StepTime:

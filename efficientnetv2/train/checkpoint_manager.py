@@ -14,7 +14,7 @@ from tensorflow import keras
 from efficientnetv2.runtime import checkpoint_store
 from efficientnetv2.runtime.atomic_write import cannot_write, replace_text
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
-from efficientnetv2.train.early_stop import best_top1
+from efficientnetv2.train.early_stop import best_result
 from efficientnetv2.train.train_state import TrainState, named_weights
 from hparams.errors import tensorflow_message
 
@@ -205,12 +205,10 @@ class BestWeights:
     Attributes:
       checkpoint: path prefix.
       is_average: whether its moving average was at least as good on minival as its raw weights.
-      top1: accuracy of the better one on minival, 0..1.
     """
 
     checkpoint: str
     is_average: bool
-    top1: float
 
 
 def best_weights(run: RunDirectory) -> BestWeights | None:
@@ -225,16 +223,18 @@ def best_weights(run: RunDirectory) -> BestWeights | None:
     checkpoint = str(run.best / f"ckpt-{record['step']}")
     if not checkpoint_store.is_whole(checkpoint):
         raise RunError(f"checkpoint '{checkpoint}', the best of the run, is damaged or missing")
-    is_average = record["top1"].get("ema") == record["best"]  # also if both are equal
-    return BestWeights(checkpoint, is_average, record["best"])
+    is_average = record["results"].get("ema") == record["best"]  # also if both are equal
+    return BestWeights(checkpoint, is_average)
 
 
 def _read_record(run: RunDirectory) -> dict[str, Any] | None:
-    """Returns best.json's step and top-1 values, and the best of these; None if unreadable."""
+    """Returns best.json's step and results, and the best of these; None if unreadable."""
     try:
         record = json.loads((run.best / "best.json").read_text(encoding="utf-8"))
-        top1 = {name: float(value) for name, value in record["top1"].items()}
-        return {"step": int(record["step"]), "top1": top1, "best": max(top1.values())}
+        metric = record.get("metric", "top1")
+        results = {name: float(value) for name, value in record[metric].items()}
+        best = max(results.values())
+        return {"step": int(record["step"]), "metric": metric, "results": results, "best": best}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -248,10 +248,12 @@ class BestCheckpoint:
     Args:
       train_state: the state whose weights are kept.
       run: the run directory.
+      metric: by which weights are compared, a row of ``hparams.label_kinds.METRICS``.
     """
 
-    def __init__(self, train_state: TrainState, run: RunDirectory) -> None:
+    def __init__(self, train_state: TrainState, run: RunDirectory, *, metric: str = "top1") -> None:
         self._train_state = train_state
+        self._metric = metric
         self._run = run
         self._record = run.best / "best.json"
         contents: dict[str, Any] = {"weights": named_weights(train_state.model)}
@@ -262,33 +264,40 @@ class BestCheckpoint:
         if record:  # a killed process may have left other checkpoints
             checkpoint_store.keep_only(run.best, record["step"])
 
-    def offer(self, top1: dict[str, float], *, image_size: int) -> None:
+    def offer(self, results: dict[str, float], *, image_size: int) -> None:
         """Saves the current weights if they are better than those of every recorded epoch.
 
         Progressive learning evaluates at growing sizes, and epochs of other sizes do not count: so
         the best ones are those of the last size.
 
         Args:
-          top1: "raw" and "ema" -> accuracy on minival, 0..1; the higher one counts.
+          results: "raw" and "ema" -> the metric on minival; the higher one counts.
           image_size: pixels, of this evaluation.
 
         Raises:
           WriteError: if they cannot be written; the previous best weights stay.
         """
         step = self._train_state.step
-        if max(top1.values()) <= self._best_before(step, image_size):
+        before = self._best_before(step, image_size)
+        if before is not None and max(results.values()) <= before:
             return
         with _as_write_error(f"{self._run.best / f'ckpt-{step}'}"):
             checkpoint_store.write(self._run.best, step, self._checkpoint.write)
-        record = {"step": step, "top1": top1, "checkpoint": f"ckpt-{step}"}
+        record = {
+            "step": step,
+            "metric": self._metric,
+            self._metric: results,
+            "checkpoint": f"ckpt-{step}",
+        }
         replace_text(self._record, json.dumps(record) + "\n")
         checkpoint_store.keep_only(self._run.best, step)
 
-    def _best_before(self, step: int, image_size: int) -> float:
-        """Returns the best top-1 before this step; epochs that are being run again do not count."""
+    def _best_before(self, step: int, image_size: int) -> float | None:
+        """Returns the best result before this step; epochs to be run again do not count."""
         lines = self._run.metrics()
         record = _read_record(self._run)
-        # best.json is used only if metrics.jsonl has no accuracies, for it may have been removed.
-        if best_top1(lines) == 0.0 and record and record["step"] < step:
+        # best.json is used only if metrics.jsonl has no results, for it may have been removed.
+        is_alone = best_result(lines, self._metric) is None
+        if is_alone and record and record["step"] < step and record["metric"] == self._metric:
             return float(record["best"])
-        return best_top1(lines, image_size=image_size)
+        return best_result(lines, self._metric, image_size=image_size)

@@ -19,7 +19,8 @@ from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.open_data import open_data
 from efficientnetv2.data.schedule import SettingsSchedule
 from efficientnetv2.data.sources import Source
-from efficientnetv2.data.sources.folder_facts import image_facts, open_folder
+from efficientnetv2.data.sources.image_facts import image_facts
+from efficientnetv2.data.sources.own_images import images_of_run
 from efficientnetv2.data.train_input import build_training_input
 from efficientnetv2.model.variable_dropout import (
     dropout_layers,
@@ -36,6 +37,7 @@ from hparams.config import Config
 from hparams.constraints import find_training_conflicts
 from hparams.datasets import is_dataset_name
 from hparams.errors import UserError, shown
+from hparams.label_kinds import LABEL_KINDS
 from hparams.overrides import ConfigError, Overrides, read_overrides
 from hparams.presets import resolve_for_images
 from hparams.resolve import require_full_batch, resolve
@@ -133,7 +135,11 @@ def _resolve(
         settings["data.data_dir"] = str(pathlib.Path(data).expanduser())
     name, _ = name_and_weights(model_name, None)
     config = resolve(name, dataset, settings, overrides)
-    facts = None if config.data.source != "folder" else image_facts(open_folder(config, run))
+    facts = None
+    if config.data.source == "folder":
+        images = images_of_run(config, run)
+        facts = image_facts(images)
+        settings = {**LABEL_KINDS[images.kind].settings, **settings}
     config, _ = resolve_for_images(name, dataset, settings, overrides, facts=facts)
     problems = find_training_conflicts(config)
     for key in read_overrides(overrides)[0]:

@@ -48,6 +48,7 @@ from efficientnetv2.train.workers import Workers, build_workers
 from efficientnetv2.train.workload import build_workload
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.label_kinds import best_metric
 
 _MAX_LISTED = 5  # names of skipped images in a record
 
@@ -137,7 +138,7 @@ class Training:
         """Whether all epochs are done, or ``train.patience`` has run out."""
         patience = self._config.train.patience
         return self.train_state.step >= self._end_step or (
-            0 < patience <= epochs_without_better(self._run.metrics())
+            0 < patience <= epochs_without_better(self._run.metrics(), best_metric(self._config))
         )
 
     @property

@@ -1,11 +1,12 @@
-"""Computes accuracies, multi-label metrics and running means during training."""
+"""Computes accuracies, and running means during training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
+
+from efficientnetv2.train.target_scale import TargetScale
 
 
 def top_k_correct(logits: tf.Tensor, labels: tf.Tensor, *, k: int) -> tf.Tensor:
@@ -32,64 +33,6 @@ def any_in_top_k(logits: tf.Tensor, targets: tf.Tensor, *, k: int) -> tf.Tensor:
     return tf.reduce_max(tf.gather(targets, best, batch_dims=1), -1) > 0
 
 
-_THRESHOLDS = 200  # of the precision-recall curve, evenly spaced in 0..1
-_KS = (1, 5)
-
-
-def multi_label_sums(
-    logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor | None = None
-) -> tf.Tensor:
-    """Returns the sums over images from which ``multi_label_result`` computes its metrics.
-
-    Sums of several batches and replicas may be added up.
-
-    Args:
-      logits: ``[B, K]``; their sigmoid is the probability of each class.
-      targets: ``[B, K]``, above 0 at each label and 0 elsewhere.
-      is_real: bool ``[B]``; False marks padding, which has no label and does not count. None: all
-        images count.
-
-    Returns:
-      float32 vector: number of images; number of labels; number of labels among the 1 and the 5
-      largest logits; histogram of the probabilities of labels; histogram of the probabilities of
-      other classes.
-    """
-    weight = tf.ones(tf.shape(logits)[0]) if is_real is None else tf.cast(is_real, tf.float32)
-    is_label = tf.cast(targets > 0, tf.float32)
-    labels = tf.reduce_sum(is_label)
-    hits = []
-    for k in _KS:
-        best = tf.math.top_k(logits, k=min(k, logits.shape[-1])).indices
-        hits.append(tf.reduce_sum(tf.gather(is_label, best, batch_dims=1)))
-    bucket = tf.cast(tf.sigmoid(tf.cast(logits, tf.float32)) * _THRESHOLDS, tf.int32)
-    bucket = tf.minimum(bucket, _THRESHOLDS - 1)
-    counts = [
-        tf.math.bincount(bucket, weights=weights, minlength=_THRESHOLDS, maxlength=_THRESHOLDS)
-        for weights in (is_label, (1.0 - is_label) * weight[:, tf.newaxis])
-    ]
-    return tf.concat([tf.stack([tf.reduce_sum(weight), labels, *hits]), *counts], 0)
-
-
-def multi_label_result(sums: np.ndarray) -> dict[str, float]:
-    """Returns precision and recall at 1 and 5, and the area under the precision-recall curve.
-
-    All are micro-averaged: over all images and classes together. The area is the average precision,
-    the sum of precision times increase of recall, of probabilities rounded down to 1/200.
-
-    Args:
-      sums: from ``multi_label_sums``, added up over any number of images.
-    """
-    images, labels, *hits = sums[: 2 + len(_KS)]
-    positives, negatives = np.split(np.asarray(sums[2 + len(_KS) :], np.float64), 2)
-    right, wrong = np.cumsum(positives[::-1]), np.cumsum(negatives[::-1])
-    precision = right / np.maximum(right + wrong, 1.0)
-    result = {"pr_auc": float(precision @ positives[::-1] / max(labels, 1.0))}
-    for k, hit in zip(_KS, hits):
-        result[f"precision_at_{k}"] = float(hit / max(k * images, 1.0))
-        result[f"recall_at_{k}"] = float(hit / max(labels, 1.0))
-    return result
-
-
 class TrainingMetrics(tf.Module):
     """Means of loss, top-1 accuracy and gradient norm over the steps since the last reset.
 
@@ -97,10 +40,13 @@ class TrainingMetrics(tf.Module):
 
     Args:
       with_teacher: whether there is a teacher, whose term of the loss and accuracy count too.
+      scale: of the targets, if they are numbers; then the mean absolute error, in the user's unit,
+        takes the place of the accuracy. None: they are classes.
     """
 
-    def __init__(self, *, with_teacher: bool = False) -> None:
+    def __init__(self, *, with_teacher: bool = False, scale: TargetScale | None = None) -> None:
         super().__init__()
+        self._scale = scale
         self._strategy = tf.distribute.get_strategy()
         self._loss = self._sum("loss")
         self._correct = self._sum("correct")
@@ -137,8 +83,15 @@ class TrainingMetrics(tf.Module):
             an image with several labels each of them, and for one without a label none.
         """
         self._loss.assign_add(tf.cast(loss_sum, tf.float32))
-        self._correct.assign_add(_num_correct(logits, targets))
+        self._correct.assign_add(self._score(logits, targets))
         self._images.assign_add(tf.cast(tf.shape(logits)[0], tf.float32))
+
+    def _score(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Returns the number of images that are right, or the sum of their errors."""
+        if self._scale is None:
+            return _num_correct(logits, targets)
+        errors = tf.abs(self._scale.restore(tf.cast(logits, tf.float32)) - targets)
+        return tf.reduce_sum(tf.reduce_mean(errors, -1))
 
     def update_teacher(
         self, *, distillation_sum: tf.Tensor, teacher_logits: tf.Tensor, targets: tf.Tensor
@@ -155,7 +108,7 @@ class TrainingMetrics(tf.Module):
         correct.assign_add(_num_correct(teacher_logits, targets))
 
     def result(self) -> dict[str, float]:
-        """Returns the means ``loss``, ``accuracy`` (0..1) and ``gradient_norm``.
+        """Returns the means ``loss``, ``accuracy`` (0..1; of numbers ``mae``), ``gradient_norm``.
 
         With a teacher also ``distillation``, its term of the loss, and ``teacher_accuracy``.
         """
@@ -172,7 +125,7 @@ class TrainingMetrics(tf.Module):
         names = ("distillation", "teacher_accuracy")
         return {
             "loss": loss / images,
-            "accuracy": correct / images,
+            "accuracy" if self._scale is None else "mae": correct / images,
             "gradient_norm": norm / updates,
             **{name: value / images for name, value in zip(names, of_teacher)},
         }

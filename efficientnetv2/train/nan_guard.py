@@ -82,12 +82,12 @@ def likely_cause(model: keras.Model, batches: tf.data.Dataset, *, rate: float) -
 
     Args:
       model: the network that is trained.
-      batches: images and targets, beginning with the batch of that step.
+      batches: images, targets and weights, if there are any, beginning with the batch of that step.
       rate: learning rate of that step.
     """
     try:
         batch = next(iter(batches))
-        for name, values in zip(("images", "targets"), batch):
+        for name, values in zip(("images", "targets", "weights"), batch):
             if not bool(tf.reduce_all(tf.math.is_finite(values))):
                 return f"its {name} hold values that are not finite; correct the data"
     except tf.errors.OpError:  # an unreadable image is reported elsewhere

@@ -1,7 +1,7 @@
 """Runs the training step: loss, gradients, update and moving average in one traced function.
 
-It takes images, float32 ``[B, S, S, 3]``, and targets, float32 ``[B, K]``. One trace serves every
-image size S.
+It takes images, float32 ``[B, S, S, 3]``, targets, float32 ``[B, K]``, and, where images have
+weights in the loss, these: float32 ``[B]``. One trace serves every image size S.
 """
 
 from __future__ import annotations
@@ -111,21 +111,25 @@ class Trainer(orbit.AbstractTrainer):
     def _one_pass(self, batches: Iterator, index: tf.Tensor, settings: StepSettings) -> tf.Tensor:
         """Runs one microbatch (usually the whole batch) and returns its images."""
         context = self._train_state.context
-        images, targets = next(batches)
+        images, targets, *weights = next(batches)
         # If an image cannot be read, the step must change nothing, not even a counter; so all
         # assignments wait for the images.
         with tf.control_dependencies(self._strategy.experimental_local_results(images)):
             context.dropout_rate.assign(settings.dropout_rate)
             context.draw.assign(context.step * self._accumulate + tf.cast(index, tf.int64))
             batch_size = tf.cast(settings.batch_size, tf.float32)
-        self._strategy.run(self._replica_pass, args=(images, targets, batch_size))
+        self._strategy.run(self._replica_pass, args=(images, targets, batch_size, *weights))
         return images
 
     def _replica_pass(
-        self, images: tf.Tensor, targets: tf.Tensor, global_batch_size: tf.Tensor
+        self,
+        images: tf.Tensor,
+        targets: tf.Tensor,
+        global_batch_size: tf.Tensor,
+        weights: tf.Tensor | None = None,
     ) -> None:
         with tf.control_dependencies([images]):
-            gradients = self._gradients(images, targets, global_batch_size)
+            gradients = self._gradients(images, targets, global_batch_size, weights)
             if self._accumulate == 1:
                 self._update(gradients)
             for total, gradient in zip(self._sums, gradients):
@@ -137,28 +141,32 @@ class Trainer(orbit.AbstractTrainer):
             total.assign(tf.zeros_like(total))
 
     def _pass(
-        self, images: tf.Tensor, targets: tf.Tensor, global_batch_size: tf.Tensor
+        self,
+        images: tf.Tensor,
+        targets: tf.Tensor,
+        global_batch_size: tf.Tensor,
+        weights: tf.Tensor | None,
     ) -> list[tf.Tensor]:
         """Returns the gradients of these images' share of the loss, scaled for float16."""
         train_state, objective = self._train_state, self._train_state.objective
         teacher_logits = None if self.teacher is None else self.teacher.logits(images)
         with tf.GradientTape() as tape:
             logits = train_state.model(images, training=True)
-            data_loss = cross_entropy = objective.cross_entropy(
-                logits, targets, global_batch_size=global_batch_size
+            data_loss = label_loss = objective.label_loss(
+                logits, targets, global_batch_size=global_batch_size, weights=weights
             )
             if teacher_logits is not None:
                 distillation = objective.distillation(
-                    logits, teacher_logits, global_batch_size=global_batch_size
+                    logits, teacher_logits, global_batch_size=global_batch_size, weights=weights
                 )
-                data_loss = objective.weighted(cross_entropy, distillation)
+                data_loss = objective.weighted(label_loss, distillation)
             penalty = objective.penalty(train_state.context.step)
             # The gradients of all replicas and microbatches are added up, so each of them
             # contributes its share of the L2 term.
             num_shares = self._strategy.num_replicas_in_sync * self._accumulate
             loss = train_state.optimizer.scale_loss(data_loss + penalty / num_shares)
         train_state.metrics.update(
-            loss_sum=cross_entropy * global_batch_size, logits=logits, targets=targets
+            loss_sum=label_loss * global_batch_size, logits=logits, targets=targets
         )
         if teacher_logits is not None:
             train_state.metrics.update_teacher(

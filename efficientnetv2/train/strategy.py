@@ -200,8 +200,8 @@ def distribute_training(
 
 def _fix_shapes(batches: tf.data.Dataset, *, rows: int, size: int) -> tf.data.Dataset:
     @tf.autograph.experimental.do_not_convert
-    def fix(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        shape = [rows, targets.shape[-1]]
-        return tf.ensure_shape(images, [rows, size, size, 3]), tf.ensure_shape(targets, shape)
+    def fix(images: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        fixed = [tf.ensure_shape(tensor, [rows, *tensor.shape[1:]]) for tensor in others]
+        return (tf.ensure_shape(images, [rows, size, size, 3]), *fixed)
 
     return batches.map(fix)

@@ -11,6 +11,7 @@ from tensorflow import keras
 
 from efficientnetv2.checkpoints.loader import WeightsReport
 from efficientnetv2.checkpoints.pretrained_model import load_pretrained
+from efficientnetv2.data.class_balance import log_priors
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.layers import StepContext, dtype_policy, training_layers
 from efficientnetv2.train.ema import MovingAverage
@@ -19,6 +20,7 @@ from efficientnetv2.train.learning_rate_factors import build_factors
 from efficientnetv2.train.losses import Objective
 from efficientnetv2.train.metrics import TrainingMetrics
 from efficientnetv2.train.optimizers import build_optimizer, decouples_decay
+from efficientnetv2.train.target_scale import target_scale
 from efficientnetv2.train.weight_decay import NO_DECAY, build_weight_decay, matching
 from hparams.config import Config
 from hparams.errors import UserError
@@ -100,8 +102,13 @@ def build_train_state(config: Config, rate: LearningRate | StagedRate) -> TrainS
         by_loss,
         temperature=train.distill_temperature,
         distill_weight=train.distill_weight,
+        scale=target_scale(config.model),
+        focal_gamma=train.focal_gamma,
+        log_priors=log_priors(config),
     )
-    metrics = TrainingMetrics(with_teacher=train.teacher is not None)
+    metrics = TrainingMetrics(
+        with_teacher=train.teacher is not None, scale=target_scale(config.model)
+    )
     return TrainState(model, variables, optimizer, objective, average, context, metrics)
 
 

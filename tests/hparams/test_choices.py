@@ -32,6 +32,9 @@ def test_only_softmax_shares_the_target():
         "softmax": True,
         "sigmoid": False,
         "sigmoid_sum": False,
+        "mse": False,
+        "mae": False,
+        "huber": False,
     }
 
 

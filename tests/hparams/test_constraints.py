@@ -148,8 +148,9 @@ def test_impossible_combinations(overrides, message):
 @pytest.mark.parametrize(
     "overrides",
     [
-        "data.multi_label=true",
-        "data.multi_label=true,train.loss_type=sigmoid",
+        "data.source=folder,data.data_dir=/d,data.multi_label=true",
+        "data.source=folder,data.data_dir=/d,data.multi_label=true,train.loss_type=sigmoid",
+        "data.source=folder,data.data_dir=/d,train.loss_type=huber,train.label_smoothing=0",
         "train.loss_type=sigmoid",
         "train.scale_batch_with_size=true",
         "train.size_schedule=random",
@@ -160,4 +161,4 @@ def test_possible_combinations(overrides):
     for item in overrides.split(","):
         name, value = item.split("=")
         section, key = name.split(".")
-        assert config[section][key] == (True if value == "true" else value)
+        assert str(config[section][key]).lower() in (value, f"{value}.0")

@@ -35,8 +35,8 @@ def test_the_print_has_one_row_for_every_key(printed, name):
         "proportional to the batch size (> 0, <= 1000) |",
         "| `model.bn_momentum` | float | `0.99` | decay of BatchNorm's moving statistics per step "
         "(>= 0, <= 1) |",
-        "| `data.data_dir` | str | not set | folder of the data; not set: ~/tensorflow_datasets "
-        "(TFDS only) |",
+        "| `data.data_dir` | str | not set | folder of the data, or a table of labels; not set: "
+        "~/tensorflow_datasets (TFDS only) |",
         "| `data.cache_mib` | int | `256` | MiB: splits of up to this encoded size are kept in "
         "memory (>= 0, <= 1000000000) |",
         "| `data.on_bad_image` | str | `'error'` | what to do with an image that cannot be read: "

@@ -27,10 +27,10 @@ def given(key, value):
 
 
 def refusal(name, value):
-    start = time.process_time()
+    start = time.thread_time()
     with pytest.raises(UserError) as error:
         checked(name, value)
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 1
     message = str(error.value)
     assert message.startswith(f"{name} must ")
     assert message.isprintable()
@@ -97,7 +97,7 @@ def test_a_number_that_must_be_set_takes_no_empty_text(name):
 @pytest.mark.parametrize("name", [n for n in KEYS if n not in NUMERIC])
 def test_other_keys_refuse_what_they_cannot_hold(name):
     key = KEYS[name]
-    values = [5, 1.5, float("nan"), 10**5000, b"x", ["x" * 5000, 7], {1: 2}, "x\0", object()]
+    values = [5, 1.5, float("nan"), 10**5000, b"x", ["x" * 5000, b"x"], {1: 2}, "x\0", object()]
     if key.kind is str:
         values += [True, None] if key.default is not None else [True]
     if key.kind is bool or key.choices:
@@ -133,10 +133,10 @@ def test_other_keys_refuse_what_they_cannot_hold(name):
     ],
 )
 def test_too_much_for_any_machine(text):
-    start = time.process_time()
+    start = time.thread_time()
     with pytest.raises(UserError) as error:
         resolve("efficientnetv2-s", "digits", text)
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 1
     assert len(str(error.value)) <= 300
 
 

@@ -38,6 +38,8 @@ NON_DEFAULT = {
     "model.dropout_base": 0.15,
     "model.num_classes": 37,
     "model.data_format": "channels_first",
+    "model.target_mean": [1.5, -2.0],
+    "model.target_deviation": [0.5, 3.0],
     "train.preset": "fast",
     "train.recipe": "fast",
     "train.epochs": 11,
@@ -66,6 +68,11 @@ NON_DEFAULT = {
     "train.ft_init_ckpt": "random",
     "train.weight_decay": 4e-5,
     "train.label_smoothing": 0.05,
+    "train.class_weights": ["balanced"],
+    "train.class_counts": [5, 7],
+    "train.focal_gamma": 2.5,
+    "train.logit_adjustment": 1.5,
+    "train.best_metric": "top1",
     "train.weight_decay_inc": 0.5,
     "train.weight_decay_vars": "gamma$",
     "train.varsexp": "predictions|top_",
@@ -87,6 +94,13 @@ NON_DEFAULT = {
     "data.tfds_name": "null",
     "data.data_dir": "/data: 'räksmörgås', # 1e3",
     "data.multi_label": True,
+    "data.path_column": "file name",
+    "data.label_columns": ["cat", "dog"],
+    "data.target_columns": ["age"],
+    "data.split_column": "part",
+    "data.group_column": "patient",
+    "data.weight_column": "importance",
+    "data.sampling": "sqrt",
     "data.train_split": "train[10%:]",
     "data.minival_split": "train[:10%]",
     "data.eval_split": "1_000",
@@ -147,10 +161,18 @@ NON_DEFAULT = {
 }
 RANDAUGMENT_KEYS = ("data.randaug_layers", "data.ram", "data.ram_base")
 # Keys to leave out, because their non-default values exclude each other: size_schedule and
-# scale_batch_with_size, bn_type and xla, augname and the keys of RandAugment.
+# scale_batch_with_size, bn_type and xla, augname and the keys of RandAugment, several labels or a
+# teacher and the settings for rare classes.
+BALANCE_KEYS = (
+    *("train.class_weights", "train.focal_gamma", "train.logit_adjustment", "data.sampling"),
+)
 EXCLUSIVE = (
-    ("train.size_schedule", "model.bn_type", "data.augname"),
-    ("train.scale_batch_with_size", "runtime.xla", *RANDAUGMENT_KEYS),
+    ("train.size_schedule", "model.bn_type", "data.augname", *BALANCE_KEYS),
+    (
+        *("train.scale_batch_with_size", "runtime.xla", *RANDAUGMENT_KEYS),
+        *("data.multi_label", "train.loss_type", "train.teacher", "train.teacher_model"),
+        *("train.distill_temperature", "train.distill_weight"),
+    ),
 )
 
 

@@ -206,14 +206,15 @@ def test_unknown_choices(text, message):
     [
         ("train.size_schedule", ("progressive", "random", "fixed")),
         ("train.stage_rule", ("paper", "official")),
-        ("train.loss_type", ("softmax", "sigmoid", "sigmoid_sum")),
+        ("train.loss_type", ("softmax", "sigmoid", "sigmoid_sum", "mse", "mae", "huber")),
         ("data.source", ("tfds", "folder", "tfrecord")),
         ("data.on_bad_image", ("error", "skip")),
         ("data.augment_ops", ("default", "official")),
     ],
 )
 def test_choices(key, choices):
-    needed = "data.data_dir=/d,data.augname=randaug"
+    needed = "data.data_dir=/d,data.augname=randaug,train.label_smoothing=0"
+    needed += ",data.source=folder" if key == "train.loss_type" else ""
     assert [resolved(f"{needed},{key}={choice}", key) for choice in choices] == [*choices]
     wrong = f"{key} must be one of {', '.join(choices)}, got 'x'; known: {', '.join(choices)}"
     refused(wrong, f"{key}=x")

@@ -62,6 +62,8 @@ FREE_FOR_RESNETS = {
     "dropout_rate": 0.4,
     "dropout_base": 0.2,
     "num_classes": 5,
+    "target_mean": (1.0,),
+    "target_deviation": (2.0,),
 }
 
 

@@ -7,7 +7,7 @@ import pathlib
 
 from efficientnetv2.data.sources.source import Source
 from hparams.config import Config
-from hparams.errors import DataError
+from hparams.label_kinds import require_kind
 
 
 def build_source(config: Config, *, split_file: pathlib.Path | None = None) -> Source:
@@ -16,16 +16,14 @@ def build_source(config: Config, *, split_file: pathlib.Path | None = None) -> S
     Args:
       config: the sections data and model; ``model.num_classes`` may be unset, except for TFRecord
         files.
-      split_file: the file that keeps the split of a folder of images; read if it exists, otherwise
+      split_file: the file that keeps the split of a user's own images; read if it exists, otherwise
         written. None: neither.
 
     Raises:
-      DataError: if the data set cannot be opened.
+      DataError: if the data set cannot be opened, or its labels are of another kind than the loss
+        and ``data.multi_label`` are for.
     """
-    if config.data.multi_label and config.data.source != "tfrecord":
-        raise DataError(
-            f"data.multi_label is for TFRecord files only, but data.source is {config.data.source}"
-        )
     module = importlib.import_module(f"efficientnetv2.data.sources.{config.data.source}")
     source: Source = module.open_source(config, split_file)
+    require_kind(config, source.label_kind)
     return source

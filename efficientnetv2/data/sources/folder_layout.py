@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -18,6 +16,7 @@ from efficientnetv2.data.sources.folder_scan import (
     no_image,
     scan_files,
 )
+from efficientnetv2.data.sources.image_splits import hold_out
 from efficientnetv2.data.sources.split_folders import (
     by_class,
     count_images,
@@ -47,15 +46,14 @@ def divide(data_dir: pathlib.Path) -> FolderLayout:
     """Divides the images of a folder into train, minival and test.
 
     The layouts are those of ``read_layout``. Missing splits are taken from train: of each class a
-    tenth goes to test, a tenth to minival (each at least one image, as long as one is left to train
-    on). Which images are taken depends on their paths alone: the same ones on every file system.
+    tenth goes to test, a tenth to minival; see ``hold_out``.
 
     Raises:
       DataError: as ``scan_files`` and ``read_layout``.
     """
     layout = read_layout(scan_files(data_dir))
     missing = [split for split in ("test", "minival") if split not in layout.splits]
-    splits = {**layout.splits, **_hold_out(layout.splits["train"], missing)}
+    splits = {**layout.splits, **hold_out(layout.splits["train"], missing)}
     return dataclasses.replace(layout, splits=splits)
 
 
@@ -178,21 +176,3 @@ def require_class_names(names: Iterable[str], *, folder: pathlib.Path) -> None:
                 f"class folder '{printable(folder / name)}': rename it; the name of a class must "
                 "be UTF-8 without line breaks"
             )
-
-
-def _hold_out(train: Classes, splits: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """Takes a tenth of each class out of train for each of ``splits``; returns train, too."""
-    divided: dict[str, dict[str, list[str]]] = {split: {} for split in ("train", *splits)}
-    for name, paths in train.items():
-        rest = sorted(paths, key=_rank)
-        tenth = max(1, (len(paths) + 5) // 10)
-        for split in splits:
-            size = min(tenth, len(rest) - 1)
-            divided[split][name], rest = rest[:size], rest[size:]
-        divided["train"][name] = rest
-    return divided
-
-
-def _rank(path: str) -> bytes:
-    # A hash is as good as shuffling, and does not depend on the other files.
-    return hashlib.blake2b(os.fsencode(path), digest_size=8).digest()

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from hparams.config import Config
+from hparams.label_kinds import ONE
 
 Reference = Any  # a tensor or a dict of tensors, of one type within a source
 
@@ -29,10 +30,14 @@ class Source(abc.ABC):
 
     Attributes:
       class_names: in the order of the labels.
+      label_kind: what labels the images have, a row of ``hparams.label_kinds.LABEL_KINDS``.
+      has_weights: whether images have weights in the loss; see ``weight``.
       notices: what a person should know of the data before they are used, one line each.
     """
 
     class_names: list[str]
+    label_kind: str = ONE
+    has_weights: bool = False
     notices: Sequence[str] = ()
 
     @property
@@ -94,9 +99,29 @@ class Source(abc.ABC):
         """Reads the image and the label of a reference.
 
         Returns:
-          The name and the encoded image, string scalars; the label, an int64 scalar, or ``[n]`` if
-          images have any number of labels. The label is not checked.
+          The name and the encoded image, string scalars; the label, an int64 scalar, ``[n]`` if
+          images have any number of labels, or float32 ``[T]`` if they have numbers. The label is
+          not checked.
         """
+
+    def weight(self, reference: Reference) -> tf.Tensor:
+        """Returns the weight of an image in the loss, a float32 scalar, if ``has_weights``."""
+        raise NotImplementedError
+
+    def class_counts(self) -> list[int]:
+        """Returns the number of training images of each class, if an image has one.
+
+        Empty, if only reading all of the data would tell.
+        """
+        return []
+
+    def target_statistics(self) -> tuple[list[float], list[float]]:
+        """Returns mean and standard deviation of each number over the training images.
+
+        Raises:
+          DataError: if all training images have the same number.
+        """
+        raise NotImplementedError
 
     def broken_file(self, split: str) -> str | None:
         """Returns a message that names the first broken record of a split; None: there is none.

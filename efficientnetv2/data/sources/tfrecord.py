@@ -21,6 +21,7 @@ from efficientnetv2.data.sources.source import (
 from efficientnetv2.data.sources.tfrecord_files import ShardFiles, find_shards, record_offsets
 from hparams.config import Config
 from hparams.errors import DataError
+from hparams.label_kinds import ONE, SEVERAL
 
 Record = dict[str, tf.Tensor]  # file (its name), index (in it), record (serialised)
 Reader = Callable[[tf.Tensor], tf.data.Dataset]  # a file's number -> its records
@@ -81,7 +82,7 @@ class RecordSource(Source):
     ) -> None:
         self.class_names = [str(label) for label in range(num_classes)]
         self._shards = shards
-        self._multi_label = multi_label
+        self.label_kind = SEVERAL if multi_label else ONE
         self._cache_bytes = cache_bytes
         # By (split, skip_broken). Kept, because what a data set caches is freed with it.
         self._readers: dict[tuple[str, bool], Reader] = {}
@@ -126,7 +127,7 @@ class RecordSource(Source):
 
     def load(self, reference: Record) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Parses the record; see ``Source``. An ImageNet label out of range stays out of range."""
-        if self._multi_label:
+        if self.label_kind == SEVERAL:
             parsed = tf.io.parse_single_example(reference["record"], _MULTI_LABEL)
             return self.name(reference), parsed["image"], parsed["labels"]
         parsed = tf.io.parse_single_example(reference["record"], _IMAGENET)

@@ -115,7 +115,10 @@ EFFECTS = {
     "num_classes": ({}, 7),
     "data_format": ({}, "channels_first"),
 }
-REFUSED = ("model_name", "bn_type", "bn_mode", "dropout_base")
+REFUSED = (
+    *("model_name", "bn_type", "bn_mode", "dropout_base"),
+    *("target_mean", "target_deviation"),
+)
 
 
 def described(overrides):

@@ -9,11 +9,14 @@ import pytest
 
 from efficientnetv2.commands import preview, train
 from efficientnetv2.data import open_data
+from efficientnetv2.data.class_balance import class_weights
+from efficientnetv2.data.sources import build_source
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.search import engine
 from efficientnetv2.search.messages import TrialJob, TrialResult
 from efficientnetv2.train.strategy import build_strategy
+from efficientnetv2.train.target_scale import target_scale
 from efficientnetv2.train.teacher import build_teacher
 from hparams import UserError, presets, resolve
 from hparams.config import Config
@@ -101,7 +104,27 @@ def test_each_key_is_read(
     monkeypatch.setattr(engine, "run_trial", fake_trial)
     recorded = RecordedConfig(resolve("efficientnetv2-b0", "digits", "search.trials=1"), read_keys)
     assert engine.search(recorded, tmp_path / "search", StopRequest())
+    read_own_images(read_keys, tmp_path)
     assert set(KEYS) - read_keys == set()
+
+
+def read_own_images(read_keys: set[str], folder: pathlib.Path) -> None:
+    """Opens a table of labels, with what only rare classes and numbers need."""
+    for number in range(40):
+        (folder / f"{number}.png").touch()
+    rows = [f"{number}.png,{number % 2}" for number in range(40)]
+    (folder / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    settings = {
+        "data.data_dir": str(folder / "labels.csv"),
+        "train.class_weights": "balanced",
+        "train.class_counts": [20, 20],
+        "model.target_mean": [1.0],
+        "model.target_deviation": [2.0],
+    }
+    config = RecordedConfig(resolve("efficientnetv2-b0", "folder", settings), read_keys)
+    assert build_source(config).num_classes == 2
+    assert class_weights(config) is not None
+    assert target_scale(config.model) is not None
 
 
 def fake_trial(job: TrialJob, **_: Any) -> TrialResult:

@@ -157,5 +157,5 @@ def test_a_small_disk_is_one_line(run_process, tmp_path):
 def test_patience_is_for_traineval(tmp_path):
     result = run(tmp_path / "run", "train", f"{SETTINGS},train.patience=2")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "train.patience needs the minival accuracy of --mode=traineval" in result.stderr
+    assert "train.patience needs the minival results of --mode=traineval" in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.data.eval_input import pad_batches
 from efficientnetv2.data.shard import Shard
 from efficientnetv2.evaluation.evaluator import build_evaluator
-from efficientnetv2.evaluation.predictions import Predictions
+from efficientnetv2.evaluation.predictions import FullPredictions, Predictions
+from efficientnetv2.train.target_scale import TargetScale
 
 IMAGES, CLASSES, SIZE = 23, 7, 4
 # With 23 images the last batch has 23, 7, 3, 1 and 1; two devices share none of them evenly.
@@ -76,11 +78,22 @@ def expected(data: Arrays, kind: str, images: int = IMAGES) -> dict[str, float]:
         "loss": losses.mean(),
         "top1": hits[:, 0].mean(),
         "top5": hits[:, 4].mean(),
+        **by_class(targets.argmax(-1), logits.argmax(-1)),
+    }
+
+
+def by_class(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Recall of the classes that have images, and F1 of those that have some or are predicted."""
+    return {
+        "balanced_accuracy": sklearn.metrics.recall_score(
+            labels, predicted, average="macro", labels=np.unique(labels)
+        ),
+        "macro_f1": sklearn.metrics.f1_score(labels, predicted, average="macro"),
     }
 
 
 def assert_same(metrics: dict[str, float], by_hand: dict[str, float]) -> None:
-    assert list(metrics) == ["images", "loss", "top1", "top5"]
+    assert list(metrics) == list(by_hand)
     assert metrics["images"] == by_hand["images"]
     np.testing.assert_allclose(list(metrics.values()), list(by_hand.values()), rtol=1e-6)
 
@@ -166,7 +179,7 @@ def test_changed_weights_are_seen(data: Arrays) -> None:
 def test_no_images_have_no_loss(data: Arrays) -> None:
     evaluate = build_evaluator(build_network(data))
     nothing = evaluate(batches(data, "softmax", 8, 0))
-    assert nothing == {"images": 0, "loss": 0.0, "top1": 0.0, "top5": 0.0}
+    assert nothing == dict.fromkeys(expected(data, "softmax"), 0)
 
 
 def test_as_many_guesses_as_classes_are_always_right(data: Arrays) -> None:
@@ -225,3 +238,70 @@ def test_two_devices_count_every_image_once(
     data: Arrays, of_two_devices: dict[str, dict], kind: str, batch_size: int
 ) -> None:
     assert_same(of_two_devices[f"{kind} {batch_size}"], expected(data, kind))
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_several_labels_are_kept_with_all_their_probabilities(
+    data: Arrays, batch_size: int
+) -> None:
+    evaluate = build_evaluator(build_network(data), loss_type="sigmoid", multi_label=True)
+    kept: list[FullPredictions] = []
+    metrics = evaluate(batches(data, "sigmoid", batch_size), predictions=kept)
+    logits = logits_of(data)
+    assert kept[0].index.tolist() == list(range(IMAGES))
+    np.testing.assert_allclose(kept[0].outputs, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+    np.testing.assert_array_equal(kept[0].targets, data["sigmoid"])
+    by_hand = expected(data, "sigmoid")
+    for name in ("images", "loss", "top1", "top5"):
+        assert metrics[name] == pytest.approx(by_hand[name], rel=1e-6)
+    exact = sklearn.metrics.average_precision_score(
+        data["sigmoid"].ravel(), kept[0].outputs.ravel()
+    )
+    assert metrics["pr_auc"] == pytest.approx(exact, abs=0.02)
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+@pytest.mark.parametrize("loss_type", ["mse", "mae", "huber"])
+def test_numbers_are_measured_in_their_own_unit(
+    data: Arrays, batch_size: int, loss_type: str
+) -> None:
+    scale = TargetScale(
+        mean=[1000.0 * k for k in range(CLASSES)], deviation=[10.0**k for k in range(-3, 4)]
+    )
+    noise = np.random.default_rng(1).normal(0, 0.5, (IMAGES, CLASSES))
+    targets = np.float64(scale.mean) + (logits_of(data) + noise) * np.float64(scale.deviation)
+    data = {**data, "numbers": targets.astype(np.float32)}
+    evaluate = build_evaluator(build_network(data), loss_type=loss_type, scale=scale)
+    kept: list[FullPredictions] = []
+    metrics = evaluate(batches(data, "numbers", batch_size), predictions=kept)
+    outputs = np.float64(scale.mean) + logits_of(data) * np.float64(scale.deviation)
+    errors = (outputs - targets) / np.float64(scale.deviation)
+    losses = {
+        "mse": errors**2,
+        "mae": abs(errors),
+        "huber": np.where(abs(errors) <= 1, errors**2 / 2, abs(errors) - 0.5),
+    }
+    assert list(metrics) == ["images", "loss", "mae", "rmse", "r2"]
+    assert metrics["images"] == IMAGES
+    # A number of 1,000 with a deviation of 0.001 has no more than 5 of its digits in float32.
+    assert metrics["loss"] == pytest.approx(losses[loss_type].mean(), rel=0.02)
+    per_number = zip(targets.T, outputs.T)
+    r2 = [sklearn.metrics.r2_score(true, found) for true, found in per_number]
+    assert metrics["r2"] == pytest.approx(np.mean(r2), abs=5e-3)
+    assert metrics["mae"] == pytest.approx(abs(outputs - targets).mean(), rel=1e-4)
+    rmse = np.sqrt(((outputs - targets) ** 2).mean(0)).mean()
+    assert metrics["rmse"] == pytest.approx(rmse, rel=1e-4)
+    np.testing.assert_allclose(kept[0].outputs, outputs, rtol=1e-5, atol=1e-3)
+
+
+def test_without_images_all_metrics_are_0(data: Arrays) -> None:
+    for options in (
+        {},
+        {"loss_type": "sigmoid", "multi_label": True},
+        {"loss_type": "mse", "scale": TargetScale([0.0] * CLASSES, [1.0] * CLASSES)},
+    ):
+        metrics = build_evaluator(build_network(data), **options)(
+            lambda shard: batches(data, "softmax", 8)(shard).take(0)
+        )
+        assert metrics["images"] == 0
+        assert set(metrics.values()) == {0}

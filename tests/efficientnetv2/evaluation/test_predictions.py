@@ -68,7 +68,7 @@ def test_order_over_workers_replicas_and_steps(workers, replicas, images):
             turn, row = divmod(place, batch)
             step, replica = divmod(turn, replicas)
             rows[step, worker * replicas + replica, row] = (image % 5, image / 100, image, 1)
-    predictions = merge_replicas(rows, workers=workers)
+    predictions = Predictions.from_rows(*merge_replicas(rows, workers=workers))
     assert predictions.index.tolist() == list(range(images))
     assert predictions.label.tolist() == list(range(images))
     assert predictions.predicted.tolist() == [image % 5 for image in range(images)]

@@ -10,6 +10,7 @@ from tensorflow import keras
 
 from efficientnetv2.cli import main
 from efficientnetv2.data.decode import decode_evaluation
+from efficientnetv2.export.answers import FirstClass
 from efficientnetv2.export.formats import FORMATS
 from efficientnetv2.export.images import Images
 from efficientnetv2.export.verify import verify
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.slow  # most tests here train for several seconds
 NAME = "efficientnetv2-b0"
 BLOCKS = "[r1_k3_s2_e1_i8_o8_c1,r1_k3_s1_e4_i8_o8_se0.25]"
 SETTINGS = f"model.blocks_args={BLOCKS},model.feature_size=16,train.isize=16,train.stages=1"
+ONE_CLASS = FirstClass(np.zeros(0))
 FILES = {
     "keras": f"{NAME}.keras",
     "saved_model": f"{NAME}_saved_model",
@@ -141,20 +143,20 @@ def test_a_file_that_disagrees_is_named(exported, pixels):
     path = exported / FILES["tflite"]
     expected = np.concatenate([FORMATS["tflite"].open(path)(image[np.newaxis]) for image in pixels])
     images = Images(pixels, expected.argmax(axis=1))
-    assert verify("tflite", path, images, pixels, expected).fault is None
-    assert "differs by" in verify("tflite", path, images, pixels, expected + 0.02).fault
+    assert verify("tflite", path, images, pixels, expected, ONE_CLASS).fault is None
+    assert "differs by" in verify("tflite", path, images, pixels, expected + 0.02, ONE_CLASS).fault
     other = np.roll(expected, 1, axis=1)
     assert (
         "another class for 3 of 3 images"
-        in verify("tflite_fp16", path, images, pixels, other).fault
+        in verify("tflite_fp16", path, images, pixels, other, ONE_CLASS).fault
     )
     tie = expected.copy()
     rival = (expected.argmax(axis=1) + 1) % expected.shape[1]
     tie[np.arange(len(tie)), rival] = expected.max(axis=1) + 0.005
-    check = verify("tflite_fp16", path, images, pixels, tie)
+    check = verify("tflite_fp16", path, images, pixels, tie, ONE_CLASS)
     assert (check.fault, check.agreement, check.ties) == (None, 0.0, 1.0)
     wrong = Images(pixels, other.argmax(axis=1))
-    assert verify("tflite_int8", path, wrong, pixels, other).fault == (
+    assert verify("tflite_int8", path, wrong, pixels, other, ONE_CLASS).fault == (
         "gets 3 of 3 images fewer right (at most 1 is allowed)"
     )
 

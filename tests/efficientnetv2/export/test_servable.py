@@ -10,12 +10,13 @@ from efficientnetv2.model.factory import build_model
 from efficientnetv2.train.losses import probabilities
 from hparams import resolve
 from hparams.choices import LOSSES
+from hparams.errors import UserError
 
 from .conftest import SETTINGS
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("loss_type", [n for n, row in LOSSES.items() if not row.is_regression])
 def test_each_loss_exports_with_its_activation(loss_type: str, pixels: np.ndarray) -> None:
     config = resolve("efficientnetv2-b0", "digits", {**SETTINGS, "train.loss_type": loss_type})
     model = build_model(config.model)
@@ -29,3 +30,26 @@ def test_each_loss_exports_with_its_activation(loss_type: str, pixels: np.ndarra
     logits = build_servable(loaded, preprocessing=False, logits=True)
     np.testing.assert_allclose(logits.model(images), model(images), atol=1e-6)
     assert (servable.output_name, logits.output_name) == ("probabilities", "logits")
+
+
+@pytest.mark.slow
+def test_numbers_come_in_their_unit(pixels: np.ndarray) -> None:
+    scale = {"model.target_mean": [100.0, -3.0], "model.target_deviation": [20.0, 0.01]}
+    settings = {
+        "data.data_dir": "x",
+        "train.loss_type": "mse",
+        "train.label_smoothing": 0.0,
+        "model.num_classes": 2,
+    }
+    config = resolve("efficientnetv2-b0", "folder", {**SETTINGS, **settings, **scale})
+    model = build_model(config.model)
+    loaded = LoadedModel(model, config, ["age", "depth"], "random weights")
+    servable = build_servable(loaded, preprocessing=False, logits=False)
+    images = tf.constant(pixels / 128 - 1)
+    expected = model(images).numpy() * [20.0, 0.01] + [100.0, -3.0]
+    np.testing.assert_allclose(servable.model(images), expected, rtol=1e-5)
+    np.testing.assert_allclose(servable.folded(images), expected, rtol=1e-5)
+    assert servable.output_name == "numbers"
+    assert servable.description == "predicts age, depth of an image"
+    with pytest.raises(UserError, match="this one predicts numbers"):
+        build_servable(loaded, preprocessing=False, logits=True)

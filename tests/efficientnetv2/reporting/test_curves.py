@@ -103,3 +103,23 @@ def test_a_legend_tells_several_curves_apart(
     legend = drawn[0].axes[1].get_legend()
     texts = None if legend is None else [text.get_text() for text in legend.get_texts()]
     assert texts == labels
+
+
+def test_numbers_and_other_metrics_have_their_own_panel(tmp_path, monkeypatch):
+    titles = {}
+    monkeypatch.setattr(
+        "efficientnetv2.reporting.curves.save_figure",
+        lambda figure, path: titles.update(
+            {path.name: [axes.get_title(loc="left") for axes in figure.axes]}
+        ),
+    )
+    numbers = [{**line, "mae": 3.0} for line in LINES]
+    for line in numbers:
+        del line["accuracy"]
+    validated = [{**line, "minival_r2": 0.5} for line in numbers]
+    plot_curves(numbers, tmp_path / "plain", title="", metric="r2")
+    plot_curves(validated, tmp_path / "validated", title="", metric="r2")
+    plot_curves(LINES, tmp_path / "labels", title="", metric="pr_auc")
+    assert titles["plain"][:2] == ["loss", "mean absolute error"]
+    assert titles["validated"][:2] == ["loss", "R2"]
+    assert titles["labels"][:2] == ["loss (cross-entropy)", "top-1 accuracy"]

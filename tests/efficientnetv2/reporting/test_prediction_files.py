@@ -18,9 +18,11 @@ from efficientnetv2.reporting.prediction_files import (
     write_features,
 )
 from efficientnetv2.reporting.prediction_journal import PredictionJournal
+from efficientnetv2.reporting.row_layout import ClassRows, LabelRows, NumberRows
 from efficientnetv2.runtime.atomic_write import WriteError
 from hparams.errors import UserError
 
+LAYOUT = ClassRows(["a", "b"], 2)
 ROWS = [
     ("photos/ä,b.png", [("crane (bird)", 0.75), ('a "quoted", name', 1 / 3)]),
     ("photos/c.png", [("daisy", 1.0), ("空", 0.0)]),
@@ -28,10 +30,10 @@ ROWS = [
 ]
 
 
-def write(rows, path, *, part=2):
+def write(rows, path, *, part=2, layout=LAYOUT):
     """Writes rows as a command does: a part at a time."""
     images = ImageList.of([image for image, _ in rows])
-    journal = PredictionJournal(path, images, {}, num_classes=2)
+    journal = PredictionJournal(path, images, {}, layout=layout)
     for start in range(0, len(rows), part):
         journal.add(rows[start : start + part])
     journal.finish(path, None)
@@ -120,13 +122,13 @@ def test_what_cannot_be_written_is_one_line_and_kept(tmp_path, suffix):
     path = tmp_path / f"all.{suffix}"
     path.mkdir()
     images = ImageList.of([image for image, _ in ROWS])
-    journal = PredictionJournal(path, images, {}, num_classes=2)
+    journal = PredictionJournal(path, images, {}, layout=LAYOUT)
     journal.add(ROWS)
     with pytest.raises(WriteError, match="cannot write"):
         journal.finish(path, None)
     journal.close()
     path.rmdir()
-    again = PredictionJournal(path, images, {}, num_classes=2)
+    again = PredictionJournal(path, images, {}, layout=LAYOUT)
     assert again.tally.rows == ROWS
     again.finish(path, None)
     write(ROWS, (tmp_path / "other").mkdir() or tmp_path / "other" / path.name)
@@ -134,13 +136,13 @@ def test_what_cannot_be_written_is_one_line_and_kept(tmp_path, suffix):
 
 
 def test_the_screen_gets_the_first_rows_and_a_count(capsys):
-    show_predictions(ROWS[:2], 2, is_written=False)
+    show_predictions(ROWS[:2], 2, layout=LAYOUT, is_written=False)
     assert capsys.readouterr().out.splitlines() == [
         "image                            1                       2",
         'photos/ä,b.png  crane (bird) 75.0%  a "quoted", name 33.3%',
         "photos/c.png          daisy 100.0%                  空 0.0%",
     ]
-    show_predictions(ROWS[:2], 1_000_000, is_written=False)
+    show_predictions(ROWS[:2], 1_000_000, layout=LAYOUT, is_written=False)
     assert capsys.readouterr().out.splitlines()[-1] == (
         "... and 999,998 more; --output=all.csv writes all"
     )
@@ -181,3 +183,44 @@ def test_a_prediction_shows_its_best_classes():
     assert repr(prediction) == "Prediction('a.png', c 40.0%, b 20.0%, e 20.0%, ...)"
     assert prediction.class_name == "c"
     assert [name for name, _ in prediction.top()] == list("cbead")
+
+
+def read_all(rows, folder, layout):
+    """Returns rows as they are read from CSV, JSON lines and Parquet."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        (folder / suffix).mkdir()
+        write(rows, folder / suffix / f"all{suffix}", layout=layout)
+    with (folder / ".csv" / "all.csv").open(newline="", encoding="utf-8") as file:
+        cells = list(csv.DictReader(file))
+    lines = (folder / ".jsonl" / "all.jsonl").read_text(encoding="utf-8").splitlines()
+    table = parquet.read_table(folder / ".parquet" / "all.parquet").to_pylist()
+    return cells, [json.loads(line) for line in lines], table
+
+
+def test_several_classes_are_one_cell(tmp_path, capsys):
+    rows = [("1.png", [("cat", 0.9), ("dog", 0.5)]), ("2.png", []), ("3.png", [("dog", 1.0)])]
+    layout = LabelRows(["cat", "dog"], 2)
+    cells, entries, table = read_all(rows, tmp_path, layout)
+    assert [row["labels"] for row in cells] == ["cat|dog", "", "dog"]
+    assert [row["probabilities"] for row in cells] == ["0.9|0.5", "", "1.0"]
+    assert [layout.row_of(entry) for entry in entries] == [(i, list(c)) for i, c in rows]
+    assert [(row["labels"], row["probabilities"]) for row in table] == [
+        (row["labels"], row["probabilities"]) for row in cells
+    ]
+    show_predictions(rows, 3, layout=layout, is_written=True)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["image", "labels"]
+    assert lines[1:3] == [["1.png", "cat", "90.0%,", "dog", "50.0%"], ["2.png", "none"]]
+
+
+def test_numbers_are_a_column_each(tmp_path, capsys):
+    rows = [("1.png", [("age", -1.5), ("depth", 1e-7)]), ("2.png", [("age", 2.0), ("depth", 3.0)])]
+    layout = NumberRows(["age", "depth"], 2)
+    cells, entries, table = read_all(rows, tmp_path, layout)
+    assert [(float(row["age"]), float(row["depth"])) for row in cells] == [(-1.5, 1e-7), (2, 3)]
+    assert entries[0] == {"image": "1.png", "numbers": {"age": -1.5, "depth": 1e-7}}
+    assert [layout.row_of(entry) for entry in entries] == rows
+    assert table[0] == {"image": "1.png", "age": -1.5, "depth": 1e-7}
+    show_predictions(rows, 2, layout=layout, is_written=True)
+    assert capsys.readouterr().out.splitlines()[0].split() == ["image", "age", "depth"]

@@ -5,10 +5,13 @@ import pytest
 
 from efficientnetv2.data.sources.image_list import ImageList
 from efficientnetv2.reporting.prediction_journal import PredictionJournal, weights_checksum
+from efficientnetv2.reporting.row_layout import ClassRows
 from hparams import UserError
 
 SETTINGS = {"weights": "ab", "top_k": 2}
 REASON = "it is broken"
+
+LAYOUT = ClassRows(["a", "b"], 2)
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def opened(tmp_path, images):
 
     def opened(settings=SETTINGS, images=images, name="a.csv"):
         path = tmp_path / "deeper" / name
-        journals.append(PredictionJournal(path, images, settings, num_classes=2))
+        journals.append(PredictionJournal(path, images, settings, layout=LAYOUT))
         return journals[-1]
 
     yield opened

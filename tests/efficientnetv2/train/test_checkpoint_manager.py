@@ -227,6 +227,7 @@ def test_only_improvements_of_the_higher_accuracy_are_kept(
     assert best_steps == [0, 0, 2, 2, 4]
     assert best_record(run) == {
         "step": 4,
+        "metric": "top1",
         "top1": {"raw": 0.7, "ema": 0.1},
         "checkpoint": "ckpt-4",
     }

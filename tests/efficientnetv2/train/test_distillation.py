@@ -93,7 +93,7 @@ def divergence(p: np.ndarray, q: np.ndarray, loss_type: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("loss_type", [n for n, row in LOSSES.items() if not row.is_regression])
 def test_the_teachers_term_and_its_gradient_are_numpys(
     loss_type: str, temperature: float, seed: int
 ) -> None:

@@ -1,14 +1,13 @@
 """Tests what a TPU needs: one trace per image size, fixed shapes, and sums that XLA can compile."""
 
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnetv2.evaluation.evaluator import _sums
+from efficientnetv2.evaluation.metric_sums import metric_sums
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.train import loop, strategy
+from efficientnetv2.train.target_scale import TargetScale
 from efficientnetv2.train.train_state import named_weights
 from hparams import resolve
 
@@ -69,8 +68,12 @@ def test_xla_compiles_the_sums_of_an_evaluation():
     logits = rng.normal(size=(9, 7)).astype(np.float32)
     targets = np.eye(7, dtype=np.float32)[np.arange(9) % 7]
     is_real = np.arange(9) < 6
-    for kind in ("softmax", "sigmoid"):
-        sums = functools.partial(_sums, loss_type=kind)
+    for kind, options in {
+        "softmax": {},
+        "sigmoid": {"multi_label": True},
+        "mse": {"scale": TargetScale([0.5] * 7, [2.0] * 7)},
+    }.items():
+        sums = metric_sums(kind, **{"multi_label": False, "scale": None, **options}).sums
         compiled = tf.function(sums, jit_compile=True)(logits, targets * is_real[:, None], is_real)
         expected = sums(logits[:6], targets[:6], is_real[:6])
         np.testing.assert_allclose(compiled, expected, rtol=1e-5)

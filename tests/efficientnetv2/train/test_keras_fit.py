@@ -342,7 +342,10 @@ def test_forgotten_callbacks(data_dir):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": "dgits"}, "data: no folder and no data set 'dgits'; did you mean 'digits'?"),
+        (
+            {"data": "dgits"},
+            "data: no folder, no table and no data set 'dgits'; did you mean 'digits'?",
+        ),
         ({"overrides": {"train.ema_decay": 0.9}}, "train.ema_decay has no effect in model.fit"),
         ({"overrides": "train.teacher=runs/big"}, "train.teacher has no effect in model.fit"),
         ({"overrides": "runtime.strategy=gpu"}, "runtime.strategy has no effect in model.fit"),

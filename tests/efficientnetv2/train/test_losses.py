@@ -5,10 +5,14 @@ import pytest
 import tensorflow as tf
 
 from efficientnetv2.train.losses import (
+    absolute_error,
+    focal_loss,
+    huber,
     loss_function,
     probabilities,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
+    squared_error,
     summed_sigmoid_cross_entropy,
 )
 from hparams.choices import LOSSES
@@ -37,6 +41,19 @@ def numpy_sigmoid_sum(
     return logits.shape[-1] * numpy_sigmoid(logits, targets, label_smoothing=label_smoothing)
 
 
+def number_loss(loss):
+    def mean(outputs: np.ndarray, targets: np.ndarray, *, label_smoothing: float) -> np.ndarray:
+        assert label_smoothing == 0
+        return loss(np.abs(outputs.astype(np.float64) - targets)).mean(-1)
+
+    return mean
+
+
+NUMPY_OF_NUMBERS = {
+    "mse": number_loss(np.square),
+    "mae": number_loss(np.abs),
+    "huber": number_loss(lambda size: np.where(size <= 1, size**2 / 2, size - 0.5)),
+}
 NUMPY = {
     "softmax": numpy_softmax,
     "sigmoid": numpy_sigmoid,
@@ -62,6 +79,9 @@ def test_the_table_has_a_loss_for_each_choice_of_the_configuration() -> None:
         "softmax": softmax_cross_entropy,
         "sigmoid": sigmoid_cross_entropy,
         "sigmoid_sum": summed_sigmoid_cross_entropy,
+        "mse": squared_error,
+        "mae": absolute_error,
+        "huber": huber,
     } == {name: loss_function(name) for name in LOSSES}
     assert tuple(LOSSES) == KEYS["train.loss_type"].choices
 
@@ -168,5 +188,83 @@ def test_probabilities_are_those_that_the_loss_means(name: str, logits: np.ndarr
     expected = {
         "softmax": np.exp(values) / np.exp(values).sum(-1, keepdims=True),
         "sigmoid": 1 / (1 + np.exp(-values)),
+        "linear": values,
     }[LOSSES[name].activation]
     np.testing.assert_allclose(probabilities(tf.constant(logits), name), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NUMPY_OF_NUMBERS)
+def test_losses_of_numbers_are_the_mean_of_numpys(
+    logits: np.ndarray, targets: np.ndarray, name: str
+) -> None:
+    options = {"label_smoothing": 0.0, "global_batch_size": len(logits)}
+    loss = loss_function(name)(tf.constant(logits), tf.constant(targets), **options)
+    expected = NUMPY_OF_NUMBERS[name](logits, targets, label_smoothing=0.0)
+    assert float(loss) == pytest.approx(expected.mean(), rel=1e-6)
+    with pytest.raises(ValueError, match="no label smoothing"):
+        loss_function(name)(logits, targets, label_smoothing=0.1, global_batch_size=8)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_weights_multiply_the_loss_of_each_image(
+    logits: np.ndarray, targets: np.ndarray, name: str
+) -> None:
+    weights = np.float32([0, 0.5, 1, 2, 3, 0, 1, 1])
+    smoothing = 0.0 if LOSSES[name].is_regression else 0.1
+    loss = loss_function(name)(
+        tf.constant(logits),
+        tf.constant(targets),
+        label_smoothing=smoothing,
+        global_batch_size=len(logits),
+        weights=tf.constant(weights),
+    )
+    by_image = {**NUMPY, **NUMPY_OF_NUMBERS}[name](logits, targets, label_smoothing=smoothing)
+    assert float(loss) == pytest.approx((weights * by_image).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid", "sigmoid_sum"])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_focal_loss_is_numpys(
+    logits: np.ndarray, targets: np.ndarray, name: str, gamma: float, label_smoothing: float
+) -> None:
+    weights = np.linspace(0, 2, len(logits)).astype(np.float32)
+    loss = focal_loss(
+        tf.constant(logits),
+        tf.constant(targets),
+        loss_type=name,
+        gamma=gamma,
+        label_smoothing=label_smoothing,
+        global_batch_size=8,
+        weights=tf.constant(weights),
+    )
+    exact = logits.astype(np.float64)
+    if name == "softmax":
+        smooth = targets * (1 - label_smoothing) + label_smoothing / 5
+        p = np.exp(exact) / np.exp(exact).sum(-1, keepdims=True)
+        by_image = -(smooth * (1 - p) ** gamma * np.log(p)).sum(-1)
+    else:
+        smooth = targets * (1 - label_smoothing) + label_smoothing / 2
+        p = 1 / (1 + np.exp(-exact))
+        terms = smooth * (1 - p) ** gamma * np.log(p) + (1 - smooth) * p**gamma * np.log(1 - p)
+        by_image = -(terms.mean(-1) if name == "sigmoid" else terms.sum(-1))
+    assert float(loss) == pytest.approx((weights * by_image).mean(), rel=1e-4)
+    if gamma == 0:
+        expected = NUMPY[name](logits, targets, label_smoothing=label_smoothing)
+        assert float(loss) == pytest.approx((weights * expected).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+def test_the_gradient_of_the_focal_loss_is_finite_where_the_network_is_sure(name: str) -> None:
+    logits = tf.Variable([[200.0, -200.0], [-200.0, 200.0], [0.0, 0.0]])
+    with tf.GradientTape() as tape:
+        loss = focal_loss(
+            logits,
+            tf.constant([[1.0, 0.0]] * 3),
+            loss_type=name,
+            gamma=0.5,
+            label_smoothing=0.0,
+            global_batch_size=3,
+        )
+    assert np.isfinite(tape.gradient(loss, logits).numpy()).all()
+    assert np.isfinite(float(loss))

@@ -10,7 +10,8 @@ import tensorflow as tf
 from efficientnetv2.data.open_data import open_data
 from efficientnetv2.data.sources import build_source
 from efficientnetv2.data.sources.folder import FolderSource
-from efficientnetv2.data.sources.folder_splits import open_folder_splits, scan_folder
+from efficientnetv2.data.sources.folder_splits import scan_folder
+from efficientnetv2.data.sources.own_images import open_images
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams import resolve
 from hparams.errors import DataError
@@ -156,7 +157,7 @@ def test_build_source_keeps_the_split_in_a_file(photos, tmp_path):
     assert file.read_text().count("\ntest,") == 3
     file.write_text(file.read_text().replace("\nminival,", "\ntest,"))
     assert build_source(config, split_file=file).num_images("test") == 6
-    assert open_folder_splits(photos, file).images["minival"] == []
+    assert open_images(config, file).images["minival"] == []
 
 
 def test_build_source_knows_the_home_folder(photos, monkeypatch):

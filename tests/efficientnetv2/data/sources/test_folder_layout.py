@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from efficientnetv2.data.sources import folder_layout, folder_scan, folder_splits
+from efficientnetv2.data.sources import folder_scan, folder_splits
+from efficientnetv2.data.sources.image_splits import SPLITS, hold_out
 from hparams.errors import DataError
 
 PAIR = {"cat": 10, "dog": 10}
@@ -30,13 +31,10 @@ def sizes(splits):
     """{class: (train, minival, test)}."""
     counts = collections.Counter(
         (splits.class_names[image.label], split)
-        for split in folder_splits.SPLITS
+        for split in SPLITS
         for image in splits.images[split]
     )
-    return {
-        name: tuple(counts[name, split] for split in folder_splits.SPLITS)
-        for name in splits.class_names
-    }
+    return {name: tuple(counts[name, split] for split in SPLITS) for name in splits.class_names}
 
 
 def paths(splits, split):
@@ -64,12 +62,12 @@ def test_each_class_is_cut_80_10_10_and_keeps_one_to_train_on(images, expected, 
 def test_each_image_is_in_one_split_under_the_class_of_its_folder(tmp_path):
     make(tmp_path, {"b": 7, "a": 25, "a/deep/er": 9})
     splits = folder_splits.scan_folder(tmp_path)
-    together = [path for split in folder_splits.SPLITS for path in paths(splits, split)]
+    together = [path for split in SPLITS for path in paths(splits, split)]
     everything = {str(p.relative_to(tmp_path).as_posix()) for p in tmp_path.rglob("*.jpg")}
     assert len(together) == 41 and set(together) == everything
     assert list(splits.class_names) == ["a", "b"]
-    for split in folder_splits.SPLITS:
-        for path, label in splits.images[split]:
+    for split in SPLITS:
+        for path, label, _ in splits.images[split]:
             assert label == ("a", "b").index(path.split("/")[0])
 
 
@@ -102,7 +100,7 @@ def test_the_cut_is_not_alphabetical(tmp_path):
 def test_the_cut_stays_as_it_is():
     # A change here would put images that old checkpoints were trained on into the test split.
     cats = [f"cat/{n}.jpg" for n in range(20)]
-    splits = folder_layout._hold_out({"cat": cats}, ["test", "minival"])
+    splits = hold_out({"cat": cats}, ["test", "minival"])
     assert splits["test"]["cat"] == ["cat/8.jpg", "cat/3.jpg"]
     assert splits["minival"]["cat"] == ["cat/18.jpg", "cat/1.jpg"]
 
@@ -150,12 +148,10 @@ def test_folders_of_splits_are_kept_and_what_is_missing_is_cut_from_train(folder
     )
     splits = folder_splits.scan_folder(tmp_path)
     assert sizes(splits) == {"cat": cat, "dog": cat}
-    together = [path for split in folder_splits.SPLITS for path in paths(splits, split)]
+    together = [path for split in SPLITS for path in paths(splits, split)]
     assert len(set(together)) == len(together) == 2 * sum(folders.values())
     for folder in set(folders) - {"train", "Train"}:
-        inside = {
-            split for split in folder_splits.SPLITS for p in paths(splits, split) if folder in p
-        }
+        inside = {split for split in SPLITS for p in paths(splits, split) if folder in p}
         assert len(inside) == 1
 
 

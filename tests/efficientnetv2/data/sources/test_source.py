@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from efficientnetv2.data.sources import Source, build_source
-from hparams import resolve
+from hparams import ConfigError, resolve
 from hparams.errors import DataError
 
 GREY = tf.io.encode_png(np.zeros([2, 2, 1], np.uint8)).numpy()
@@ -177,9 +177,21 @@ def test_whole_files_have_no_broken_record(source):
     assert source.broken_file("train") is None
 
 
-@pytest.mark.parametrize("name", ["folder", "digits"])
-def test_several_labels_are_for_tfrecord_files(name, tmp_path):
+def test_a_folder_of_classes_has_one_label_an_image(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
     settings = {"data.multi_label": True, "train.loss_type": "sigmoid"}
-    config = resolve("efficientnetv2-b0", name, {"data.data_dir": str(tmp_path)}, settings)
-    with pytest.raises(DataError, match=r"data\.multi_label is for TFRecord files"):
+    config = resolve("efficientnetv2-b0", "folder", {"data.data_dir": str(tmp_path)}, settings)
+    message = r"have one class each, but data.multi_label=True, train.loss_type=sigmoid is for any"
+    with pytest.raises(DataError, match=message):
         build_source(config)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"data.multi_label": True, "train.loss_type": "sigmoid"}, {"train.loss_type": "mae"}],
+)
+def test_tensorflow_datasets_have_one_label_an_image(settings):
+    with pytest.raises(ConfigError, match="TensorFlow Datasets have one class an image here"):
+        resolve("efficientnetv2-b0", "digits", {"train.label_smoothing": 0.0, **settings})

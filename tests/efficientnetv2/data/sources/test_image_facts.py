@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from efficientnetv2.data.sources.folder_facts import image_facts, open_folder
-from efficientnetv2.data.sources.folder_splits import open_folder_splits
+from efficientnetv2.data.sources.image_facts import image_facts
+from efficientnetv2.data.sources.own_images import images_of_run, open_images
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams import resolve
 from hparams.facts import ImageFacts
@@ -19,9 +19,12 @@ def write(folder, *sizes, suffix=".png"):
             Image.new("L", size).save(folder / "train" / name / f"{number:02d}{suffix}")
 
 
+def config_of(folder):
+    return resolve("efficientnetv2-b0", "folder", {"data.data_dir": str(folder)})
+
+
 def facts_of(folder, run=None):
-    config = resolve("efficientnetv2-b0", "folder", {"data.data_dir": str(folder)})
-    return image_facts(open_folder(config, run))
+    return image_facts(images_of_run(config_of(folder), run))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".bmp", ".webp", ".tiff"])
@@ -53,7 +56,7 @@ def test_images_that_were_added_after_the_start_do_not_count(tmp_path):
     assert facts_of(tmp_path / "photos", run).num_images == 36
     assert not run.split_file.exists()
     run.create()
-    open_folder_splits(tmp_path / "photos", run.split_file)
+    open_images(config_of(tmp_path / "photos"), run.split_file, writes=True)
     write(tmp_path / "photos", *[(64, 64)] * 40)
     assert facts_of(tmp_path / "photos", run).num_images == 36
     assert facts_of(tmp_path / "photos").num_images == 72

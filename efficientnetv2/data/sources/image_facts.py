@@ -1,4 +1,4 @@
-"""Reads what a preset needs to know of a folder of images. No TensorFlow here."""
+"""Reads what a preset needs to know of a user's own images. No TensorFlow here."""
 
 from __future__ import annotations
 
@@ -10,39 +10,20 @@ import warnings
 from collections.abc import Sequence
 
 from efficientnetv2.data.image_size import stored_size
-from efficientnetv2.data.sources.folder_splits import FolderSplits, open_folder_splits
-from efficientnetv2.runtime.run_directory import RunDirectory
-from hparams.config import Config
+from efficientnetv2.data.sources.image_splits import ImageSplits
 from hparams.facts import ImageFacts
 
 _SAMPLE = 100  # images, evenly spaced
 _HEADER = 1 << 16  # bytes that are read of a file; cameras write a thumbnail before the size
 
 
-def open_folder(config: Config, run: RunDirectory | None) -> FolderSplits:
-    """Returns the images of the folder ``data.data_dir``; nothing is written.
-
-    Args:
-      config: its section data is read.
-      run: run directory, whose file of splits counts if there is one; None: there is none.
-
-    Raises:
-      DataError: as ``open_folder_splits``.
-    """
-    return open_folder_splits(
-        pathlib.Path(config.data.data_dir or ""),
-        run.split_file if run is not None and run.split_file.exists() else None,
-        may_be_missing=config.data.on_bad_image == "skip",
-    )
-
-
-def image_facts(splits: FolderSplits) -> ImageFacts:
+def image_facts(splits: ImageSplits) -> ImageFacts:
     """Counts the training images, and measures some of them by the headers of their files."""
     images = splits.images["train"]
     sample = images[:: max(1, len(images) // _SAMPLE)]
     return ImageFacts(
         num_images=len(images),
-        side=_median_side([splits.data_dir / image.path for image in sample]),
+        side=_median_side([splits.root / image.path for image in sample]),
     )
 
 

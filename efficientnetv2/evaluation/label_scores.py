@@ -1,0 +1,136 @@
+"""Computes metrics and thresholds from all predictions, where an image may have several classes.
+
+scikit-learn does the statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from efficientnetv2.evaluation.predictions import FullPredictions
+
+
+class ClassScore(NamedTuple):
+    """How well one class is found.
+
+    Attributes:
+      name: of the class.
+      images: number of images that have it.
+      average_precision: area under the precision-recall curve, 0..1; NaN without such images.
+      threshold: from which probability on an image has the class.
+      precision: share of the images found that have it, 0..1; 0 if none is found.
+      recall: share of the images that have it that are found, 0..1.
+      f1: harmonic mean of both, 0..1.
+    """
+
+    name: str
+    images: int
+    average_precision: float
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+
+
+def choose_thresholds(predictions: FullPredictions) -> np.ndarray:
+    """Returns the threshold of each class with the best F1 on these images, float64 ``[K]``.
+
+    It lies half way between two probabilities that it tells apart, so that rounding in an exported
+    file changes nothing. A class without an image, or that all images have, gets 0.5.
+    """
+    from sklearn.metrics import precision_recall_curve  # takes a second
+
+    thresholds = np.full(predictions.outputs.shape[1], 0.5)
+    for number, (outputs, targets) in enumerate(zip(predictions.outputs.T, predictions.targets.T)):
+        is_label = targets > 0
+        if not 0 < is_label.sum() < len(is_label):
+            continue
+        precision, recall, cuts = precision_recall_curve(is_label, outputs)
+        with np.errstate(invalid="ignore"):
+            f1 = np.nan_to_num(2 * precision * recall / (precision + recall))[:-1]
+        cut = cuts[int(f1.argmax())]
+        below = outputs[outputs < cut]
+        thresholds[number] = (cut + (below.max() if below.size else 0.0)) / 2
+    return thresholds
+
+
+def label_metrics(predictions: FullPredictions, thresholds: np.ndarray) -> dict[str, float]:
+    """Returns mean average precision, micro average precision and macro F1, 0..1.
+
+    The first is the mean over the classes that have images, the second over all pairs of image and
+    class (scikit-learn's ``average_precision_score``, macro and micro).
+    """
+    from sklearn.metrics import average_precision_score
+
+    names = [""] * len(thresholds)
+    scores = [score for score in class_scores(predictions, names, thresholds) if score.images]
+    if not scores:
+        return {"map": 0.0, "ap_micro": 0.0, "macro_f1": 0.0}
+    is_label = predictions.targets > 0
+    return {
+        "map": float(np.mean([score.average_precision for score in scores])),
+        "ap_micro": float(average_precision_score(is_label, predictions.outputs, average="micro")),
+        "macro_f1": float(np.mean([score.f1 for score in scores])),
+    }
+
+
+def with_label_metrics(
+    metrics: Mapping[str, dict[str, float]],
+    predictions: Mapping[str, object],
+    thresholds: Sequence[float] | None,
+) -> dict[str, dict[str, float]]:
+    """Returns metrics of several weights, with those of ``label_metrics``.
+
+    Args:
+      metrics: "raw" and "ema" -> the metrics of these weights.
+      predictions: likewise; those of images of one class change nothing.
+      thresholds: of the K classes; None: 0.5 each.
+    """
+    added = {}
+    for name, values in metrics.items():
+        found = predictions.get(name)
+        added[name] = dict(values)
+        if isinstance(found, FullPredictions):
+            cuts = np.full(found.outputs.shape[1], 0.5) if thresholds is None else thresholds
+            added[name].update(label_metrics(found, np.asarray(cuts)))
+    return added
+
+
+def class_scores(
+    predictions: FullPredictions, names: list[str], thresholds: np.ndarray
+) -> list[ClassScore]:
+    """Returns the score of each class, in the order of the names.
+
+    Args:
+      predictions: of N images.
+      names: of the K classes.
+      thresholds: ``[K]``.
+    """
+    from sklearn.metrics import average_precision_score
+
+    scores = []
+    for name, outputs, targets, threshold in zip(
+        names, predictions.outputs.T, predictions.targets.T, thresholds
+    ):
+        is_label, is_found = targets > 0, outputs >= threshold
+        images, found, right = (
+            int(is_label.sum()),
+            int(is_found.sum()),
+            int((is_label & is_found).sum()),
+        )
+        average = float(average_precision_score(is_label, outputs)) if images else float("nan")
+        scores.append(
+            ClassScore(
+                name,
+                images,
+                average,
+                float(threshold),
+                precision=right / found if found else 0.0,
+                recall=right / images if images else 0.0,
+                f1=2 * right / (images + found) if images + found else 0.0,
+            )
+        )
+    return scores

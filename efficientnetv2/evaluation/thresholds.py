@@ -1,0 +1,47 @@
+"""Chooses from which probability on an image has a class, where it may have several."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from efficientnetv2.data.open_data import open_split
+from efficientnetv2.data.sources import Source
+from efficientnetv2.evaluation.evaluator import evaluate_split, open_evaluator
+from efficientnetv2.evaluation.label_scores import choose_thresholds
+from efficientnetv2.evaluation.loaded_model import load_trained
+from efficientnetv2.evaluation.predictions import FullPredictions
+from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.train.workers import Workers
+from hparams.config import Config
+from hparams.errors import DataError
+
+
+def fit_thresholds(
+    config: Config, source: Source, run: RunDirectory, *, workers: Workers
+) -> np.ndarray | None:
+    """Returns the thresholds with the best F1 on the minival split, float64 ``[K]``.
+
+    They are those of the weights that prediction and export use; see ``load_trained``.
+
+    Args:
+      config: of the run, complete.
+      source: its data set.
+      run: holds a checkpoint.
+      workers: this process.
+
+    Returns:
+      None: the minival split has no image, or too many predictions to keep.
+    """
+    try:
+        source.num_images(config.data.minival_split)
+    except DataError:
+        return None
+    loaded = load_trained(config, run)
+    evaluator = open_evaluator(config, loaded.model)
+    images = open_split(config, source, run, split=config.data.minival_split)
+    predictions: list = []
+    evaluate_split(evaluator, images, workers=workers, predictions=predictions)
+    if not predictions:
+        return None
+    assert isinstance(predictions[0], FullPredictions)
+    return choose_thresholds(predictions[0])
