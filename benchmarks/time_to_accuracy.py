@@ -109,21 +109,23 @@ def write_folder(folder: pathlib.Path, *, num_images: int) -> None:
     """Writes Fashion-MNIST as PNG files in ``train``, ``val`` and ``test``, a folder a class."""
     if (folder / "test").is_dir():
         return
-    images, labels = _read("train-images-idx3-ubyte.gz", 16), _read("train-labels-idx1-ubyte.gz", 8)
+    images, labels = read_idx("train-images-idx3-ubyte.gz"), read_idx("train-labels-idx1-ubyte.gz")
     order = np.random.default_rng(0).permutation(len(labels))
     parts = {"val": order[:VALIDATION], "train": order[VALIDATION:][:num_images]}
     for split, indices in parts.items():
         _write_split(folder / split, images, labels, indices)
-    images, labels = _read("t10k-images-idx3-ubyte.gz", 16), _read("t10k-labels-idx1-ubyte.gz", 8)
+    images, labels = read_idx("t10k-images-idx3-ubyte.gz"), read_idx("t10k-labels-idx1-ubyte.gz")
     _write_split(folder / "test", images, labels, np.arange(len(labels)))
 
 
-def _read(name: str, offset: int) -> np.ndarray:
+def read_idx(name: str) -> np.ndarray:
+    """Returns the images, uint8 ``[N, 28, 28]``, or labels, ``[N]``, of a file of Fashion-MNIST."""
     if not SOURCE.is_dir():
         sys.exit(f"{SOURCE} does not exist: apt-get install dataset-fashion-mnist")
     content = gzip.decompress((SOURCE / name).read_bytes())
-    values = np.frombuffer(content, np.uint8, offset=offset)
-    return values.reshape(-1, 28, 28) if "images" in name else values
+    is_images = "images" in name
+    values = np.frombuffer(content, np.uint8, offset=16 if is_images else 8)
+    return values.reshape(-1, 28, 28) if is_images else values
 
 
 def _write_split(
