@@ -23,6 +23,7 @@ from hparams.errors import DataError, listed, shown
 
 SEPARATOR = "|"  # between the labels of an image
 _DELIMITERS = (",", ";", "\t")  # a spreadsheet writes semicolons where the comma is in numbers
+_PARQUET_MARK = b"PAR1"
 _LONGEST_CELL = 1 << 24  # characters
 
 
@@ -176,6 +177,11 @@ def _read_json_lines(path: pathlib.Path) -> TableFile:
 def _read_parquet(path: pathlib.Path) -> TableFile:
     if importlib.util.find_spec("pyarrow") is None:
         raise table_error(path, "Parquet needs pyarrow: pip install pyarrow")
+    with path.open("rb") as file:
+        if (
+            file.read(len(_PARQUET_MARK)) != _PARQUET_MARK
+        ):  # before the import, which takes a second
+            raise table_error(path, "it is not Parquet: it does not begin with PAR1")
     import pyarrow
     import pyarrow.parquet
 
