@@ -15,7 +15,8 @@ import io
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from efficientnetv2.data.sources.file_names import printable
@@ -87,49 +88,58 @@ def read_table(path: pathlib.Path) -> TableFile:
 
 
 def _read_csv(path: pathlib.Path) -> TableFile:
-    text = _decoded(path)
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    skipped = 0
-    if first[:4].lower() == "sep=" and len(first) == 5:  # as Excel writes and reads it
-        delimiters: Sequence[str] = (first[4],)
-        skipped = 1
-    else:
-        delimiters = _DELIMITERS if path.suffix.lower() == ".csv" else _DELIMITERS[::-1]
-    # The delimiter that cuts the names of the columns into most pieces; the first one of several.
-    delimiter = max(delimiters, key=lambda letter: len(next(csv.reader([first], delimiter=letter))))
-    records = _records(path, text, delimiter)
-    if skipped:
-        next(records, None)
-    _, columns = next(records, (0, []))
-    if not columns:
-        raise table_error(path, "it is empty")
-    rows = []
-    for row, cells in records:
-        if len(cells) != len(columns):
-            raise table_error(
-                path,
-                f"it has {len(cells)} cells, but there are {len(columns)} columns; quote cells "
-                f"that hold {shown(delimiter)}",
-                row=row,
-            )
-        rows.append((row, cells))
-    return TableFile(path, columns, rows)
-
-
-def _records(path: pathlib.Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields the number, from 1, and the cells of each row that is not empty."""
     limit = csv.field_size_limit(_LONGEST_CELL)
     row = 0
     try:
+        text, delimiter = _delimited(path)
+        columns: list[str] = []
+        rows = []
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        for row, cells in enumerate(reader, start=1):
-            stripped = [cell.strip() for cell in cells]
-            if any(stripped):
-                yield row, stripped
+        for row, record in enumerate(reader, start=1):
+            cells = [cell.strip() for cell in record]
+            if not any(cells) or (row == 1 and _excel_delimiter(text)):
+                continue
+            if not columns:
+                columns = cells
+            elif len(cells) == len(columns):
+                rows.append((row, cells))
+            else:
+                raise table_error(
+                    path,
+                    f"it has {len(cells)} cells, but there are {len(columns)} columns; quote cells "
+                    f"that hold {shown(delimiter)}",
+                    row=row,
+                )
     except csv.Error as error:
         raise table_error(path, f"it is not CSV: {error}", row=row + 1) from None
     finally:
         csv.field_size_limit(limit)
+    if not columns:
+        raise table_error(path, "it is empty")
+    return TableFile(path, columns, rows)
+
+
+def _delimited(path: pathlib.Path) -> tuple[str, str]:
+    """Returns the text of a file, and what separates its cells.
+
+    That is what Excel's first line says, or else what cuts the names of the columns into most
+    pieces; the first of several, which is a comma in ``.csv`` and a tab in ``.tsv``.
+    """
+    text = _decoded(path)
+    said = _excel_delimiter(text)
+    if said:
+        return text, said
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiters = _DELIMITERS if path.suffix.lower() == ".csv" else _DELIMITERS[::-1]
+    return text, max(
+        delimiters, key=lambda letter: len(next(csv.reader([first], delimiter=letter)))
+    )
+
+
+def _excel_delimiter(text: str) -> str:
+    """Returns the separator in a first line such as ``sep=;``; "": there is no such line."""
+    match = re.match(r"sep=([,;\t|])\r?\n", text, re.IGNORECASE)
+    return match[1] if match else ""
 
 
 def _decoded(path: pathlib.Path) -> str:

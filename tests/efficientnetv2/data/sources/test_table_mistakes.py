@@ -256,6 +256,9 @@ def test_a_mistake_is_named_with_its_row_and_column(content, columns, message, w
         ('{"path": "0.png", "label": NaN}', ".jsonl", ", row 1, column 'label': it is empty"),
         ("[" * 100_000, ".jsonl", ", row 1: it is not JSON: "),
         ("no parquet", ".parquet", ": it is not Parquet: "),
+        ("x" * (1 << 25), ".csv", ", row 1: it is not CSV: field larger than field limit"),
+        ("\0" * 1000, ".csv", ": it has no row besides the names of the columns"),
+        ('sep="\npath,label\n0.png,cat\n', ".csv", ", row 2: it has 2 cells, but there are 1"),
     ],
 )
 def test_a_damaged_file_of_another_kind_is_named(content, suffix, message, write):
