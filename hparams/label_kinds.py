@@ -12,6 +12,7 @@ from hparams.errors import DataError
 ONE = "one"
 SEVERAL = "several"
 NUMBERS = "numbers"
+DEFAULT_THRESHOLD = 0.5  # from which probability on an image has a class, until one is chosen
 
 
 @dataclasses.dataclass(frozen=True)

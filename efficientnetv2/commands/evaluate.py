@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from efficientnetv2.commands import Outcome
@@ -24,8 +25,10 @@ from hparams.label_kinds import SEVERAL, label_kind
 from hparams.weights import require_weights
 
 if TYPE_CHECKING:
+    import numpy as np
     from absl.flags import FlagValues
 
+    from efficientnetv2.data.eval_input import EvaluationInput
     from efficientnetv2.evaluation.evaluator import AnyPredictions, Metrics
 
 
@@ -67,9 +70,7 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
     """
     from efficientnetv2.data.open_data import open_data, open_split
     from efficientnetv2.evaluation.evaluator import evaluate_checkpoint, open_evaluator
-    from efficientnetv2.evaluation.label_scores import with_label_metrics
     from efficientnetv2.model.factory import build_model
-    from efficientnetv2.reporting.evaluation_report import report_evaluation
     from efficientnetv2.reporting.results import append_result
     from efficientnetv2.train.workers import build_workers, settings_checksum
 
@@ -105,9 +106,10 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
         raise RunError(f"no checkpoint in '{run.checkpoints}' existed long enough to be evaluated")
     if workers.is_chief:
         names = source.class_names
-        if label_kind(config) == SEVERAL:
-            metrics = with_label_metrics(metrics, predictions, run.thresholds(names))
-        report_evaluation(config, run, images, metrics, predictions, names, eval_name=eval_name)
+        thresholds = run.thresholds(names) if label_kind(config) == SEVERAL else None
+        metrics = _report(
+            config, run, images, metrics, predictions, names, thresholds, eval_name=eval_name
+        )
     return metrics
 
 
@@ -121,9 +123,7 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
     """
     from efficientnetv2.data.open_data import open_data, open_split
     from efficientnetv2.evaluation.evaluator import evaluate_with_predictions, open_evaluator
-    from efficientnetv2.evaluation.label_scores import with_label_metrics
     from efficientnetv2.evaluation.loaded_model import load_trained
-    from efficientnetv2.reporting.evaluation_report import report_evaluation
     from efficientnetv2.train.workers import build_workers
 
     workers = build_workers(config)
@@ -141,10 +141,46 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
         print(loaded.origin)
         run.create()
         predictions = {} if raw_predictions is None else {"raw": raw_predictions}
-        names = source.class_names
-        if label_kind(config) == SEVERAL:
-            metrics = with_label_metrics(metrics, predictions, run.thresholds(names))
-        report_evaluation(config, run, images, metrics, predictions, names, eval_name=eval_name)
+        names, thresholds = source.class_names, loaded.thresholds
+        metrics = _report(
+            config, run, images, metrics, predictions, names, thresholds, eval_name=eval_name
+        )
+    return metrics
+
+
+def _report(
+    config: Config,
+    run: RunDirectory,
+    images: EvaluationInput,
+    metrics: Metrics,
+    predictions: Mapping[str, AnyPredictions],
+    names: Sequence[str],
+    thresholds: Sequence[float] | np.ndarray | None,
+    *,
+    eval_name: str | None,
+) -> Metrics:
+    """Reports an evaluation; returns its metrics, with those that need the thresholds.
+
+    Arguments as in ``report_evaluation``.
+    """
+    import numpy as np
+
+    from efficientnetv2.evaluation.label_scores import with_label_metrics
+    from efficientnetv2.reporting.evaluation_report import report_evaluation
+
+    cuts = None if thresholds is None else np.asarray(thresholds, np.float64)
+    if cuts is not None:
+        metrics = with_label_metrics(metrics, predictions, cuts)
+    report_evaluation(
+        config,
+        run,
+        images,
+        metrics,
+        predictions,
+        names,
+        thresholds=cuts,
+        eval_name=eval_name,
+    )
     return metrics
 
 

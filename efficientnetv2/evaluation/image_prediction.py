@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hparams.label_kinds import NUMBERS, ONE, SEVERAL
+from hparams.label_kinds import DEFAULT_THRESHOLD, NUMBERS, ONE, SEVERAL
 
 _SHOWN = 3  # classes in a ``repr``
 
@@ -35,7 +35,7 @@ class Prediction:
         None: not requested.
       kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
       thresholds: float32 ``[K]``, from which on an image has a class, where it may have several;
-        None: 0.5 each.
+        None: the default.
     """
 
     path: pathlib.Path
@@ -59,7 +59,7 @@ class Prediction:
     @property
     def labels(self) -> list[str]:
         """The classes whose probability is at least their threshold, the likeliest first."""
-        thresholds = 0.5 if self.thresholds is None else self.thresholds
+        thresholds = DEFAULT_THRESHOLD if self.thresholds is None else self.thresholds
         order = np.argsort(-self.probabilities, kind="stable")
         chosen = (self.probabilities >= thresholds)[order]
         return [self.class_names[index] for index in order[chosen]]

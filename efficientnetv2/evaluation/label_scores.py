@@ -5,12 +5,13 @@ scikit-learn does the statistics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from efficientnetv2.evaluation.predictions import FullPredictions
+from hparams.label_kinds import DEFAULT_THRESHOLD
 
 
 class ClassScore(NamedTuple):
@@ -39,11 +40,11 @@ def choose_thresholds(predictions: FullPredictions) -> np.ndarray:
     """Returns the threshold of each class with the best F1 on these images, float64 ``[K]``.
 
     It lies half way between two probabilities that it tells apart, so that rounding in an exported
-    file changes nothing. A class without an image, or that all images have, gets 0.5.
+    file changes nothing. A class without an image, or that all images have, gets the default.
     """
     from sklearn.metrics import precision_recall_curve  # takes a second
 
-    thresholds = np.full(predictions.outputs.shape[1], 0.5)
+    thresholds = np.full(predictions.outputs.shape[1], DEFAULT_THRESHOLD)
     for number, (outputs, targets) in enumerate(zip(predictions.outputs.T, predictions.targets.T)):
         is_label = targets > 0
         if not 0 < is_label.sum() < len(is_label):
@@ -80,22 +81,21 @@ def label_metrics(predictions: FullPredictions, thresholds: np.ndarray) -> dict[
 def with_label_metrics(
     metrics: Mapping[str, dict[str, float]],
     predictions: Mapping[str, object],
-    thresholds: Sequence[float] | None,
+    thresholds: np.ndarray,
 ) -> dict[str, dict[str, float]]:
     """Returns metrics of several weights, with those of ``label_metrics``.
 
     Args:
       metrics: "raw" and "ema" -> the metrics of these weights.
       predictions: likewise; those of images of one class change nothing.
-      thresholds: of the K classes; None: 0.5 each.
+      thresholds: ``[K]``.
     """
     added = {}
     for name, values in metrics.items():
         found = predictions.get(name)
         added[name] = dict(values)
         if isinstance(found, FullPredictions):
-            cuts = np.full(found.outputs.shape[1], 0.5) if thresholds is None else thresholds
-            added[name].update(label_metrics(found, np.asarray(cuts)))
+            added[name].update(label_metrics(found, thresholds))
     return added
 
 

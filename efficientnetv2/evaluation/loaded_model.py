@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from tensorflow import keras
@@ -18,6 +19,7 @@ from efficientnetv2.runtime.weights_run import run_of_weights
 from efficientnetv2.train.checkpoint_manager import best_weights, has_average, load_weights
 from hparams.config import Config
 from hparams.errors import WeightsError
+from hparams.label_kinds import DEFAULT_THRESHOLD, SEVERAL, label_kind
 from hparams.resolve import with_facts
 from hparams.weights import imagenet_classes
 
@@ -33,7 +35,7 @@ class LoadedModel:
       class_names: K names, in the order of the logits.
       origin: where its weights come from, as text for messages.
       thresholds: float32 ``[K]``, from which probability on an image has a class, where it may have
-        several; None: 0.5 each, or an image has one.
+        several; None: it has one, or numbers.
     """
 
     model: keras.Model
@@ -66,13 +68,9 @@ def load_trained(config: Config, run: RunDirectory | None) -> LoadedModel:
     model = build_model(config.model)
     load_weights(model, checkpoint, average=average)
     kind = "moving average" if average else "raw weights"
-    thresholds = run.thresholds(class_names)
+    thresholds = run.thresholds(class_names) if label_kind(config) == SEVERAL else None
     return LoadedModel(
-        model,
-        config,
-        class_names,
-        f"{kind} of '{checkpoint}'",
-        None if thresholds is None else np.array(thresholds, np.float32),
+        model, config, class_names, f"{kind} of '{checkpoint}'", _as_array(thresholds)
     )
 
 
@@ -85,7 +83,13 @@ def _pretrained(config: Config) -> LoadedModel:
     model = build_model(config.model)
     report = load_weights_of_file(model, stored)
     names = _class_names(weights, config.model.num_classes)
-    return LoadedModel(model, config, names, str(report))
+    is_several = label_kind(config) == SEVERAL
+    thresholds = [DEFAULT_THRESHOLD] * len(names) if is_several else None
+    return LoadedModel(model, config, names, str(report), _as_array(thresholds))
+
+
+def _as_array(thresholds: Sequence[float] | None) -> np.ndarray | None:
+    return None if thresholds is None else np.array(thresholds, np.float32)
 
 
 def _num_classes(stored: StoredWeights) -> int:

@@ -10,6 +10,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from efficientnetv2.checkpoints.loader import WeightsReport
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.open_data import open_data, open_split
@@ -81,20 +83,22 @@ class TrainingSession:
             if keep_best and self.workers.is_chief:
                 best = BestCheckpoint(self.train_state, self.run, metric=best_metric(self.config))
             after_epoch = self._validation(best)
+        if self.workers.is_chief and not self.training.is_finished:
+            self.run.thresholds_file.unlink(missing_ok=True)  # of the weights so far
         return self.training.run(after_epoch=after_epoch)
 
     def evaluate(self) -> Metrics:
         """Evaluates the raw weights and the moving average on the final split.
 
         Where images have several classes, the chief chooses their thresholds first, and writes them
-        into the run directory.
+        into the run directory, unless they are there: somebody may have changed them.
         """
         images = open_split(self.config, self.source, self.run, split=self.config.data.eval_split)
         if label_kind(self.config) != SEVERAL:
             return evaluate_raw_and_ema(
                 self.train_state, self._evaluator, images, workers=self.workers
             )
-        if self.workers.is_chief:
+        if self.workers.is_chief and not self.run.thresholds_file.exists():
             thresholds = fit_thresholds(self.config, self.source, self.run, workers=self.workers)
             if thresholds is not None:
                 self.run.write_thresholds(self.source.class_names, thresholds.tolist())
@@ -106,7 +110,7 @@ class TrainingSession:
             workers=self.workers,
             predictions=predictions,
         )
-        chosen = self.run.thresholds(self.source.class_names)
+        chosen = np.array(self.run.thresholds(self.source.class_names))
         return with_label_metrics(
             metrics, {name: found[0] for name, found in predictions.items() if found}, chosen
         )

@@ -134,8 +134,8 @@ def build_servable(loaded: LoadedModel, *, preprocessing: bool, logits: bool) ->
 
 def _thresholds(loaded: LoadedModel, *, logits: bool) -> np.ndarray:
     """Returns the thresholds of the classes, in the unit of the outputs, float64 ``[K]``."""
-    chosen = loaded.thresholds
-    values = np.full(len(loaded.class_names), 0.5) if chosen is None else np.float64(chosen)
+    assert loaded.thresholds is not None  # an image may have several classes
+    values = np.float64(loaded.thresholds)
     if not logits:
         return values
     inside = np.clip(values, 1e-7, 1 - 1e-7)

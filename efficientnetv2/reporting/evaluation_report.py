@@ -43,6 +43,7 @@ def report_evaluation(
     predictions: Mapping[str, AnyPredictions],
     names: Sequence[str],
     *,
+    thresholds: np.ndarray | None,
     eval_name: str | None,
 ) -> None:
     """Reports the metrics of all weights, and the classes and mistakes of the moving average.
@@ -57,6 +58,7 @@ def report_evaluation(
       metrics: keyed by "raw" and "ema".
       predictions: keyed by "raw" and "ema"; empty: there were no images.
       names: the class names.
+      thresholds: ``[K]``, where an image may have several classes; None: it has one, or numbers.
       eval_name: part of the file names; None: not used.
 
     Raises:
@@ -74,9 +76,9 @@ def report_evaluation(
             files += _report_classes(config, run, images, found, names, suffix=suffix, title=title)
         elif label_kind(config) == NUMBERS:
             files += report_numbers(found, names, run.path, suffix=suffix, title=title)
-        else:
+        elif thresholds is not None:
             files.append(f"per_class{suffix}.csv")
-            scores = class_scores(found, list(names), thresholds_of(run, names))
+            scores = class_scores(found, list(names), thresholds)
             report_labels(scores, run.path / files[-1])
     print(f"\nwritten to {run.path}: {', '.join(files)}")
 
@@ -110,12 +112,6 @@ def _report_classes(
         )
         written.append(picture.name)
     return written
-
-
-def thresholds_of(run: RunDirectory, names: Sequence[str]) -> np.ndarray:
-    """Returns the thresholds of a run's classes, ``[K]``: those it has chosen, or 0.5 each."""
-    chosen = run.thresholds(names)
-    return np.full(len(names), 0.5) if chosen is None else np.array(chosen)
 
 
 def class_rows(predictions: Predictions, names: Sequence[str]) -> list[tuple[str, int, float, str]]:

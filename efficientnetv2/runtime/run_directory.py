@@ -17,7 +17,7 @@ from efficientnetv2.runtime.atomic_write import append_line, draft_of, replace_t
 from hparams.config import Config
 from hparams.errors import UserError, listed, shortened, shown
 from hparams.keys import DATA_SET_KEYS, NOT_SET
-from hparams.label_kinds import METRICS, TRAINING_METRICS
+from hparams.label_kinds import DEFAULT_THRESHOLD, METRICS, TRAINING_METRICS
 from hparams.overrides import Overrides
 from hparams.resolve import flat, load_config, save_config
 
@@ -231,20 +231,20 @@ class RunDirectory:
             )
         return names
 
-    def thresholds(self, class_names: Sequence[str]) -> list[float] | None:
+    def thresholds(self, class_names: Sequence[str]) -> list[float]:
         """Reads from which probability on an image has a class, where it may have several.
 
         Args:
           class_names: K names.
 
         Returns:
-          K numbers, 0..1; None: none have been chosen.
+          K numbers, 0..1; the default where none have been chosen.
 
         Raises:
           RunError: if the file is damaged, or of other classes.
         """
         if not self.thresholds_file.exists():
-            return None
+            return [DEFAULT_THRESHOLD] * len(class_names)
         try:
             with self.thresholds_file.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file))[1:]

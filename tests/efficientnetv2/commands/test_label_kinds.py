@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -157,6 +158,24 @@ def test_predictions_name_all_classes_above_their_thresholds(several, mosaics, t
     assert list(frame.columns) == ["image", "labels", "probabilities"]
     with pytest.raises(UserError, match="--top_k is for networks that name one class"):
         env2.predict(mosaics / "images", model_dir=several, model="efficientnetv2-b0", top_k=2)
+
+
+def test_thresholds_that_somebody_changed_stay_and_count(several, mosaics, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(several, run)
+    file = run / "thresholds.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], "digit 0,0.123", *lines[2:]]))
+    changed = file.read_bytes()
+    flags = [f"--model_dir={run}", "--model=efficientnetv2-b0", f"--hparam_str={SETTINGS}"]
+    assert command("train", mosaics / "several.csv", "--validate", *flags) == 0
+    assert file.read_bytes() == changed
+    other = [f"--weights={run}", f"--model_dir={tmp_path / 'other'}"]
+    assert command("eval", mosaics / "several.csv", *other, "--model=efficientnetv2-b0") == 0
+    by_class = {row["name"]: row for row in read(tmp_path / "other" / "per_class.csv")}
+    assert float(by_class["digit 0"]["threshold"]) == pytest.approx(0.123)
+    prediction = env2.predict(mosaics / "images" / "0.png", weights=run, model="efficientnetv2-b0")
+    assert prediction[0].thresholds[0] == pytest.approx(0.123)
 
 
 def test_a_file_of_predictions_is_a_table_to_train_on(several, mosaics, tmp_path):

@@ -84,7 +84,7 @@ def test_a_class_without_images_does_not_count(predictions):
 
 def test_they_are_added_to_the_metrics_of_the_same_weights(predictions):
     metrics = {"raw": {"loss": 1.0}, "ema": {"loss": 0.5}}
-    added = with_label_metrics(metrics, {"ema": predictions}, None)
+    added = with_label_metrics(metrics, {"ema": predictions}, np.full(CLASSES, 0.5))
     assert added["raw"] == {"loss": 1.0}
     assert added["ema"] == {"loss": 0.5, **label_metrics(predictions, np.full(CLASSES, 0.5))}
     assert metrics["ema"] == {"loss": 0.5}
