@@ -102,6 +102,11 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
 }
 
 
+NATURAL_SAMPLING = "natural"
+# Choices of data.sampling -> how often a class is drawn: its number of images to this power.
+SAMPLINGS: Mapping[str, float] = {NATURAL_SAMPLING: 1.0, "sqrt": 0.5, "balanced": 0.0}
+
+
 @dataclasses.dataclass(frozen=True)
 class Normalisation:
     """One choice of ``model.preprocess``: pixels of 0..255 become ``(pixel - mean) / deviation``.

@@ -12,7 +12,8 @@ from ml_collections import config_dict
 from hparams import keys
 from hparams.architecture import require_buildable, scaled_architecture, total_stride
 from hparams.block_strings import BlockStringError, decode_block, round_repeats
-from hparams.choices import AUGMENTATIONS, LOSSES, NO_PRESET
+from hparams.choices import AUGMENTATIONS, LOSSES, NATURAL_SAMPLING, NO_PRESET
+from hparams.class_weights import BALANCED, given_weights, needs_counts
 from hparams.config import Config
 from hparams.errors import UserError, shortened, shown
 from hparams.factors import FACTORS
@@ -82,12 +83,12 @@ def _label_problems(config: config_dict.ConfigDict) -> list[str]:
 def _balance_problems(config: config_dict.ConfigDict, kind: str) -> list[str]:
     """Returns what is wrong with the settings for rare and frequent classes."""
     train, sampling = config.train, config.data.sampling
-    weights = list(train.class_weights)
+    weights = given_weights(config)
     text = ",".join(weights)
     problems = []
     numbers = [number for number in map(_number, weights) if number is not None]
     num_classes = config.model.num_classes
-    if weights not in ([], ["none"], ["balanced"]):
+    if weights not in ([], [BALANCED]):
         if len(numbers) < len(weights) or max(numbers, default=0.0) <= 0:
             problems.append(
                 f"train.class_weights must be none, balanced, or a number for each class, such as "
@@ -98,9 +99,9 @@ def _balance_problems(config: config_dict.ConfigDict, kind: str) -> list[str]:
                 f"train.class_weights has {len(weights)} numbers for {num_classes} classes"
             )
     given = {
-        f"train.class_weights={text}": weights not in ([], ["none"]),
+        f"train.class_weights={text}": bool(weights),
         f"train.logit_adjustment={train.logit_adjustment}": train.logit_adjustment > 0,
-        f"data.sampling={sampling}": sampling != "natural",
+        f"data.sampling={sampling}": sampling != NATURAL_SAMPLING,
     }
     problems += [
         f"{setting} is for images of one class, not for {LABEL_KINDS[kind].text}"
@@ -115,8 +116,7 @@ def _balance_problems(config: config_dict.ConfigDict, kind: str) -> list[str]:
         problems.append("train.focal_gamma is for classes, not for numbers")
     if train.focal_gamma and train.teacher is not None:
         problems.append("train.focal_gamma has no meaning with train.teacher")
-    needs_counts = weights == ["balanced"] or train.logit_adjustment > 0 or sampling != "natural"
-    if needs_counts and config.data.source != "folder":
+    if needs_counts(config) and config.data.source != "folder":
         problems.append(
             "class weights, sampling and logit adjustment by the number of images of a class are "
             f"for your own images, not for {config.data.ds_name}"

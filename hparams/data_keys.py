@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hparams.choices import AUGMENTATIONS
+from hparams.choices import AUGMENTATIONS, NATURAL_SAMPLING, SAMPLINGS
 from hparams.factors import Key, factor_keys
 
 DATA_KEYS: dict[str, Key] = {
@@ -54,11 +54,11 @@ DATA_KEYS: dict[str, Key] = {
         False, bool, "images may have any number of labels (ImageNet-21k, tables)"
     ),
     "data.sampling": Key(
-        "natural",
+        NATURAL_SAMPLING,
         str,
         "how often an epoch draws each class: as often as it has images (natural), as the root of "
         "that (sqrt), or all equally often (balanced)",
-        choices=("natural", "sqrt", "balanced"),
+        choices=tuple(SAMPLINGS),
     ),
     "data.train_split": Key(
         None, str, "split to train on; not set: chosen from the available splits"

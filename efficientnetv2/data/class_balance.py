@@ -9,11 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnetv2.data.sources.source import permutation
+from hparams.choices import SAMPLINGS
+from hparams.class_weights import BALANCED, given_weights
 from hparams.config import Config
-
-NATURAL = "natural"
-# How often a class is drawn -> power of its number of images.
-_POWERS = {NATURAL: 1.0, "sqrt": 0.5, "balanced": 0.0}
 
 
 def class_weights(config: Config) -> np.ndarray | None:
@@ -22,11 +20,11 @@ def class_weights(config: Config) -> np.ndarray | None:
     ``balanced`` is in inverse proportion to the number of images, as in scikit-learn. The mean over
     the training images is 1, where their number by class is known.
     """
-    wanted = list(config.train.class_weights)
-    if wanted in ([], ["none"]):
+    wanted = given_weights(config)
+    if not wanted:
         return None
     counts = np.array(config.train.class_counts, np.float64)
-    is_balanced = wanted == ["balanced"]
+    is_balanced = wanted == [BALANCED]
     weights = 1 / counts if is_balanced else np.array([float(text) for text in wanted])
     if len(counts):
         weights = weights * counts.sum() / (weights * counts).sum()
@@ -55,7 +53,7 @@ def draw_probabilities(labels: np.ndarray, sampling: str) -> np.ndarray:
         root of that (sqrt), or all equally often (balanced).
     """
     counts = np.bincount(labels)
-    by_class = np.float64(counts) ** _POWERS[sampling] / np.maximum(counts, 1)
+    by_class = np.float64(counts) ** SAMPLINGS[sampling] / np.maximum(counts, 1)
     drawn = by_class[labels]
     return drawn * len(labels) / drawn.sum()
 

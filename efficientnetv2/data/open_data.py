@@ -9,6 +9,7 @@ from efficientnetv2.data.bad_images import SkippedLog
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.sources import Source, build_source
 from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.class_weights import given_weights
 from hparams.config import Config
 from hparams.errors import UserError
 from hparams.label_kinds import NUMBERS
@@ -54,7 +55,7 @@ def open_data(
     }
     if source.label_kind == NUMBERS:
         facts["model.target_mean"], facts["model.target_deviation"] = source.target_statistics()
-    if needs_class_counts(config):
+    if given_weights(config) or config.train.logit_adjustment:
         facts["train.class_counts"] = source.class_counts()
     config = with_facts(config, facts)
     if source.num_classes != config.model.num_classes:
@@ -63,12 +64,6 @@ def open_data(
             f"{source.num_classes} classes"
         )
     return config, source
-
-
-def needs_class_counts(config: Config) -> bool:
-    """Returns whether a training needs the number of images of each class."""
-    train = config.train
-    return list(train.class_weights) not in ([], ["none"]) or train.logit_adjustment > 0
 
 
 @functools.cache

@@ -40,9 +40,9 @@ class MetricSums(abc.ABC):
     def num_sums(self, num_outputs: int) -> int:
         """Returns how many values ``sums`` returns for a network with so many outputs."""
 
-    @abc.abstractmethod
     def outputs(self, logits: tf.Tensor) -> tf.Tensor:
         """Returns what the network says: probabilities, or numbers in the user's unit."""
+        return probabilities(logits, self.loss_type)
 
     def rows(self, logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
         """Returns outputs, targets, and 1 for a real image: float32 ``[B, 2 K + 1]``."""
@@ -84,10 +84,6 @@ class ClassMetrics(MetricSums):
     def num_sums(self, num_outputs: int) -> int:
         """Four, and three for each class."""
         return 4 + 3 * num_outputs
-
-    def outputs(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns the probability of each class."""
-        return probabilities(logits, self.loss_type)
 
     def rows(self, logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
         """Predicted class, its probability, the label, 1 for a real image: float32 ``[B, 4]``."""
@@ -145,10 +141,6 @@ class LabelMetrics(MetricSums):
         del num_outputs
         return 4 + 2 + len(_KS) + 2 * _THRESHOLDS
 
-    def outputs(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns the probability of each class."""
-        return probabilities(logits, self.loss_type)
-
     def sums(self, logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
         """Number, loss, top-1, top-5, and the sums of ``multi_label_sums``."""
         counts = [_count(any_in_top_k(logits, targets, k=k) & is_real) for k in _KS]
@@ -178,7 +170,7 @@ class NumberMetrics(MetricSums):
 
     def outputs(self, logits: tf.Tensor) -> tf.Tensor:
         """Returns the numbers in the user's unit."""
-        return self.scale.restore(logits)
+        return self.scale.restore(tf.cast(logits, tf.float32))
 
     def sums(self, logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
         """Number and loss; by number: absolute and squared errors, numbers and their squares.

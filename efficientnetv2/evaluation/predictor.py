@@ -20,10 +20,10 @@ from efficientnetv2.evaluation.image_prediction import (
     UnreadableImage,
     numbered_class_names,
 )
+from efficientnetv2.evaluation.metric_sums import metric_sums
 from efficientnetv2.model.fold_batchnorm import for_inference
 from efficientnetv2.model.kernels import is_cpu_only
 from efficientnetv2.model.parallel_inference import cores, set_inference_threads
-from efficientnetv2.train.losses import probabilities
 from efficientnetv2.train.target_scale import target_scale
 from hparams.config import Config
 from hparams.label_kinds import label_kind
@@ -153,15 +153,17 @@ def _probabilities_and_features(
 
     A network that predicts numbers gives these in place of probabilities.
     """
-    scale = target_scale(config.model)
+    metrics = metric_sums(
+        config.train.loss_type,
+        multi_label=config.data.multi_label,
+        scale=target_scale(config.model),
+    )
 
     def run(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = network(images, training=False)
         features = outputs.get("features", tf.zeros([tf.shape(images)[0], 0]))
         features = tf.cast(features, tf.float32)
-        if scale is not None:
-            return scale.restore(tf.cast(outputs["logits"], tf.float32)), features
-        return probabilities(outputs["logits"], config.train.loss_type), features
+        return metrics.outputs(outputs["logits"]), features
 
     return run
 

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from efficientnetv2.evaluation.image_prediction import Prediction, UnreadableImage
-from efficientnetv2.reporting.row_layout import LAYOUTS, Row, RowLayout, header
+from efficientnetv2.reporting.row_layout import LAYOUTS, Row, RowLayout
 from efficientnetv2.reporting.tables import csv_text, table
 from efficientnetv2.runtime.atomic_write import (
     WriteError,
@@ -137,7 +137,7 @@ def show_predictions(
       is_written: whether a file will have all.
     """
     cells = [[row[0], *layout.shown(row)] for row in rows]
-    print(table(header(layout), cells))
+    print(table(layout.headings, cells))
     if count > len(cells):
         hint = "" if is_written else "; --output=all.csv writes all"
         print(f"... and {count - len(cells):,} more{hint}")

@@ -8,9 +8,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from efficientnetv2.data.sources.table_file import SEPARATOR
 from hparams.label_kinds import NUMBERS, ONE, SEVERAL
 
-SEPARATOR = "|"  # between the labels of an image, as in tables of labels
 Row = tuple[str, list[tuple[str, float]]]  # image, [(class, probability)] or [(name, number)]
 
 
@@ -49,6 +49,11 @@ class RowLayout(abc.ABC):
         """Returns the row of which ``entry`` was made."""
         return entry["image"], [(c["name"], c["probability"]) for c in entry["classes"]]
 
+    @property
+    def headings(self) -> list[str]:
+        """The names of the columns on a terminal, for the image and ``shown``."""
+        return self.columns
+
     @abc.abstractmethod
     def shown(self, row: Row) -> list[str]:
         """Returns a row's values as text for a terminal, without the image."""
@@ -65,6 +70,11 @@ class ClassRows(RowLayout):
             "image",
             *(f"{what}_{place}" for place in places for what in ("class", "probability")),
         ]
+
+    @property
+    def headings(self) -> list[str]:
+        """``image``, 1, 2 ..."""
+        return ["image", *(str(place) for place in range(1, self.count + 1))]
 
     @property
     def text_columns(self) -> Sequence[str]:
@@ -88,6 +98,11 @@ class LabelRows(RowLayout):
     def columns(self) -> list[str]:
         """``image``, ``labels`` and ``probabilities``: the latter two separated by ``|``."""
         return ["image", "labels", "probabilities"]
+
+    @property
+    def headings(self) -> list[str]:
+        """``image`` and ``labels``, with the probabilities in one column."""
+        return self.columns[:2]
 
     def cells(self, row: Row) -> list[Any]:
         """Returns image, labels, probabilities."""
@@ -132,10 +147,3 @@ class NumberRows(RowLayout):
 
 
 LAYOUTS: Mapping[str, type[RowLayout]] = {ONE: ClassRows, SEVERAL: LabelRows, NUMBERS: NumberRows}
-
-
-def header(layout: RowLayout) -> list[str]:
-    """Returns the names of the columns on a terminal, for ``shown``."""
-    if isinstance(layout, ClassRows):
-        return ["image", *(str(place) for place in range(1, layout.count + 1))]
-    return layout.columns[:2] if isinstance(layout, LabelRows) else layout.columns

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from efficientnetv2.data.class_balance import NATURAL, draw, draw_probabilities
+from efficientnetv2.data.class_balance import draw, draw_probabilities
 from efficientnetv2.data.sources.file_names import printable
 from efficientnetv2.data.sources.image_splits import SPLITS, ImageFile, ImageSplits
 from efficientnetv2.data.sources.image_suffixes import PILLOW_SUFFIXES, TENSORFLOW_FORMATS
 from efficientnetv2.data.sources.own_images import open_images
 from efficientnetv2.data.sources.source import Source, permutation
+from hparams.choices import NATURAL_SAMPLING
 from hparams.config import Config
 from hparams.errors import DataError
 from hparams.label_kinds import NUMBERS, ONE
@@ -51,7 +52,7 @@ class FolderSource(Source):
         ``data.sampling``.
     """
 
-    def __init__(self, splits: ImageSplits, *, sampling: str = NATURAL) -> None:
+    def __init__(self, splits: ImageSplits, *, sampling: str = NATURAL_SAMPLING) -> None:
         self.class_names = list(splits.class_names)
         self.label_kind = splits.kind
         self.notices = splits.notices
@@ -69,7 +70,7 @@ class FolderSource(Source):
             self._indices[split] = range(start, start + len(splits.images[split]))
             start += len(splits.images[split])
         self._drawn: np.ndarray | None = None
-        if sampling != NATURAL:
+        if sampling != NATURAL_SAMPLING:
             labels = np.array([image.label for image in splits.images["train"]])
             self._drawn = draw_probabilities(labels, sampling)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-NUM_IMAGES = 50
+from tests.efficientnetv2.data.sources.table_texts import NUM_IMAGES
 
 
 @pytest.fixture(scope="module")

@@ -13,27 +13,7 @@ from efficientnetv2.data.sources.table_splits import divide_table
 from efficientnetv2.data.sources.table_writer import write_table
 from hparams import resolve
 from hparams.errors import DataError, UserError
-
-NUM_IMAGES = 50
-CLASSES = ("cat", "dog")
-
-
-def rows(*cells, header, delimiter=","):
-    """Returns the text of a CSV file: a row an image, with ``cells`` as functions of its number."""
-    lines = [[f"{n}.png", *(cell(n) for cell in cells)] for n in range(NUM_IMAGES)]
-    return "\n".join([header, *(delimiter.join(map(str, line)) for line in lines)]) + "\n"
-
-
-def name_of(number):
-    return CLASSES[number % 2]
-
-
-PLAIN = rows(name_of, header="path,label")
-
-
-def several(number):
-    return ("", "cat", "cat|dog", " owl | cat ", "dog|dog")[number % 5]
-
+from tests.efficientnetv2.data.sources.table_texts import NUM_IMAGES, PLAIN, name_of, rows, several
 
 # ---------------------------------------------------------------------- a run's own copy
 

@@ -5,35 +5,10 @@ import time
 
 import pytest
 
-from efficientnetv2.data.sources.image_splits import SPLITS
 from efficientnetv2.data.sources.label_table import TableColumns
 from efficientnetv2.data.sources.table_splits import divide_table
 from hparams.errors import DataError
-
-NUM_IMAGES = 50
-CLASSES = ("cat", "dog")
-
-
-def rows(*cells, header, delimiter=","):
-    """Returns the text of a CSV file: a row an image, with ``cells`` as functions of its number."""
-    lines = [[f"{n}.png", *(cell(n) for cell in cells)] for n in range(NUM_IMAGES)]
-    return "\n".join([header, *(delimiter.join(map(str, line)) for line in lines)]) + "\n"
-
-
-def name_of(number):
-    return CLASSES[number % 2]
-
-
-def sizes(splits):
-    return tuple(len(splits.images[split]) for split in SPLITS)
-
-
-PLAIN = rows(name_of, header="path,label")
-
-
-def several(number):
-    return ("", "cat", "cat|dog", " owl | cat ", "dog|dog")[number % 5]
-
+from tests.efficientnetv2.data.sources.table_texts import PLAIN, name_of, rows, several, sizes
 
 # ---------------------------------------------------------------------- mistakes
 

@@ -13,30 +13,21 @@ from efficientnetv2.data.sources.image_splits import SPLITS
 from efficientnetv2.data.sources.label_table import TableColumns
 from efficientnetv2.data.sources.table_splits import divide_table
 from hparams.errors import DataError
-
-NUM_IMAGES = 50
-CLASSES = ("cat", "dog")
-
-
-def rows(*cells, header, delimiter=","):
-    """Returns the text of a CSV file: a row an image, with ``cells`` as functions of its number."""
-    lines = [[f"{n}.png", *(cell(n) for cell in cells)] for n in range(NUM_IMAGES)]
-    return "\n".join([header, *(delimiter.join(map(str, line)) for line in lines)]) + "\n"
-
-
-def name_of(number):
-    return CLASSES[number % 2]
+from tests.efficientnetv2.data.sources.table_texts import (
+    CLASSES,
+    NUM_IMAGES,
+    PLAIN,
+    name_of,
+    rows,
+    several,
+    sizes,
+)
 
 
 def labels_of(splits):
     return {image.path: image.label for split in SPLITS for image in splits.images[split]}
 
 
-def sizes(splits):
-    return tuple(len(splits.images[split]) for split in SPLITS)
-
-
-PLAIN = rows(name_of, header="path,label")
 ONE_LABEL = {f"{number}.png": number % 2 for number in range(NUM_IMAGES)}
 
 
@@ -147,10 +138,6 @@ def test_parquet_with_whole_numbers_lists_and_columns_of_other_types(photos, wri
 
 
 # ---------------------------------------------------------------------- kinds of labels
-
-
-def several(number):
-    return ("", "cat", "cat|dog", " owl | cat ", "dog|dog")[number % 5]
 
 
 def test_several_labels_in_a_cell(write):
