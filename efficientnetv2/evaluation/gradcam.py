@@ -19,6 +19,7 @@ from efficientnetv2.data.preprocess import denormalise
 from efficientnetv2.evaluation.image_prediction import Prediction
 from efficientnetv2.evaluation.loaded_model import LoadedModel
 from efficientnetv2.runtime.atomic_write import draft_of, write_error_for
+from hparams.label_kinds import NUMBERS
 
 _LAYER = "top_activation"
 _MAX_NAME_BYTES = 250  # file systems take 255, the ending among them
@@ -81,6 +82,8 @@ def explain_prediction(
 ) -> None:
     """Writes the heat map of an image's most likely class into ``explain/`` of a folder.
 
+    Of a network that predicts numbers, it is that of the first number.
+
     Args:
       loaded: the network.
       prediction: its prediction for the image, with ``image``.
@@ -93,7 +96,8 @@ def explain_prediction(
     """
     assert prediction.image is not None
     images = tf.constant(prediction.image)[tf.newaxis]
-    heat = heat_maps(loaded.model, images, np.array([prediction.probabilities.argmax()]))[0]
+    output = 0 if prediction.kind == NUMBERS else int(prediction.probabilities.argmax())
+    heat = heat_maps(loaded.model, images, np.array([output]))[0]
     picture = overlay(prediction.image, heat, preprocess=loaded.config.model.preprocess)
     name = f"{number:05}-{prediction.path.stem}"
     while len(os.fsencode(name)) > _MAX_NAME_BYTES:

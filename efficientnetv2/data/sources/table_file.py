@@ -197,10 +197,10 @@ def _read_parquet(path: pathlib.Path) -> TableFile:
 
     try:
         content = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowException as error:
+        columns = list(content.column_names)
+        values = [column.to_pylist() for column in content.columns]
+    except (pyarrow.ArrowException, UnicodeError) as error:  # a text may not be UTF-8
         raise table_error(path, f"it is not Parquet: {error}") from None
-    columns = list(content.column_names)
-    values = [column.to_pylist() for column in content.columns]
     records = ((row, dict(zip(columns, cells))) for row, cells in enumerate(zip(*values), start=1))
     return _table(path, columns, records)
 

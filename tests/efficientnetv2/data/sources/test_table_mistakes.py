@@ -3,6 +3,8 @@
 import sys
 import time
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from efficientnetv2.data.sources.label_table import TableColumns
@@ -241,6 +243,15 @@ def test_a_damaged_file_of_another_kind_is_named(content, suffix, message, write
     with pytest.raises(DataError) as error:
         divide_table(path, TableColumns())
     assert str(error.value).startswith(f"table '{path}'{message}")
+
+
+def test_parquet_with_text_that_is_not_utf_8_is_named(write):
+    text = pyarrow.array([b"0.png", b"\xff.png"])
+    broken = pyarrow.Array.from_buffers(pyarrow.string(), 2, text.buffers())
+    path = write(b"", suffix=".parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"path": broken, "label": ["a", "b"]}), path)
+    with pytest.raises(DataError, match="it is not Parquet: 'utf-8' codec can't decode"):
+        divide_table(path, TableColumns())
 
 
 def test_parquet_without_pyarrow_says_what_to_install(write, monkeypatch):
