@@ -251,6 +251,11 @@ class RunDirectory:
             names, values = [row[0] for row in rows], [float(row[1]) for row in rows]
         except (OSError, ValueError, LookupError, csv.Error) as error:
             raise RunError(f"cannot read '{self.thresholds_file}': {error}") from None
+        for name, value in zip(names, values):
+            if not 0 <= value <= 1:
+                raise RunError(
+                    f"'{self.thresholds_file}': the threshold of '{name}' must be 0..1, got {value}"
+                )
         if names != list(class_names):
             raise RunError(f"'{self.thresholds_file}' is of other classes than the network")
         return values

@@ -324,3 +324,31 @@ def test_the_places_in_a_run_directory(tmp_path: pathlib.Path, kind: type) -> No
         "split.csv",
         "bad_images.txt",
     ]
+
+
+NAMES = ["cat", "dog"]
+
+
+def test_thresholds_are_read_as_they_were_written(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert run.thresholds(NAMES) == [0.5, 0.5]
+    run.write_thresholds(NAMES, [0.1, 1 / 3])
+    assert run.thresholds(NAMES) == [0.1, 1 / 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("class,threshold\ncat,0.5\n", "is of other classes than the network"),
+        ("class,threshold\ncat,0.5\nfox,0.5\n", "is of other classes than the network"),
+        ("class,threshold\ncat,0.5\ndog\n", "cannot read '.*thresholds.csv': list index"),
+        ("class,threshold\ncat,0.5\ndog,high\n", "cannot read '.*thresholds.csv': could not"),
+        ("class,threshold\ncat,0.5\ndog,1.5\n", "threshold of 'dog' must be 0..1, got 1.5"),
+        ("class,threshold\ncat,nan\ndog,0.5\n", "threshold of 'cat' must be 0..1, got nan"),
+    ],
+)
+def test_thresholds_that_are_none_are_named(tmp_path, text, message):
+    run = RunDirectory(tmp_path)
+    run.thresholds_file.write_text(text)
+    with pytest.raises(RunError, match=message):
+        run.thresholds(NAMES)
