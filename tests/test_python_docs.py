@@ -31,6 +31,7 @@ def workshop(tmp_path_factory):
 
 def test_the_reference_is_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == GUIDE + reference()
+    assert str.__doc__.split("\n")[0] not in reference()  # of the default of a field
 
 
 @pytest.mark.slow

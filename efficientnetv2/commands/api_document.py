@@ -5,6 +5,7 @@ python -m efficientnetv2.commands.api_document
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import pathlib
 import re
@@ -39,9 +40,15 @@ def reference() -> str:
 
 def _members(item: type) -> Iterator[str]:
     """Yields the documented attributes and methods of a class."""
+    # The default of a field has a docstring, too: that of its type.
+    fields = (
+        {field.name for field in dataclasses.fields(item)}
+        if dataclasses.is_dataclass(item)
+        else set()
+    )
     for name, member in vars(item).items():
         text = inspect.getdoc(member)
-        if name.startswith("_") or text is None:
+        if name.startswith("_") or name in fields or text is None:
             continue
         title = f"{name}()" if inspect.isfunction(member) else name
         yield f"**`{title}`**: {_markdown(text)}"

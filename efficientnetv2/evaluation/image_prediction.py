@@ -35,7 +35,7 @@ class Prediction:
         None: not requested.
       kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
       thresholds: float32 ``[K]``, from which on an image has a class, where it may have several;
-        None: the default.
+        None: 0.5 each.
     """
 
     path: pathlib.Path
