@@ -52,10 +52,15 @@ def make_photos(folder: pathlib.Path, *, crops: int = CROPS, seed: int = 0) -> N
 def make_sixteen(folder: pathlib.Path, *, seed: int = 0) -> None:
     """Writes ``train`` and ``test`` folders of 16 classes, 100 and 40 crops each."""
     rng = np.random.default_rng(seed)
-    for name, image in {**_fourteen(), **_two()}.items():
+    for name, image in sixteen_photographs().items():
         for part, (start, end, count) in _PARTS.items():
             piece = image[:, int(start * image.shape[1]) : int(end * image.shape[1])]
             _write_crops(folder / part / name, piece, count=count, sides=_SMALL_SIDES, rng=rng)
+
+
+def sixteen_photographs() -> dict[str, np.ndarray]:
+    """Returns name -> uint8 ``[H, W, 3]`` of the photographs of scikit-image and scikit-learn."""
+    return {**_fourteen(), **_two()}
 
 
 def _two() -> dict[str, np.ndarray]:

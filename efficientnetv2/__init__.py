@@ -15,6 +15,7 @@ import efficientnetv2.train  # noqa: F401
 from efficientnetv2.commands import require_extra
 from efficientnetv2.commands.api import (
     benchmark,
+    check,
     convert,
     evaluate,
     export,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from efficientnetv2.model.parallel_inference import (
         set_inference_threads as set_inference_threads,
     )
+    from efficientnetv2.reporting.check_report import DataCheck as DataCheck
     from efficientnetv2.reporting.prediction_files import (
         predictions_to_frame as predictions_to_frame,
     )
@@ -45,12 +47,14 @@ if TYPE_CHECKING:
     from efficientnetv2.train.range_test import RangeTest as RangeTest
 
 __all__ = [
+    "DataCheck",
     "Prediction",
     "ProgressiveLearning",
     "RangeTest",
     "Run",
     "UserError",
     "benchmark",
+    "check",
     "convert",
     "evaluate",
     "export",
@@ -70,6 +74,7 @@ __all__ = [
 __version__ = "0.1.0"
 # Name -> its module, which takes long to import: most of them import TensorFlow.
 _MODULES = {
+    "DataCheck": "efficientnetv2.reporting.check_report",
     "Prediction": "efficientnetv2.evaluation.image_prediction",
     "ProgressiveLearning": "efficientnetv2.train.keras_fit",
     "RangeTest": "efficientnetv2.train.range_test",
@@ -79,7 +84,7 @@ _MODULES = {
     "set_inference_threads": "efficientnetv2.model.parallel_inference",
     "training_data": "efficientnetv2.train.keras_fit",
 }
-_FOR_TRAINING = ("ProgressiveLearning", "RangeTest", "training_data")
+_FOR_TRAINING = ("DataCheck", "ProgressiveLearning", "RangeTest", "training_data")
 
 
 def list_models(pattern: str | None = None) -> list[str]:

@@ -15,7 +15,7 @@ from hparams.keys import KEYS
 from hparams.overrides import ConfigError, Overrides, checked, read_overrides
 
 _PLANNING = ("train", "traineval", "preview", "find_lr")
-_READING = (*_PLANNING, "search", "eval")
+_READING = (*_PLANNING, "search", "eval", "check")
 
 
 @dataclasses.dataclass(frozen=True)

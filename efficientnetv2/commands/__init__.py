@@ -52,7 +52,7 @@ class Outcome:
 
 # Extra of the package -> the modules that it brings, besides those that every mode needs.
 EXTRAS: Mapping[str, tuple[str, ...]] = {
-    "train": ("orbit", "tensorflow_datasets", "sklearn", "matplotlib"),
+    "train": ("orbit", "tensorflow_datasets", "sklearn", "matplotlib", "imagehash", "jinja2"),
     "export": ("ai_edge_litert",),  # the packages of a single format are checked with it
     "search": ("optuna",),
 }
@@ -80,6 +80,9 @@ MODES: Mapping[str, Mode] = {
     ),
     "preview": Mode(
         "preview", "draw what the network will see in each stage, and the schedule", ("train",)
+    ),
+    "check": Mode(
+        "check", "look for copies, leaks, broken files and wrong labels in your images", ("train",)
     ),
     "find_lr": Mode(
         "find_lr",

@@ -20,6 +20,7 @@ from hparams.overrides import Overrides
 
 if TYPE_CHECKING:
     from efficientnetv2.evaluation.image_prediction import Prediction
+    from efficientnetv2.reporting.check_report import DataCheck
     from efficientnetv2.train.range_test import RangeTest
 
 Path = Union[str, "os.PathLike[str]"]
@@ -314,6 +315,38 @@ def preview(
     pictures: list[pathlib.Path] = call_mode("preview", locals())
     show(*pictures)
     return pictures
+
+
+def check(
+    data: Path,
+    *,
+    model: str | None = None,
+    weights: Path | None = None,
+    overrides: Overrides = None,
+    model_dir: Path | None = None,
+    verbose: bool = False,
+) -> DataCheck:
+    """Looks for what is wrong with your own images: copies, leaks, broken files, wrong labels.
+
+    >>> check = env2.check("photos")
+    >>> check.counts, check.has_problems, check.report.name
+    ({}, False, 'report.html')
+
+    Args:
+      data: folder of images, or table of labels (docs/data.md).
+      model: name of the network of ``weights``; None: ``efficientnetv2-s``.
+      weights: of a network that has not been trained on these labels; wrong labels are looked for
+        with what it sees. None: they are not looked for, and TensorFlow is not used.
+      overrides: columns of a table, as in ``train``.
+      model_dir: folder for ``check.csv`` and ``report.html``, and a run whose splits count; None:
+        ``runs/check-<name of the data>``.
+      verbose: print what the command line prints.
+
+    Raises:
+      UserError: if an argument or the data cannot be used.
+    """
+    found: DataCheck = call_mode("check", locals())
+    return found
 
 
 def find_lr(

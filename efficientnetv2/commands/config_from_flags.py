@@ -170,7 +170,7 @@ def trained_run_from_flags(values: FlagValues) -> tuple[RunDirectory | None, Con
         _require_no_other_weights(values)
     named = whole_run(values.weights)
     if values.weights is not None and named is None:
-        return None, _pretrained(values)
+        return None, pretrained_config(values)
     run = named or run_from_flags(values)
     config = run.config(*overrides_from_flags(values, with_weights=False))
     for flag, requested, trained in (
@@ -248,7 +248,8 @@ def _config_of_weights(values: FlagValues, run: RunDirectory, *, dataset: str) -
     return resolve(trained.model.model_name, dataset, network, *overrides_from_flags(values))
 
 
-def _pretrained(values: FlagValues) -> Config:
+def pretrained_config(values: FlagValues) -> Config:
+    """Returns the config of the pretrained network that ``--weights`` names."""
     run = run_of_weights(values.weights)
     classes: dict[str, Any] = {}
     if values.weights in NAMES:

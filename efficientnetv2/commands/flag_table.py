@@ -116,6 +116,7 @@ FLAGS: Mapping[str, Flag] = {
         "give a training of fewer epochs more of them, in the same --model_dir",
         _TRAINING,
     ),
+    "strict": Flag(False, "end with exit code 1 if there is a problem", ("check",)),
     # ------------------------------------------------------------------------ TPU
     "use_tpu": Flag(False, "use a TPU: the same as runtime.strategy=tpu", _DEVICE_MODES),
     "tpu": Flag(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -132,6 +133,21 @@ def _plain_path(text: str) -> str:
     if text.startswith("~/"):
         text = str(pathlib.Path(text).expanduser())
     return text.rstrip("/") or text
+
+
+def command_of(values: flags.FlagValues) -> str:
+    """Returns the command line that gives these flags."""
+    words = ["efficientnetv2", values.mode]
+    for name in FLAGS:
+        if not values[name].present or name in ("mode", "data", "model"):
+            continue
+        value = values[name].value
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no{name}")
+        else:
+            text = ",".join(value) if isinstance(value, list) else str(value)
+            words.append(f"--{name}={text}")
+    return shlex.join(words)
 
 
 def give(values: flags.FlagValues, name: str, value: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnetv2.data.class_balance import draw, draw_probabilities
+from efficientnetv2.data.quality.same_files import leak_notice
 from efficientnetv2.data.sources.file_names import printable
 from efficientnetv2.data.sources.image_splits import SPLITS, ImageFile, ImageSplits
 from efficientnetv2.data.sources.image_suffixes import PILLOW_SUFFIXES, TENSORFLOW_FORMATS
@@ -30,7 +32,10 @@ def open_source(config: Config, split_file: pathlib.Path | None) -> FolderSource
       DataError: as ``open_images``, or if a ``tf.data`` service would have to read images that only
         this process can read, with Pillow.
     """
+    is_new = split_file is not None and not split_file.exists()
     splits = open_images(config, split_file, writes=True)
+    if is_new:
+        splits = dataclasses.replace(splits, notices=[*splits.notices, *leak_notice(splits)])
     if config.data.service is not None:
         for image in itertools.chain(*splits.images.values()):
             if image.path.lower().endswith(tuple(PILLOW_SUFFIXES)):

@@ -1,0 +1,1 @@
+"""Looks for what is wrong with a user's own images, before an hour is spent on training."""
