@@ -102,6 +102,34 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Resize:
+    """One choice of ``data.resize``: how an image that is not square becomes a square.
+
+    Attributes:
+      kept: the part of the image that evaluation sees: ``whole``, ``square`` (the largest central
+        square), or ``published`` (the part that the published accuracies were measured on).
+      fill: grey level 0..255 of the rest of the square, if the part keeps its aspect ratio; None:
+        the part is stretched to a square.
+      text: what happens to the image, in words.
+    """
+
+    kept: str
+    text: str
+    fill: int | None = None
+
+
+RESIZES: Mapping[str, Resize] = {
+    "published": Resize("published", "the centre crop of the published accuracies"),
+    "squash": Resize("whole", "the whole image, stretched to a square"),
+    "crop": Resize("square", "the largest central square"),
+    # 128 is 0 after V2's normalisation, 0.008 after Lite's, and at most 0.43 after V1's (whose own
+    # means differ by colour). One number for all networks is easy to get right in an app, and it is
+    # what Cutout and the geometric augmentations paint, so a network knows it as "nothing here".
+    "letterbox": Resize("whole", "the whole image in its proportions, on a grey square", fill=128),
+}
+
+
 NATURAL_SAMPLING = "natural"
 # Choices of data.sampling -> how often a class is drawn: its number of images to this power.
 SAMPLINGS: Mapping[str, float] = {NATURAL_SAMPLING: 1.0, "sqrt": 0.5, "balanced": 0.0}

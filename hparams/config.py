@@ -136,7 +136,7 @@ class DataSection(Section, Protocol):
     crop_area: tuple[float, ...]
     crop_aspect: tuple[float, ...]
     flip: bool
-    eval_crop: bool
+    resize: str
     augname: str
     augment_ops: Literal["default", "official"]
     randaug_layers: int

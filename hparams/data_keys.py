@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hparams.choices import AUGMENTATIONS, NATURAL_SAMPLING, SAMPLINGS
+from hparams.choices import AUGMENTATIONS, NATURAL_SAMPLING, RESIZES, SAMPLINGS
 from hparams.factors import Key, factor_keys
 
 DATA_KEYS: dict[str, Key] = {
@@ -110,8 +110,13 @@ DATA_KEYS: dict[str, Key] = {
         length=2,
     ),
     "data.flip": Key(True, bool, "mirror half of the training images left to right"),
-    "data.eval_crop": Key(
-        True, bool, "evaluate on the centre crop of the model's family; false: on the whole image"
+    "data.resize": Key(
+        "published",
+        str,
+        "how an image that is not square becomes a square: "
+        + "; ".join(f"{row.text} ({name})" for name, row in RESIZES.items()),
+        choices=tuple(RESIZES),
+        table="choices.RESIZES",
     ),
     "data.augname": Key(
         "none",

@@ -45,7 +45,7 @@ def fine_tuning(
         "data.cutout": 0.5,
         "data.mixup_alpha": 0.0,
         "data.cutmix_alpha": 0.0,
-        "data.eval_crop": False,
+        "data.resize": "squash",
     }
 
 
@@ -216,7 +216,7 @@ DATASETS.register(
             "data.crop_area": [1.0, 1.0],
             "data.crop_aspect": [1.0, 1.0],
             "data.flip": False,
-            "data.eval_crop": False,
+            "data.resize": "squash",
             "data.augname": "none",
             "data.mixup_alpha": 0.0,
             "data.cutmix_alpha": 0.0,
@@ -297,7 +297,7 @@ _OWN_IMAGES: Mapping[str, object] = {
     "train.ema_decay": 0.999,
     "data.crop_area": [0.35, 1.0],
     # The published centre crop leaves out 32 pixels whatever the size: a third of 64 pixels.
-    "data.eval_crop": False,
+    "data.resize": "squash",
 }
 DATASETS.register("folder", DatasetRow(source="folder", recipe=_OWN_IMAGES))
 

@@ -14,6 +14,7 @@ from hparams.errors import LONGEST_MESSAGE, UserError, one_line, shortened, show
 from hparams.factors import Key
 from hparams.limits import SMALLEST_FLOAT
 from hparams.registry import did_you_mean
+from hparams.renamed_keys import RENAMED_KEYS, current_setting
 from hparams.scalars import CONVERTERS
 from hparams.yaml_file import YamlError, read_yaml
 
@@ -61,16 +62,21 @@ def read_overrides(
       is_path: whether a string is the path of a YAML file, whatever its ending.
 
     Returns:
-      ``section.key`` -> value, with values not checked yet; and one line for each unknown key, key
-      that is given twice, unreadable file or malformed item.
+      ``section.key`` -> value, with values not checked yet, and former keys under their names of
+      now (``hparams.renamed_keys``); and one line for each unknown key, key that is given twice,
+      unreadable file or malformed item.
     """
     pairs, problems = _pairs(overrides, is_path=is_path)
     known: dict[str, Any] = {}
     unknown = 0
     for name, value in pairs:
-        full = f"{section}.{name}" if section and "." not in name else name
+        full, value = current_setting(
+            f"{section}.{name}" if section and "." not in name else name, value
+        )
         if full in known:
-            problems.append(f"key {shown(full)} is given twice")
+            former = [old for old, row in RENAMED_KEYS.items() if row.key == full]
+            also = f" (its former name is {former[0]})" if former else ""
+            problems.append(f"key {shown(full)} is given twice{also}")
         elif full in keys.KEYS:
             known[full] = value
         else:
@@ -119,6 +125,8 @@ def _is_yaml_path(text: str) -> bool:
 
 def key_hint(name: str) -> str:
     """Returns what follows the message of an unknown key: the one that was probably meant."""
+    if name in RENAMED_KEYS:
+        return f"; it is {RENAMED_KEYS[name].key} now"
     # A key without its section, or with the wrong one: suggest the key of that name.
     same = [key for key in keys.KEYS if key.split(".")[1] == name.split(".")[-1]]
     if same:

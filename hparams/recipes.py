@@ -38,7 +38,7 @@ class Recipe:
 
 
 # Keys of a data set's row that follow from its images and labels, whatever the recipe.
-OF_DATA = ("data.multi_label", "train.loss_type", "data.flip", "data.eval_crop")
+OF_DATA = ("data.multi_label", "train.loss_type", "data.flip", "data.resize")
 
 # The settings of the official code that differ from the paper's, quirks included (docs/parity.md).
 OFFICIAL = Recipe(

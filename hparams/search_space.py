@@ -113,7 +113,6 @@ _REFUSED: Mapping[str, str] = {
     "search.": "is a setting of the search itself",
     "runtime.": _SPEED,
     "eval.": _EVALUATION,
-    "data.eval_crop": _EVALUATION,
     **dict.fromkeys(("train.preset", "train.recipe"), "chooses other settings"),
     "train.seed": "is no setting that makes a training better",
     **dict.fromkeys(("data.ds_name", "data.source", "data.tfds_name", "data.data_dir"), _IMAGES),

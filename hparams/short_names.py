@@ -77,6 +77,10 @@ SHORT_NAMES: Mapping[str, ShortName] = {
         search__isize=("search",),
     ),
     "optimizer": _short("optimizer", train__optimizer=(*_PLANNING, "search")),
+    "resize": _short(
+        KEYS["data.resize"].meaning,
+        data__resize=(*_READING, "infer", "export"),
+    ),
     "augment": _short(
         KEYS["data.augname"].meaning,
         data__augname=(*_PLANNING, "search"),

@@ -39,6 +39,7 @@ def train(
     learning_rate: float | None = None,
     image_size: int | None = None,
     optimizer: str | None = None,
+    resize: str | None = None,
     augment: str | None = None,
     precision: str | None = None,
     teacher: Path | None = None,
@@ -78,6 +79,8 @@ def train(
       learning_rate: its peak for a batch of 256; proportional to the batch size.
       image_size: pixels, of the last stage and of evaluation; the first stage has half of it.
       optimizer: a value of ``train.optimizer`` in docs/hparams.md.
+      resize: how an image that is not square becomes a square: ``published``, ``squash``, ``crop``
+        or ``letterbox`` (docs/data.md); None: as the data set has it.
       augment: of single images: a value of ``data.augname`` in docs/hparams.md.
       precision: ``float32``, ``bfloat16`` or ``float16``.
       teacher: a trained network to learn from besides the labels: a run directory of the same
@@ -112,6 +115,7 @@ def evaluate(
     model_dir: Path | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
+    resize: str | None = None,
     overrides: Overrides = None,
     eval_name: str | None = None,
     verbose: bool = False,
@@ -130,6 +134,7 @@ def evaluate(
       model_dir: the run directory; None: ``runs/<model>-<data>``.
       batch_size: images evaluated at once.
       image_size: pixels; None: that of the training.
+      resize: as in ``train``; None: that of the training.
       overrides: other settings, as in ``train``.
       eval_name: results go to ``eval_<eval_name>.json`` and pictures of this name.
       verbose: print what the command line prints.
@@ -161,6 +166,7 @@ def predict(
     output_dir: Path | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
+    resize: str | None = None,
     overrides: Overrides = None,
     verbose: bool = False,
 ) -> list[Prediction]:
@@ -189,6 +195,7 @@ def predict(
       output_dir: folder for ``features`` and ``explain``; None: the run directory.
       batch_size: images predicted at once.
       image_size: pixels; None: that of the training.
+      resize: as in ``train``; None: that of the training.
       overrides: other settings, as in ``train``.
       verbose: print what the command line prints.
 
@@ -239,6 +246,7 @@ def export(
     debug_int8: bool = False,
     batch_size: int | None = None,
     image_size: int | None = None,
+    resize: str | None = None,
     overrides: Overrides = None,
     verbose: bool = False,
 ) -> pathlib.Path | dict[str, pathlib.Path]:
@@ -261,6 +269,7 @@ def export(
       debug_int8: write the int8 error of each layer to ``int8_layers.csv``.
       batch_size: images checked at once.
       image_size: pixels; None: that of the training.
+      resize: as in ``train``; None: that of the training.
       overrides: other settings, as in ``train``.
       verbose: print what the command line prints.
 
@@ -289,6 +298,7 @@ def preview(
     learning_rate: float | None = None,
     image_size: int | None = None,
     optimizer: str | None = None,
+    resize: str | None = None,
     augment: str | None = None,
     precision: str | None = None,
     teacher: Path | None = None,
@@ -361,6 +371,7 @@ def find_lr(
     learning_rate: float | None = None,
     image_size: int | None = None,
     optimizer: str | None = None,
+    resize: str | None = None,
     augment: str | None = None,
     precision: str | None = None,
     seed: int | None = None,
@@ -441,6 +452,7 @@ def search(
     learning_rate: float | None = None,
     image_size: int | None = None,
     optimizer: str | None = None,
+    resize: str | None = None,
     augment: str | None = None,
     precision: str | None = None,
     seed: int | None = None,

@@ -228,7 +228,7 @@ def _require_no_other_weights(values: FlagValues) -> None:
 
 
 # Settings of a training that its network needs wherever it is used, besides the section model.
-_OF_NETWORK = ("eval.isize", "data.eval_crop", "data.multi_label", "train.loss_type")
+_OF_NETWORK = ("eval.isize", "data.resize", "data.multi_label", "train.loss_type")
 
 
 def _config_of_weights(values: FlagValues, run: RunDirectory, *, dataset: str) -> Config:

@@ -232,7 +232,7 @@ def _open_journal(
         "config": {
             key: value
             for key, value in flat(loaded.config).items()
-            if key.startswith(("model.", "eval.isize", "data.eval_crop", "train.loss_type"))
+            if key.startswith(("model.", "eval.isize", "data.resize", "train.loss_type"))
             or key == "data.multi_label"
         },
         **{name: getattr(options, name) for name in _PREDICTION_OPTIONS},

@@ -1,7 +1,8 @@
 """Decodes, crops and resizes images for training and for evaluation.
 
-Results are float32 ``[S, S, 3]``, 0..255. Every image is decoded once; a JPEG only inside the
-window that is used.
+``data.resize`` (a row of ``hparams.choices.RESIZES``) says how an image that is not square becomes
+a square. Results are float32 ``[S, S, 3]``, 0..255. Every image is decoded once; a JPEG only inside
+the window that is used.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from efficientnetv2.data.image_formats import decode_image, decode_jpeg_window, read_jpeg_header
+from efficientnetv2.data.letterbox import fitted_size, paint, place_whole, place_window
+from hparams.choices import RESIZES
 
 _CROP_PADDING = 32  # pixels: the published evaluation crop leaves S / (S + 32) of the shorter side
 # A JPEG is never decoded to less than this many times the result's size: that would save no more
@@ -56,15 +59,19 @@ def decode_training(
     preprocess: str,
     area: Sequence[float],
     aspect: Sequence[float],
+    resize: str = "published",
 ) -> tf.Tensor:
     """Returns a random crop, resized to float32 ``[image_size, image_size, 3]``, 0..255.
 
-    It is resized as ``decode_evaluation`` resizes, so that a network is evaluated on what it was
+    It is cut from the whole image (``resize`` is published or squash), from the largest central
+    square (crop), or from the whole image on its grey square (letterbox, see ``place_window``). It
+    is resized as ``decode_evaluation`` resizes, so that a network is evaluated on what it was
     trained on. Two cases differ:
 
     - An image with both sides shorter than ``image_size`` is enlarged (its shorter side to
-      ``image_size``), then cropped, and the crop resized bilinearly whatever ``preprocess`` is. Its
-      own pixels would allow few windows (an 8x8 digit has nine of 75% or more), all of them coarse.
+      ``image_size``; with letterbox its longer side), then cropped, and the crop resized
+      bilinearly whatever ``preprocess`` is. Its own pixels would allow few windows (an 8x8 digit
+      has nine of 75% or more), all of them coarse.
     - A JPEG is decoded 2, 4 or 8 times smaller if the window is then still at least twice as large
       as the result. That averages pixels that resizing alone would skip: in a photo of 12
       megapixels, values differ by 3 to 15 of 255 on average.
@@ -76,11 +83,12 @@ def decode_training(
       preprocess: as in ``decode_evaluation``.
       area: as in ``random_window``.
       aspect: as in ``random_window``.
+      resize: a row of ``hparams.choices.RESIZES``.
 
     Raises:
       tf.errors.InvalidArgumentError: if the image is damaged, truncated or of an unknown format.
     """
-    decode = _traced(preprocess, tuple(area), tuple(aspect))
+    decode = _traced(preprocess, tuple(area), tuple(aspect), resize)
     image = decode(encoded, seed, tf.convert_to_tensor(image_size))
     side = tf.get_static_value(image_size)
     return tf.ensure_shape(image, [side, side, 3])
@@ -88,10 +96,16 @@ def decode_training(
 
 @functools.cache
 def _traced(
-    preprocess: str, area: tuple[float, float], aspect: tuple[float, float]
+    preprocess: str, area: tuple[float, float], aspect: tuple[float, float], resize: str
 ) -> Callable[..., tf.Tensor]:
-    """Returns ``_decode_training`` that is traced once for all input pipelines."""
-    decode = functools.partial(_decode_training, preprocess=preprocess, area=area, aspect=aspect)
+    """Returns a decoder of training images that is traced once for all input pipelines."""
+    draw = functools.partial(random_window, area=area, aspect=aspect)
+    row = RESIZES[resize]
+    if row.fill is not None:
+        decode = functools.partial(_decode_letterbox, fill=row.fill)
+    else:
+        decode = functools.partial(_decode_training, is_square=row.kept == "square")
+    decode = functools.partial(decode, draw=draw, preprocess=preprocess)
     return tf.function(decode, autograph=False)
 
 
@@ -100,22 +114,28 @@ def _decode_training(
     seed: tf.Tensor,
     image_size: tf.Tensor,
     *,
+    draw: Callable[..., tf.Tensor],
     preprocess: str,
-    area: Sequence[float],
-    aspect: Sequence[float],
+    is_square: bool,
 ) -> tf.Tensor:
     header = read_jpeg_header(encoded)
-    draw = functools.partial(random_window, seed=seed, area=area, aspect=aspect)
+    draw = functools.partial(draw, seed=seed)
     target = tf.stack([image_size, image_size])
 
     def crop_jpeg() -> tf.Tensor:
-        window = draw(header.size)
+        if is_square:
+            begin, square = tf.split(central_square(header.size), 2)
+            window = draw(square) + tf.pad(begin, [[0, 2]])
+        else:
+            window = draw(header.size)
         smallest = _SMALLEST_DECODED * image_size
         image = decode_jpeg_window(encoded, window, header=header, smallest=smallest)
         return _resize(image, target, preprocess=preprocess)
 
     def crop_decoded() -> tf.Tensor:
         image = decode_image(encoded)
+        if is_square:
+            image = _cut(image, central_square(tf.shape(image)[:2]))
         size = tf.shape(image)[:2]
 
         def crop_enlarged() -> tf.Tensor:
@@ -125,6 +145,49 @@ def _decode_training(
 
         def crop() -> tf.Tensor:
             return _resize(_cut(image, draw(size)), target, preprocess=preprocess)
+
+        return tf.cond(tf.reduce_max(size) < image_size, crop_enlarged, crop)
+
+    used = tf.reduce_min(header.size) if is_square else tf.reduce_max(header.size)
+    return tf.cond(used >= image_size, crop_jpeg, crop_decoded)
+
+
+def _decode_letterbox(
+    encoded: tf.Tensor,
+    seed: tf.Tensor,
+    image_size: tf.Tensor,
+    *,
+    draw: Callable[..., tf.Tensor],
+    preprocess: str,
+    fill: int,
+) -> tf.Tensor:
+    header = read_jpeg_header(encoded)
+    place = functools.partial(
+        place_window, side=image_size, draw=functools.partial(draw, seed=seed)
+    )
+    painted = functools.partial(paint, side=image_size, fill=fill)
+
+    def crop_jpeg() -> tf.Tensor:
+        placement = place(header.size)
+        smallest = _SMALLEST_DECODED * placement.size
+        image = decode_jpeg_window(encoded, placement.window, header=header, smallest=smallest)
+        return painted(_resize(image, placement.size, preprocess=preprocess), placement)
+
+    def crop_decoded() -> tf.Tensor:
+        image = decode_image(encoded)
+        size = tf.shape(image)[:2]
+
+        def crop_enlarged() -> tf.Tensor:
+            enlarged = fitted_size(size, image_size)
+            larger = _resize(image, enlarged, preprocess=preprocess)
+            placement = place(enlarged)
+            part = tf.image.resize(_cut(larger, placement.window), placement.size)
+            return painted(part, placement)
+
+        def crop() -> tf.Tensor:
+            placement = place(size)
+            part = _cut(image, placement.window)
+            return painted(_resize(part, placement.size, preprocess=preprocess), placement)
 
         return tf.cond(tf.reduce_max(size) < image_size, crop_enlarged, crop)
 
@@ -141,30 +204,78 @@ def _enlarged(size: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
 
 
 def decode_evaluation(
-    encoded: tf.Tensor, *, image_size: int, preprocess: str, crop: bool = True
+    encoded: tf.Tensor, *, image_size: int, preprocess: str, resize: str = "published"
 ) -> tf.Tensor:
     """Returns the image as evaluation sees it: float32 ``[image_size, image_size, 3]``.
 
     Args:
       encoded: one image.
       image_size: pixels.
-      preprocess: ``v2`` (centre crop below 320 pixels, bilinear), ``v1`` (centre crop, bicubic: a
-        few values overshoot 0..255) or ``lite`` (centre crop, bilinear).
-      crop: False resizes the whole image to a square instead, whatever ``preprocess`` is.
+      preprocess: ``v2`` and ``lite`` resize bilinearly, ``v1`` bicubically (a few values overshoot
+        0..255).
+      resize: a row of ``hparams.choices.RESIZES``. Published is the centre crop of
+        ``central_window``; with ``v2`` at 320 pixels and more, it is the whole image.
 
     Raises:
       tf.errors.InvalidArgumentError: as in ``decode_training``.
     """
-    if not crop or (preprocess == "v2" and image_size >= _V2_WHOLE_IMAGE_FROM):
-        image = decode_image(encoded)
-    elif preprocess == "v2":
+    part = _kept_part(resize, image_size=image_size, preprocess=preprocess)
+    if part == "published" and preprocess != "v2":
+        image = _decode_centre(encoded, image_size=image_size)
+    else:
         # Decoded whole, then cut: a JPEG decoded inside a window differs by a few grey levels near
         # the window's edge, and the published V2 accuracies were measured this way.
-        image = _cut_centre(encoded, image_size=image_size, round_up=False)
+        image = decode_image(encoded)
+    if part == "published" and preprocess == "v2":
+        window = central_window(tf.shape(image)[:2], image_size=image_size, round_up=False)
+        image = _cut(image, window)
+    elif part == "square":
+        image = _cut(image, central_square(tf.shape(image)[:2]))
+    fill = RESIZES[resize].fill
+    if fill is None:
+        image = _resize(image, [image_size, image_size], preprocess=preprocess)
     else:
-        image = _decode_centre(encoded, image_size=image_size)
-    image = _resize(image, [image_size, image_size], preprocess=preprocess)
+        placement = place_whole(tf.shape(image)[:2], image_size)
+        image = _resize(image, placement.size, preprocess=preprocess)
+        image = paint(image, placement, side=image_size, fill=fill)
     return tf.ensure_shape(image, [image_size, image_size, 3])
+
+
+def _kept_part(resize: str, *, image_size: int, preprocess: str) -> str:
+    """Returns the part of an image that evaluation sees: published, square or whole."""
+    kept = RESIZES[resize].kept
+    if kept == "published" and preprocess == "v2" and image_size >= _V2_WHOLE_IMAGE_FROM:
+        return "whole"
+    return kept
+
+
+def describe_resize(resize: str, *, image_size: int, preprocess: str) -> str:
+    """Says what a program has to do with an image before an exported network sees it.
+
+    Args:
+      resize: a row of ``hparams.choices.RESIZES``.
+      image_size: S, pixels, of evaluation.
+      preprocess: as in ``decode_evaluation``.
+
+    >>> describe_resize("crop", image_size=224, preprocess="v2")
+    'cut the largest central square, and resize it (bilinear) to 224 x 224 pixels'
+    """
+    how = "bicubic" if preprocess == "v1" else "bilinear"
+    target = f"{image_size} x {image_size} pixels"
+    fill = RESIZES[resize].fill
+    if fill is not None:
+        return (
+            f"scale the whole image ({how}) so that its longer side is {image_size} pixels, and "
+            f"centre it on {target} of grey level {fill}"
+        )
+    part = _kept_part(resize, image_size=image_size, preprocess=preprocess)
+    share = f"{image_size}/{image_size + _CROP_PADDING} of the shorter side long"
+    cut = {
+        "whole": "take the whole image",
+        "square": "cut the largest central square",
+        "published": f"cut the central square that is {share}",
+    }[part]
+    return f"{cut}, and resize it ({how}) to {target}"
 
 
 def _decode_centre(encoded: tf.Tensor, *, image_size: int) -> tf.Tensor:
@@ -175,15 +286,11 @@ def _decode_centre(encoded: tf.Tensor, *, image_size: int) -> tf.Tensor:
         return decode_jpeg_window(encoded, window, header=header)
 
     def crop_decoded() -> tf.Tensor:
-        return _cut_centre(encoded, image_size=image_size, round_up=True)
+        image = decode_image(encoded)
+        window = central_window(tf.shape(image)[:2], image_size=image_size, round_up=True)
+        return _cut(image, window)
 
     return tf.cond(tf.reduce_max(header.size) > 0, crop_jpeg, crop_decoded)
-
-
-def _cut_centre(encoded: tf.Tensor, *, image_size: int, round_up: bool) -> tf.Tensor:
-    image = decode_image(encoded)
-    window = central_window(tf.shape(image)[:2], image_size=image_size, round_up=round_up)
-    return _cut(image, window)
 
 
 def central_window(shape: tf.Tensor, *, image_size: int, round_up: bool) -> tf.Tensor:
@@ -199,6 +306,15 @@ def central_window(shape: tf.Tensor, *, image_size: int, round_up: bool) -> tf.T
     side = tf.maximum(side, 1)  # of an image one pixel high or wide, that pixel
     offset = (shape - side + (1 if round_up else 0)) // 2
     return tf.concat([offset, [side, side]], 0)
+
+
+def central_square(shape: tf.Tensor) -> tf.Tensor:
+    """Returns int32 ``[y, x, h, w]``: the largest central square of an image ``[height, width]``.
+
+    Offsets of half a pixel round down.
+    """
+    side = tf.reduce_min(shape)
+    return tf.concat([(shape - side) // 2, [side, side]], 0)
 
 
 def _cut(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:

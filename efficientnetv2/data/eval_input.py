@@ -1,4 +1,4 @@
-"""Builds the evaluation dataset: every image of a split once, in order, cropped as published."""
+"""Builds the evaluation dataset: every image of a split once, in order, as ``data.resize`` says."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def evaluation_pixels(
         encoded,
         image_size=config.eval.isize if image_size is None else image_size,
         preprocess=config.model.preprocess,
-        crop=config.data.eval_crop,
+        resize=config.data.resize,
     )
 
 

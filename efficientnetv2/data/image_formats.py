@@ -82,8 +82,8 @@ def decode_jpeg_window(
       encoded: a JPEG.
       window: int32 ``[y, x, h, w]`` in the upright image.
       header: what ``read_jpeg_header`` returns for this JPEG.
-      smallest: pixels. The window is decoded 2, 4 or 8 times smaller if both sides stay at least
-        this long; None: at full resolution.
+      smallest: pixels, of both sides or int32 ``[height, width]``. The window is decoded 2, 4 or 8
+        times smaller if its sides stay at least this long; None: at full resolution.
     """
     stored = stored_window(window, header.orientation, size=header.size)
 
@@ -93,7 +93,7 @@ def decode_jpeg_window(
     if smallest is None:
         image = decode(1)
     else:
-        fits = tf.reduce_min(window[2:]) // smallest >= _RATIOS[1:]
+        fits = tf.reduce_min(window[2:] // smallest) >= _RATIOS[1:]
         ratios = [functools.partial(decode, ratio) for ratio in _RATIOS]
         image = tf.switch_case(tf.reduce_sum(tf.cast(fits, tf.int32)), ratios)
     return tf.ensure_shape(turn_upright(image, header.orientation), [None, None, 3])

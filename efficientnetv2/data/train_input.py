@@ -396,6 +396,7 @@ def build_training_input(
             layers=data.randaug_layers,
             cutout=data.cutout,
             random_erasing=data.random_erasing,
+            resize=data.resize,
         ),
         num_classes=config.model.num_classes,
         share_targets=LOSSES[config.train.loss_type].shares_target,

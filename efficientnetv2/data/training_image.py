@@ -29,6 +29,7 @@ class TrainingImage:
       layers: RandAugment operations per image.
       cutout: side of the erased square divided by that of the image; 0: no cutout.
       random_erasing: probability of random erasing.
+      resize: a row of ``hparams.choices.RESIZES``.
     """
 
     preprocess: str
@@ -40,6 +41,7 @@ class TrainingImage:
     layers: int = 2
     cutout: float = 0.0
     random_erasing: float = 0.0
+    resize: str = "published"
 
     def image(self, encoded: tf.Tensor, seed: tf.Tensor, settings: StepSettings) -> tf.Tensor:
         """Decodes, crops, flips and augments one image: ``[S, S, 3]``, 0..255.
@@ -53,6 +55,7 @@ class TrainingImage:
             preprocess=self.preprocess,
             area=self.area,
             aspect=self.aspect,
+            resize=self.resize,
         )
         if self.flip:
             salt = tf.constant([0, _FLIP], tf.int64)

@@ -158,6 +158,7 @@ def _decode(config: Config, path: pathlib.Path, *, crop: int) -> np.ndarray:
                 preprocess=config.model.preprocess,
                 area=(0.25, 1.0),
                 aspect=(3 / 4, 4 / 3),
+                resize=config.data.resize,
             )
     except (OSError, tf.errors.OpError) as error:
         raise UserError(unreadable_file(path, error, encoded)) from None

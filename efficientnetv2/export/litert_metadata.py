@@ -100,6 +100,7 @@ def _metadata(servable: Servable) -> bytes:
             1: builder.CreateString(
                 f"{servable.image_size} x {servable.image_size} pixels, "
                 + ("0..255" if servable.preprocessing else "normalised")
+                + f"; of an image of another size: {servable.resize_steps}"
             ),
             3: _image_content(builder, servable),
             4: _offsets(builder, [_normalization(builder, mean, deviation)]),

@@ -35,7 +35,10 @@ def onnx_bytes(servable: Servable) -> bytes:
     texts = {key: json.dumps(value) for key, value in servable.metadata().items()}
     onnx.helper.set_model_props(model, {**texts, "labels": "\n".join(servable.class_names)})
     model.producer_name = "efficientnetv2-tensorflow"
-    model.doc_string = f"{servable.model_name}, {servable.description}"
+    model.doc_string = (
+        f"{servable.model_name}, {servable.description}; of an image of another size: "
+        f"{servable.resize_steps}"
+    )
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 

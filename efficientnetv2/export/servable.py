@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tensorflow import keras
 
+from efficientnetv2.data.decode import describe_resize
 from efficientnetv2.evaluation.loaded_model import LoadedModel
 from efficientnetv2.export.answers import ANSWERS, Answers
 from efficientnetv2.model.factory import build_model
@@ -32,6 +33,7 @@ class Servable:
       output_name: ``logits``, ``probabilities`` or ``numbers``.
       model_name: its name in ``hparams.models.MODELS``.
       preprocess: how images are normalised, a row of ``hparams.choices.NORMALISATIONS``.
+      resize: how an image becomes a square in evaluation, a row of ``hparams.choices.RESIZES``.
       origin: where the weights come from, as text for messages.
       kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
       levels: as in ``Answers``; None: an image has one class.
@@ -45,6 +47,7 @@ class Servable:
     output_name: str
     model_name: str
     preprocess: str
+    resize: str
     origin: str
     kind: str = ONE
     levels: np.ndarray | None = None
@@ -67,6 +70,11 @@ class Servable:
         """The number of channels C of the images."""
         return int(self.model.input.shape[-1])
 
+    @property
+    def resize_steps(self) -> str:
+        """What a program has to do with an image of another size, in words."""
+        return describe_resize(self.resize, image_size=self.image_size, preprocess=self.preprocess)
+
     def metadata(self) -> dict[str, Any]:
         """Returns what an app must know to use the network, apart from the class names."""
         row = NORMALISATIONS[self.preprocess]
@@ -76,6 +84,8 @@ class Servable:
         return {
             "model_name": self.model_name,
             "image_size": self.image_size,
+            "resize": self.resize,
+            "resize_steps": self.resize_steps,
             "channels": self.channels,
             "classes": len(self.class_names),
             "output": self.output_name,
@@ -126,6 +136,7 @@ def build_servable(loaded: LoadedModel, *, preprocessing: bool, logits: bool) ->
         output_name=output_name,
         model_name=config.model.model_name,
         preprocess=config.model.preprocess,
+        resize=config.data.resize,
         origin=loaded.origin,
         kind=kind,
         levels=levels,

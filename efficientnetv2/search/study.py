@@ -8,6 +8,7 @@ Those of a trial are in ``attributes``.
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import shutil
@@ -33,6 +34,7 @@ from efficientnetv2.search.storage import (
 )
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.renamed_keys import current_setting
 
 _TRIES, _PAUSE_SECONDS = 3, 0.3
 
@@ -73,7 +75,7 @@ def open_study(config: Config, folder: pathlib.Path, *, sampler: BaseSampler) ->
 def _read_config(study: Study, config: Config, folder: pathlib.Path) -> dict[str, Any] | None:
     """Returns the config values of a study; None: it is new, or its first start left no result."""
     text = study.user_attrs.get("config")
-    saved: dict[str, Any] | None = json.loads(text) if text else None
+    saved = dict(itertools.starmap(current_setting, json.loads(text).items())) if text else None
     is_empty = "backbone" not in study.user_attrs and not study.get_trials(deepcopy=False)
     # Only in the run directory's own storage can no other process rely on the old values.
     if saved and is_empty and config.search.storage is None and saved != fixed_values(config):

@@ -17,6 +17,7 @@ OTHER_WORDS = {
     "model.blocks_args",  # compared in test_models.py
     "model.bn_type",  # not set in the official code, which means per replica
     "data.augname",  # compared below
+    "data.resize",  # a resize before cropping, not set in the official code
     "data.ds_name",
     "data.data_dir",
     "data.tfds_name",

@@ -112,7 +112,7 @@ NON_DEFAULT = {
     "data.crop_area": [0.3, 0.9],
     "data.crop_aspect": [0.5, 2.0],
     "data.flip": False,
-    "data.eval_crop": False,
+    "data.resize": "letterbox",
     "data.augname": "autoaug",
     "data.augment_ops": "official",
     "data.randaug_layers": 4,

@@ -30,7 +30,7 @@ def refused(message, overrides):
         ("train.lr_base=2", "train.lr_base", 2.0),
         ("data.flip=true", "data.flip", True),
         ("data.flip=TRUE", "data.flip", True),
-        ("data.eval_crop=False", "data.eval_crop", False),
+        ("data.eval_crop=False", "data.resize", "squash"),
         ("train.optimizer=lamb", "train.optimizer", "lamb"),
         ("data.crop_area=[0.25,0.5]", "data.crop_area", (0.25, 0.5)),
         ("data.crop_area=[ 0.25 , 1 ]", "data.crop_area", (0.25, 1.0)),

@@ -37,7 +37,7 @@ def test_paper_has_the_defaults_and_the_model_s_row_whatever_the_data_set(model,
 
 def test_what_the_images_demand_stays():
     values = settings("efficientnetv2-b0", "mnist", {"train.recipe": "paper"})
-    assert values["data.flip"] is False and values["data.eval_crop"] is False
+    assert values["data.flip"] is False and values["data.resize"] == "squash"
     values = settings(
         "efficientnetv2-s", "imagenet21k_tfrecord", {**FILES, "train.recipe": "paper"}
     )

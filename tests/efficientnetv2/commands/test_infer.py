@@ -18,6 +18,7 @@ from efficientnetv2.evaluation.predictor import predict
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.reporting.prediction_journal import PredictionJournal
 from hparams import UserError, resolve
+from hparams.choices import RESIZES
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -55,8 +56,9 @@ def softmax_of(model, images):
     return tf.nn.softmax(model(tf.stack(images), training=False)).numpy()
 
 
-def test_one_view_is_what_evaluation_sees(model, paths):
-    config = config_of()
+@pytest.mark.parametrize("resize", RESIZES)
+def test_one_view_is_what_evaluation_sees(model, paths, resize):
+    config = config_of(**{"data.resize": resize})
     images = [evaluation_image(config, tf.constant(path.read_bytes())) for path in paths]
     predictions = list(predict(model, config, paths))
     assert [prediction.path for prediction in predictions] == paths

@@ -76,13 +76,13 @@ def test_central_window_of_the_photo(round_up, window):
     assert ours.numpy().tolist() == window
 
 
-def test_crop_false_sees_the_whole_image(photo):
-    whole = decode.decode_evaluation(photo, image_size=64, preprocess="v2", crop=False)
+def test_squash_sees_the_whole_image(photo):
+    whole = decode.decode_evaluation(photo, image_size=64, preprocess="v2", resize="squash")
     np.testing.assert_array_equal(whole, tf.image.resize(decode.decode_image(photo), [64, 64]))
 
 
-def test_crop_false_turns_upright_too(photo):
-    assert_upright_is_seen(photo, image_size=224, preprocess="v2", crop=False)
+def test_squash_turns_upright_too(photo):
+    assert_upright_is_seen(photo, image_size=224, preprocess="v2", resize="squash")
 
 
 @pytest.mark.parametrize(("chain", "size"), [("v1", 224), ("v2", 224), ("v2", 384), ("lite", 224)])

@@ -80,7 +80,7 @@ def test_small_images_are_enlarged_then_cut_then_resized_bilinearly(chain, size,
 def test_training_resizes_as_evaluation_does(chain, photo):
     options = {"image_size": 200, "preprocess": chain}
     trained = crops(photo, [2], area=(1, 1), aspect=(4 / 3, 4 / 3), **options)[0]
-    evaluated = decode.decode_evaluation(photo, crop=False, **options)
+    evaluated = decode.decode_evaluation(photo, resize="squash", **options)
     assert np.abs(trained - evaluated.numpy()).max() <= 1.0
 
 

@@ -44,6 +44,7 @@ def servable_of(name="efficientnetv2-b0", *, logits=False, preprocessing=True, *
         output_name="logits" if logits else "probabilities",
         model_name=name,
         preprocess=config.model.preprocess,
+        resize=config.data.resize,
         origin="random weights",
     )
 

@@ -113,12 +113,12 @@ def test_signatures_of_the_saved_model(exported, pixels):
 
 def test_bytes_are_seen_as_in_evaluation(exported):
     """A picture that is not square is cropped and resized by the SavedModel."""
-    crop = resolve(NAME, "digits").data.eval_crop
+    resize = resolve(NAME, "digits").data.resize
     picture = np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype(np.uint8)
     encoded = tf.io.encode_png(picture)
     loaded = tf.saved_model.load(str(exported / FILES["saved_model"]))
     outputs = loaded.signatures["serving_bytes"](image_bytes=encoded[tf.newaxis])["probabilities"]
-    image = decode_evaluation(encoded, image_size=16, preprocess="v1", crop=crop)
+    image = decode_evaluation(encoded, image_size=16, preprocess="v1", resize=resize)
     expected = keras.models.load_model(exported / FILES["keras"])(image[tf.newaxis])
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
 
