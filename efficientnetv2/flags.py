@@ -34,8 +34,8 @@ flags that matter:
                  (default: {dataset_cfg})
   --preset       your own images: auto (default), fast or best chooses size, length and
                  regularisation of the training from the images; the other flags count more
-  --epochs, --batch_size, --learning_rate, --image_size, --optimizer, --augment, --precision,
-  --seed, --validate
+  --epochs, --batch_size, --learning_rate, --image_size, --resize, --optimizer, --augment,
+  --precision, --seed, --validate
                  what everyone sets; MODE --help says what each means there
   --model_dir    where everything is written and resumed from (default: runs/<model>-<data set>)
   --hparam_str   all other settings, for example "data.mixup_alpha=0.2,train.gclip=1", or a .yaml

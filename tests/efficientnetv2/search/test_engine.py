@@ -272,3 +272,15 @@ def test_a_run_directory_has_one_study(fake, search, tmp_path):
     (tmp_path / "run" / "search.yaml").unlink()
     with pytest.raises(UserError, match="has trials of another search"):
         search(trials=2)
+
+
+def test_a_study_with_a_former_name_of_a_key_goes_on(fake, search, tmp_path):
+    search(trials=1)
+    study = study_of(tmp_path / "run")
+    saved = json.loads(study.user_attrs["config"])
+    assert saved.pop("data.resize") == "squash"
+    study.set_user_attr("config", json.dumps({**saved, "data.eval_crop": False}))
+    assert len(search(trials=2)) == 2
+    study.set_user_attr("config", json.dumps({**saved, "data.eval_crop": True}))
+    with pytest.raises(UserError, match=r"data\.resize published -> squash"):
+        search(trials=3)
