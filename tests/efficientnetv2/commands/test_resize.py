@@ -83,6 +83,7 @@ def test_a_wrong_name_is_one_line_with_the_nearest(folder, main_tf2):
     assert "published, squash, crop, letterbox" in line and "did you mean 'letterbox'" in line
 
 
+@pytest.mark.slow
 def test_a_run_directory_from_before_the_key_had_its_name(folder, main_tf2):
     assert main_tf2(*TRAINING[:-2], "--model_dir=old", TRAINING[-1], cwd=folder).returncode == 0
     config = folder / "old" / "config.yaml"

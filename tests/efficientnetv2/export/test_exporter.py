@@ -137,6 +137,10 @@ def test_onnx_says_what_its_numbers_mean(exported):
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata["labels"].split("\n") == list("0123456789")
     assert json.loads(metadata["input_range"]) == [0, 255]
+    assert json.loads(metadata["resize"]) == "squash"
+    steps = "take the whole image, and resize it (bicubic) to 16 x 16 pixels"
+    assert json.loads(metadata["resize_steps"]) == steps
+    assert session.get_modelmeta().description.endswith(steps)
 
 
 def test_a_file_that_disagrees_is_named(exported, pixels):
