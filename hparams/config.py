@@ -136,6 +136,10 @@ class DataSection(Section, Protocol):
     crop_area: tuple[float, ...]
     crop_aspect: tuple[float, ...]
     flip: bool
+    vertical_flip: bool
+    quarter_turns: bool
+    rotate: float
+    color_jitter: tuple[float, ...]
     resize: str
     augname: str
     augment_ops: Literal["default", "official"]

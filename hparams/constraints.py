@@ -31,6 +31,7 @@ from hparams.train_keys import BASE_BATCH
 # loss of the second step is not finite).
 _PIXELS_LOST = 4
 _LARGEST_PORT = 65_535
+_LARGEST_HUE = 0.5  # of the colour circle, to either side
 _LARGEST_FACTOR = 1000  # of a learning rate
 
 
@@ -155,6 +156,7 @@ def _data_problems(config: config_dict.ConfigDict) -> list[str]:
             problems.append(
                 f"data.{key} must be [smallest, largest] with both above 0, got {[low, high]}"
             )
+    problems += _color_jitter_problems(list(data.color_jitter))
     piece = train.batch_size // train.accumulate
     if data.repeats > 1 and data.repeats >= piece:
         problems.append(
@@ -163,6 +165,20 @@ def _data_problems(config: config_dict.ConfigDict) -> list[str]:
             f"{max(piece - 1, 1)}"
         )
     return problems
+
+
+def _color_jitter_problems(strengths: list[float]) -> list[str]:
+    if len(strengths) not in (1, 3, 4):
+        return [
+            "data.color_jitter must be one number, or three or four: of brightness, contrast, "
+            f"saturation and hue, got {shown(strengths)}"
+        ]
+    if len(strengths) == 4 and strengths[3] > _LARGEST_HUE:
+        return [
+            f"data.color_jitter: the fourth number, of the hue, must be at most {_LARGEST_HUE}, "
+            f"half of the colour circle, got {strengths[3]:g}"
+        ]
+    return []
 
 
 # Argument of an augmentation -> the keys that only augmentations with this argument read.

@@ -110,6 +110,37 @@ DATA_KEYS: dict[str, Key] = {
         length=2,
     ),
     "data.flip": Key(True, bool, "mirror half of the training images left to right"),
+    "data.vertical_flip": Key(
+        False,
+        bool,
+        "mirror half of the training images top to bottom: for images without an up, such as those "
+        "of microscopes and satellites",
+    ),
+    "data.quarter_turns": Key(
+        False,
+        bool,
+        "turn training images by 0, 90, 180 or 270 degrees, all equally often: exact, each pixel "
+        "keeps its value",
+    ),
+    "data.rotate": Key(
+        0.0,
+        float,
+        "degrees: training images are turned by up to so much to either side (bilinear, grey "
+        "outside); 180: by any angle",
+        low=0,
+        high=180,
+    ),
+    "data.color_jitter": Key(
+        [0.0],
+        list,
+        "change of brightness, contrast and saturation: each is multiplied by a factor from 1 - x "
+        "to 1 + x, drawn for each image; one number for all, or three; a fourth turns the hue by "
+        "up to so much of the colour circle (at most 0.5); 0: none",
+        low=0,
+        high=1,
+        item=float,
+        takes_one=True,
+    ),
     "data.resize": Key(
         "published",
         str,

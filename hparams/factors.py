@@ -29,6 +29,7 @@ class Key:
       length: number of items that a list must have, if fixed.
       is_path: whether it names a file or folder, so that ``~/`` is the home folder.
       takes_numbers: whether the texts of a list may be given as numbers.
+      takes_one: whether a list of numbers may be given as one number, which is then its only item.
     """
 
     default: Any
@@ -43,6 +44,7 @@ class Key:
     length: int | None = None
     is_path: bool = False
     takes_numbers: bool = False
+    takes_one: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

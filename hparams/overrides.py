@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 import os
 import pathlib
@@ -214,6 +215,8 @@ def checked(name: str, value: Any) -> Any:
         separators = r"," if value.startswith("[") else r"[,|]"
         parts = re.split(separators, value.removeprefix("[").removesuffix("]"))
         value = [part.strip() for part in parts if part.strip()]
+    if key.takes_one and isinstance(value, numbers.Real):
+        value = [value]
     if not isinstance(value, (list, tuple)):
         raise ConfigError([f"{name} must be a list, got {shown(value)}"])
     if key.length is not None and len(value) != key.length:

@@ -163,10 +163,11 @@ def choose(
         reasons.append("no stochastic depth: it slows down the first epochs")
     if is_small or not is_long:
         settings["data.augname"] = "none"
-        reasons.append(
-            "crops and flips alone: "
-            + ("small images lose what tells them apart" if is_small else "few epochs")
-        )
+        if given.get("data.augname", "none") == "none":  # not if the user chooses another one
+            reasons.append(
+                "no AutoAugment or RandAugment: "
+                + ("small images lose what tells them apart" if is_small else "few epochs")
+            )
     if is_small:
         settings.update({"data.crop_area": [0.85, 1.0], "data.crop_aspect": [0.9, 1.1]})
     return Choice(settings, tuple(reasons))

@@ -209,7 +209,7 @@ def _read_item(item: str, key: str, text: str) -> Values:
     _require_choosable(key)
     if ".." in text:
         return _read_range(key, text)
-    values = tuple(checked(key, part.strip()) for part in text.split("|"))
+    values = tuple(_checked_item(key, part.strip()) for part in text.split("|"))
     if len(values) < 2:
         raise ConfigError([f"{key} has one value, {shown(text)}; give it as {key}={text} instead"])
     if len(set(values)) < len(values):
@@ -217,23 +217,30 @@ def _read_item(item: str, key: str, text: str) -> Values:
     return values
 
 
+def _checked_item(key: str, text: str) -> Any:
+    """Returns a value of a key; of a list that may be given as one number, that number."""
+    value = checked(key, text)
+    return value[0] if KEYS[key].takes_one and len(value) == 1 else value
+
+
 def _require_choosable(key: str) -> None:
     reason = _REFUSED.get(key) or _REFUSED.get(f"{key.split('.')[0]}.")
     if reason is None and key.startswith("model.") and key not in _OF_MODEL:
         reason = _NETWORK
     is_free_text = KEYS[key].kind is str and not KEYS[key].choices
-    if reason is None and (KEYS[key].kind is list or is_free_text):
+    is_list = KEYS[key].kind is list and not KEYS[key].takes_one
+    if reason is None and (is_list or is_free_text):
         reason = "is neither a number, nor one of some names, nor true or false"
     if reason is not None:
         raise ConfigError([f"{key} {reason}"])
 
 
 def _read_range(key: str, text: str) -> Range:
-    if KEYS[key].kind not in (int, float):
+    if KEYS[key].kind not in (int, float) and not KEYS[key].takes_one:
         raise ConfigError([f"{key} is no number; give its values as {key}:value|value"])
     numbers, _, scale = (part.strip() for part in text.partition(":"))
     first, _, last = (part.strip() for part in numbers.partition(".."))
-    low, high = checked(key, first), checked(key, last)
+    low, high = _checked_item(key, first), _checked_item(key, last)
     if scale not in ("", "log"):
         raise ConfigError([f"{key}: after a range there is nothing or :log, got {shown(scale)}"])
     if low >= high:

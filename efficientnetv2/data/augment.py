@@ -1,6 +1,6 @@
-"""Applies RandAugment, AutoAugment, TrivialAugment, cutout and random erasing to an image.
+"""Applies flips, rotations, colour jitter, RandAugment and its relatives, and cutout to an image.
 
-Images are uint8 ``[S, S, 3]``, those of random erasing float32.
+Images are uint8 ``[S, S, 3]``; those of flips, rotations and random erasing float32.
 
 Every draw is a function of the seed, and everything works inside ``Dataset.map``. S may be unknown
 when the graph is built, and the magnitude is a tensor: neither a new image size nor a new magnitude
@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from efficientnetv2.data import official_ops
+from efficientnetv2.data import default_ops, official_ops
 from efficientnetv2.data.default_ops import DEFAULT, Op
-from efficientnetv2.data.geometry import erase_box, erase_square
+from efficientnetv2.data.geometry import erase_box, erase_square, rotate_smoothly
 from efficientnetv2.data.wide_space import BINS, WIDE
 from hparams.registry import Registry
 
@@ -150,6 +150,60 @@ def trivial_augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     magnitude = tf.floor(tf.cast(uniforms[1], tf.float64) * BINS)
     signs, centres = _signs_and_centres(uniforms[tf.newaxis, 2:])
     return _apply(table, index, image, magnitude, signs[0], centres[0])
+
+
+def color_jitter(image: tf.Tensor, seed: tf.Tensor, *, strengths: Sequence[float]) -> tf.Tensor:
+    """Changes brightness, contrast, saturation and hue, in this order.
+
+    Args:
+      image: uint8 ``[S, S, 3]``; S may be unknown.
+      seed: int64 ``[2]``; the same seed gives the same result.
+      strengths: four numbers. The first three, in [0, 1], are of brightness, contrast and
+        saturation, each of which is multiplied by a factor drawn uniformly from ``1 - strength``
+        to ``1 + strength``. By the fourth, in [0, 0.5], hues are turned at most, as a share of the
+        colour circle. What has a strength of 0 stays as it is.
+
+    Returns:
+      uint8 ``[S, S, 3]``.
+    """
+    changes = _uniform(seed, [4], stream="jitter") * 2.0 - 1.0
+    ops = (default_ops.brightness, default_ops.contrast, default_ops.color, default_ops.hue)
+    for op, strength, change in zip(ops, strengths, tf.unstack(changes)):
+        if strength:
+            image = op(image, strength * change)
+    return image
+
+
+def flip_vertically(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Mirrors half of the images top to bottom: ``[S, S, 3]`` of any type; seed int64 ``[2]``."""
+    is_flipped = _uniform(seed, [], stream="vertical") < 0.5
+    return tf.cond(is_flipped, lambda: tf.reverse(image, [0]), lambda: image)
+
+
+def turn_quarters(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Turns an image by 0, 90, 180 or 270 degrees, all equally likely; no pixel changes.
+
+    Args:
+      image: ``[S, S, 3]`` of any type; S may be unknown.
+      seed: int64 ``[2]``; the same seed gives the same result.
+    """
+    quarters = tf.cast(_uniform(seed, [], stream="quarters") * 4, tf.int32)
+    return tf.ensure_shape(tf.image.rot90(image, quarters), image.shape)
+
+
+def rotate(image: tf.Tensor, seed: tf.Tensor, *, degrees: float) -> tf.Tensor:
+    """Turns an image about its centre by an angle drawn uniformly; outside of it is grey.
+
+    Args:
+      image: float32 ``[S, S, 3]``; S may be unknown.
+      seed: int64 ``[2]``; the same seed gives the same result.
+      degrees: the largest angle to either side, in [0, 180].
+
+    Returns:
+      float32 ``[S, S, 3]``, interpolated bilinearly.
+    """
+    angle = (_uniform(seed, [], stream="rotate") * 2.0 - 1.0) * degrees
+    return rotate_smoothly(image, angle)
 
 
 def cutout(image: tf.Tensor, seed: tf.Tensor, *, size: float) -> tf.Tensor:

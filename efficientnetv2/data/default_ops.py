@@ -1,6 +1,6 @@
-"""Implements the sixteen augmentation operations of RandAugment and AutoAugment.
+"""Implements the sixteen augmentation operations of RandAugment and AutoAugment, and hue.
 
-They are those of arXiv:1909.13719 and of arXiv:1805.09501 (table 6), but their strengths are
+The sixteen are those of arXiv:1909.13719 and of arXiv:1805.09501 (table 6), but their strengths are
 relative to the image's size and rise with the magnitude. Images are uint8 ``[S, S, 3]``, before and
 after. Every operation is a few passes of arithmetic: on a CPU, a table look-up or a ``tf.where``
 over bytes costs as much as ten such passes.
@@ -124,6 +124,11 @@ def color(image: tf.Tensor, change: tf.Tensor) -> tf.Tensor:
     mix = factor * tf.constant(_FROM_GREY) + tf.constant(_TO_GREY)
     pixels = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
     return tf.reshape(_to_bytes(tf.matmul(pixels, mix)), tf.shape(image))
+
+
+def hue(image: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
+    """Turns the hue of every pixel by ``turn`` of the colour circle; of a third, red is green."""
+    return _to_bytes(tf.image.adjust_hue(tf.cast(image, tf.float32), turn))
 
 
 def sharpness(image: tf.Tensor, change: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,9 @@
 """Rotates, shears and shifts images, or erases a square of them: the geometric augmentations.
 
-Images are uint8 ``[S, S, 3]``, before and after; pixels from outside the image are grey. Positive
-arguments read from further right or further down, so the content moves left or up: the sense of
-PIL's transforms, on which AutoAugment and RandAugment were defined (arXiv:1805.09501, table 6).
+Images are uint8 ``[S, S, 3]``, before and after (those of ``rotate_smoothly`` are float32); pixels
+from outside the image are grey. Positive arguments read from further right or further down, so the
+content moves left or up: the sense of PIL's transforms, on which AutoAugment and RandAugment were
+defined (arXiv:1805.09501, table 6).
 """
 
 from __future__ import annotations
@@ -21,6 +22,25 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     centre = tf.cast(tf.shape(image)[0] - 1, tf.float32) / 2
     across, along = centre * sine, centre - centre * cosine
     return _warp(image, row=[cosine, sine, along - across], column=[-sine, cosine, along + across])
+
+
+def rotate_smoothly(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
+    """Turns a float32 image as ``rotate``, but interpolates between the four nearest pixels."""
+    radians = degrees * (math.pi / 180)
+    cosine, sine = tf.cos(radians), tf.sin(radians)
+    centre = tf.cast(tf.shape(image)[0] - 1, tf.float32) / 2
+    across, along = centre * sine, centre - centre * cosine
+    # Where each pixel's source is: coefficients of x, y and 1 for its column, then for its row.
+    column, row = [cosine, -sine, along + across], [sine, cosine, along - across]
+    turned = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[tf.newaxis],
+        transforms=tf.stack([*column, *row, 0.0, 0.0])[tf.newaxis],
+        output_shape=tf.shape(image)[:2],
+        fill_value=float(GREY),
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+    return tf.ensure_shape(turned[0], image.shape)
 
 
 def shear_x(image: tf.Tensor, rate: tf.Tensor, *, origin: float = 0.0) -> tf.Tensor:

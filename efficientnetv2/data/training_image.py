@@ -1,4 +1,9 @@
-"""Crops, flips and augments one training image."""
+"""Crops, flips, turns and augments one training image.
+
+The order: crop and resize; mirror left to right, then top to bottom; turn by quarters, then by any
+angle; colour jitter; RandAugment or another policy; cutout; random erasing. Each has a stream of
+random numbers of its own, so that none changes what the others draw.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,12 @@ class TrainingImage:
       preprocess: ``v1``, ``v2`` or ``lite``, as in ``decode_evaluation``.
       area: smallest and largest fraction of the image's area in a crop.
       aspect: smallest and largest ratio of a crop's width to its height.
-      flip: whether half of the images are mirrored.
+      flip: whether half of the images are mirrored left to right.
+      vertical_flip: whether half of the images are mirrored top to bottom.
+      quarter_turns: whether images are turned by 0, 90, 180 or 270 degrees.
+      rotate: largest angle, degrees, by which images are turned; 0: none.
+      color_jitter: strengths of brightness, contrast and saturation, and of hue, which may be left
+        out; or one for the first three.
       name: a row of ``hparams.choices.AUGMENTATIONS``.
       ops: ``default`` or ``official``: the table of operations, and of mixing.
       layers: RandAugment operations per image.
@@ -36,6 +46,10 @@ class TrainingImage:
     area: Sequence[float] = (0.08, 1.0)
     aspect: Sequence[float] = (0.75, 1.3333)
     flip: bool = True
+    vertical_flip: bool = False
+    quarter_turns: bool = False
+    rotate: float = 0.0
+    color_jitter: Sequence[float] = (0.0,)
     name: str = "none"
     ops: str = "default"
     layers: int = 2
@@ -60,7 +74,8 @@ class TrainingImage:
         if self.flip:
             salt = tf.constant([0, _FLIP], tf.int64)
             image = tf.image.stateless_random_flip_left_right(image, seed + salt)
-        if self.name != "none" or self.cutout:
+        image = self._turned(image, seed)
+        if self.name != "none" or self.cutout or any(self.color_jitter):
             image = self._augmented_bytes(image, seed, settings)
         if not self.random_erasing:
             return image
@@ -71,10 +86,22 @@ class TrainingImage:
             colour=NORMALISATIONS[self.preprocess].mean,
         )
 
+    def _turned(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        if self.vertical_flip:
+            image = augment.flip_vertically(image, seed)
+        if self.quarter_turns:
+            image = augment.turn_quarters(image, seed)
+        if self.rotate:
+            image = augment.rotate(image, seed, degrees=self.rotate)
+        return image
+
     def _augmented_bytes(
         self, image: tf.Tensor, seed: tf.Tensor, settings: StepSettings
     ) -> tf.Tensor:
         image = tf.saturate_cast(tf.round(image), tf.uint8)
+        if any(self.color_jitter):
+            strengths = jitter_strengths(self.color_jitter)
+            image = augment.color_jitter(image, seed, strengths=strengths)
         row = AUGMENTATIONS[self.name]
         if row.function:
             available = {
@@ -85,3 +112,16 @@ class TrainingImage:
             arguments = {name: available[name] for name in row.arguments}
             image = getattr(augment, row.function)(image, seed, **arguments)
         return augment.cutout(image, seed, size=self.cutout) if self.cutout else image
+
+
+def jitter_strengths(numbers: Sequence[float]) -> tuple[float, float, float, float]:
+    """Returns the strengths of brightness, contrast, saturation and hue.
+
+    >>> jitter_strengths([0.4])
+    (0.4, 0.4, 0.4, 0.0)
+
+    Args:
+      numbers: of ``data.color_jitter``: one for the first three, or three or four.
+    """
+    brightness, contrast, saturation = numbers[:3] if len(numbers) > 1 else [numbers[0]] * 3
+    return brightness, contrast, saturation, numbers[3] if len(numbers) > 3 else 0.0

@@ -19,6 +19,7 @@ from efficientnetv2.data.preprocess import to_pixels
 from efficientnetv2.data.schedule import SettingsSchedule, StepSettings
 from efficientnetv2.data.sources import Source
 from efficientnetv2.data.train_input import Phase, TrainingInput, build_training_input
+from efficientnetv2.data.training_image import jitter_strengths
 from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, fitted, plain_axes, save_figure
 from efficientnetv2.train.progressive import Stage, build_ends, regularisation
 from hparams.choices import AUGMENTATIONS
@@ -131,7 +132,23 @@ def _strengths(config: Config, settings: StepSettings) -> list[str]:
                 lines.append(augmentation.title)
         elif value:
             lines.append(factor.label.format(value))
-    return lines
+    return lines + _constant_strengths(config)
+
+
+def _constant_strengths(config: Config) -> list[str]:
+    """Returns lines on the augmentations that are the same in all stages, such as cutout."""
+    data = config.data
+    jitter = jitter_strengths(data.color_jitter)
+    shown_jitter = jitter if len(set(jitter[:3])) > 1 or jitter[3] else jitter[:1]
+    lines = {
+        "vertical flip": data.vertical_flip,
+        "quarter turns": data.quarter_turns,
+        f"turns up to {data.rotate:.3g} degrees": data.rotate,
+        f"jitter {' '.join(f'{x:.2g}' for x in shown_jitter)}": any(jitter),
+        f"cutout {data.cutout:.2g}": data.cutout,
+        f"random erasing {data.random_erasing:.2g}": data.random_erasing,
+    }
+    return [line for line, is_used in lines.items() if is_used]
 
 
 def draw_preview(rows: Sequence[PreviewRow], path: str | pathlib.Path, *, title: str) -> None:

@@ -82,6 +82,21 @@ NO_EXPRESSION = "train.varsexp is not a regular expression: "
             "data.ram=12.0 has no effect with data.augname=trivialaugment, only with randaug",
         ),
         (
+            "data.color_jitter=0.4|0.4",
+            "data.color_jitter must be one number, or three or four: of brightness, contrast, "
+            "saturation and hue, got [0.4, 0.4]",
+        ),
+        (
+            "data.color_jitter=[]",
+            "data.color_jitter must be one number, or three or four: of brightness, contrast, "
+            "saturation and hue, got []",
+        ),
+        (
+            "data.color_jitter=[0.4,0.4,0.4,0.6]",
+            "data.color_jitter: the fourth number, of the hue, must be at most 0.5, half of the "
+            "colour circle, got 0.6",
+        ),
+        (
             "data.randaug_layers=3,data.augname=autoaug",
             "data.randaug_layers=3 has no effect with data.augname=autoaug, only with randaug",
         ),

@@ -16,6 +16,9 @@ ITEMS = [
     "train.batch_size:16..128:log",
     "data.flip:true|false",
     "data.mixup_alpha:0|0.2|0.5",
+    "data.color_jitter:0..0.4",
+    "data.rotate:0|15|180",
+    "data.vertical_flip:true|false",
 ]
 
 
@@ -32,6 +35,9 @@ def test_each_kind_of_values():
         Range(16, 128, is_log=True),
         (True, False),
         (0.0, 0.2, 0.5),
+        Range(0.0, 0.4),
+        (0.0, 15.0, 180.0),
+        (True, False),
     ]
     assert [type(space["model.dropout_rate"].low), type(space["train.batch_size"].low)] == [
         float,
@@ -84,6 +90,10 @@ REFUSED = {
     "train.lr_base:1..2:ln": "after a range there is nothing or :log, got 'ln'",
     "train.batch_size:16..64.5": "train.batch_size must be an int, got '64.5'",
     "train.batch_size:16..4096": "more than the 1257 images of the training split of digits",
+    "data.color_jitter:0..1.5": "data.color_jitter must be at most 1, got 1.5",
+    "data.color_jitter:0.2|0.2": "data.color_jitter must not repeat a value",
+    "data.color_jitter:0..a": "data.color_jitter must be a float, got 'a'",
+    "data.crop_area:0..1": "is neither a number",
     "data.flip:0..1": "data.flip is no number; give its values as data.flip:value|value",
     "train.optimizer:adamw|adm": "train.optimizer must be one of",
     "train.optimizer:adamw": "has one value, 'adamw'; give it as train.optimizer=adamw instead",
@@ -122,6 +132,7 @@ def test_what_is_refused_in_one_line(item):
     "items",
     [
         ["data.ram:1..10", "data.augname:none|randaug"],
+        ["data.color_jitter:0|0.2|0.4"],
         ["train.momentum:0.5..0.9", "train.optimizer:adamw|momentum"],
         ["train.gclip_per_variable:true|false", "train.gclip:0..5"],
     ],

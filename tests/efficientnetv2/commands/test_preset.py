@@ -38,7 +38,7 @@ def test_a_preview_says_what_was_chosen_and_why(main_tf2, photos, tmp_path):
     assert result.stdout.splitlines()[:3] == [
         "32 to 64 px: images of 28 px, made about twice as large",
         "50 epochs of 2 steps of 16: 40 images, from scratch",
-        "crops and flips alone: small images lose what tells them apart",
+        "no AutoAugment or RandAugment: small images lose what tells them apart",
     ]
 
 

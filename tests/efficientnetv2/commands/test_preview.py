@@ -47,7 +47,27 @@ def test_a_row_names_its_augmentation(name, row):
     config = resolve("efficientnetv2-s", "imagenet2012", {"data.augname": name})
     stage = build_stages(config, num_images=100_000)[-1]
     words = " ".join(preview_pictures._strengths(config, stage)).split()
-    assert [word for word in words if "Augment" in word] == ([row.title] if row.title else [])
+    assert [word for word in words if "Aug" in word] == ([row.title] if row.title else [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [
+        ("", []),
+        ("data.color_jitter=0.4", ["jitter 0.4"]),
+        (
+            "data.color_jitter=[0.4,0.2,0.4,0.05],data.rotate=15,data.cutout=0.5",
+            ["turns up to 15 degrees", "jitter 0.4 0.2 0.4 0.05", "cutout 0.5"],
+        ),
+        ("data.vertical_flip=true,data.quarter_turns=true", ["vertical flip", "quarter turns"]),
+        ("data.random_erasing=0.1", ["random erasing 0.1"]),
+    ],
+)
+def test_a_row_names_what_is_the_same_in_all_stages(settings, lines):
+    config = resolve("efficientnetv2-b0", "imagenet2012", settings)
+    stage = build_stages(config, num_images=100_000)[-1]
+    strengths = preview_pictures._strengths(config, stage)
+    assert strengths[-len(lines) :] == lines if lines else "jitter" not in str(strengths)
 
 
 @pytest.mark.parametrize("preprocess", ["v1", "v2", "lite"])

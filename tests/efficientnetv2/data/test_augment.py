@@ -10,30 +10,9 @@ import tensorflow as tf
 
 from efficientnetv2.data import augment
 from efficientnetv2.data.default_ops import Op
+from tests.efficientnetv2.data.draws import SIGMAS, chi_square, distance, over_seeds, photo
 
-SIGMAS = 5  # tolerance of all statistics; the draws follow from the seed, so they stay as they are
-
-
-def photo(side, generator_seed=3):
-    """Smooth noise: an image that every operation changes."""
-    generator = np.random.default_rng(generator_seed)
-    coarse = generator.integers(0, 256, [6, 6, 3]).astype(np.float32)
-    return tf.cast(tf.image.resize(coarse, [side, side]), tf.uint8)
-
-
-def over_seeds(function, image, *, count, seed):
-    """``function(image, [seed, index])`` for ``count`` indices inside Dataset.map, in one array."""
-    image = tf.constant(image, tf.uint8)
-
-    @tf.autograph.experimental.do_not_convert
-    def outcome(index):
-        unknown = tf.compat.v1.placeholder_with_default(image, [None, None, 3])
-        return function(unknown, tf.stack([seed, index]))
-
-    data = tf.data.Dataset.range(count).map(outcome, num_parallel_calls=2)
-    return np.array(list(data.as_numpy_iterator()))
-
-
+JITTER = (0.4, 0.4, 0.4, 0.1)
 AUGMENTATIONS = {
     "rand_augment": lambda image, seed: augment.rand_augment(image, seed, magnitude=15),
     "rand_augment official": lambda image, seed: augment.rand_augment(
@@ -42,6 +21,7 @@ AUGMENTATIONS = {
     "auto_augment": augment.auto_augment,
     "auto_augment official": lambda image, seed: augment.auto_augment(image, seed, ops="official"),
     "trivial_augment": augment.trivial_augment,
+    "color_jitter": lambda image, seed: augment.color_jitter(image, seed, strengths=JITTER),
     "cutout": lambda image, seed: augment.cutout(image, seed, size=0.4),
     "random_erase": lambda image, seed: tf.cast(erased(tf.cast(image, tf.float32), seed), tf.uint8),
 }
@@ -64,7 +44,10 @@ def test_eager_and_dataset_map_give_the_same_image_for_the_same_seed(name, seed)
     assert mapped.dtype == np.uint8
 
 
-@pytest.mark.parametrize("name", ["rand_augment", "trivial_augment", "cutout", "random_erase"])
+@pytest.mark.parametrize(
+    "name",
+    ["rand_augment", "trivial_augment", "color_jitter", "cutout", "random_erase"],
+)
 def test_different_seeds_give_different_images(name, seed):
     function, image = AUGMENTATIONS[name], photo(33)
     by_index = over_seeds(function, image, count=30, seed=seed)
@@ -103,13 +86,6 @@ def recorded_draws(seed):
 def recorded(seed):
     """Draws ``[n, 3]`` of RandAugment with two layers, of 16 recording ops."""
     return recorded_draws(seed)
-
-
-def chi_square(counts):
-    """Standard deviations by which counts are less even than chance makes them."""
-    expected = counts.sum() / counts.size
-    free = counts.size - 1
-    return (((counts - expected) ** 2 / expected).sum() - free) / np.sqrt(2 * free)
 
 
 def test_ops_are_drawn_uniformly_and_the_layers_independently(recorded):
@@ -296,13 +272,6 @@ def painted_boxes(painted):
     return np.stack(boxes, 1)
 
 
-def distance(ours, theirs):
-    """Kolmogorov and Smirnov's: the largest difference of the distribution functions."""
-    values = np.union1d(ours, theirs)
-    shares = [np.searchsorted(np.sort(x), values, side="right") / len(x) for x in (ours, theirs)]
-    return np.abs(shares[0] - shares[1]).max()
-
-
 @pytest.mark.parametrize("area", [(0.02, 0.33), (0.5, 1.5)], ids=["as it is", "often too large"])
 def test_erased_boxes_are_distributed_as_by_the_papers_algorithm(area, monkeypatch, seed):
     monkeypatch.setattr(augment, "_ERASED_AREA", area)
@@ -371,6 +340,9 @@ def test_an_unknown_table_is_answered_with_the_nearest_known_one(seed):
 
 
 def test_the_streams_of_one_seed_differ(seed):
-    streams = ("randaug", "autoaug", "trivial", "cutout", "erasing")
+    streams = (
+        *("randaug", "autoaug", "trivial", "jitter"),
+        *("vertical", "quarters", "rotate", "cutout", "erasing"),
+    )
     draws = [augment._uniform([seed, 1], [4], stream=stream) for stream in streams]
-    assert len(np.unique(draws)) == 20
+    assert len(np.unique(draws)) == 36

@@ -172,6 +172,7 @@ def test_no_words_of_a_schedule_overlap(
 
 SIZES = (128, 208, 296, 380)
 COLOURS = ((200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0))
+LONGEST_LINES = ["turns up to 17.5 degrees", "jitter 0.35 0.25 0.45 0.15", "random erasing 0.25"]
 ROWS = [row(n + 1, size=size, colour=COLOURS[n]) for n, size in enumerate(SIZES)]
 
 
@@ -228,8 +229,9 @@ def test_each_rows_text_names_its_stage_and_strengths(
         [row(1, size=28, colour=COLOURS[0]), row(2, size=32, colour=COLOURS[1])],
         [row(1, size=380, colour=COLOURS[0], columns=1)],
         [PreviewRow("size drawn at random", ROWS[0].strengths, ROWS[0].images[:2])] * 10,
+        [PreviewRow("stage 1 of 4", LONGEST_LINES, ROWS[3].images)],
     ],
-    ids=["m", "digits", "one image", "10 rows"],
+    ids=["m", "digits", "one image", "10 rows", "longest lines"],
 )
 def test_no_words_and_images_of_a_preview_overlap(
     tmp_path: pathlib.Path, drawn: list[figure.Figure], rows: list[PreviewRow]
