@@ -99,6 +99,7 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
     "randaug": Augmentation("rand_augment", ("magnitude", "num_layers", "ops"), "RandAugment"),
     "autoaug": Augmentation("auto_augment", ("ops",), "AutoAugment"),
     "trivialaugment": Augmentation("trivial_augment", (), "TrivialAugment"),
+    "augmix": Augmentation("aug_mix", ("magnitude",), "AugMix"),
 }
 
 

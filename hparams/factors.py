@@ -86,7 +86,7 @@ class Factors:
 
     Attributes:
       image_size: pixels.
-      magnitude: magnitude of RandAugment.
+      magnitude: magnitude of RandAugment or AugMix.
       mixup_alpha: strength of mixup; 0: no mixup.
       cutmix_alpha: strength of CutMix; 0: no CutMix.
       dropout_rate: rate of the dropout before the classifier.
@@ -111,13 +111,26 @@ class Factors:
         metadata=_factor(
             (
                 "data.ram_base",
-                Key(5.0, float, "RandAugment magnitude of the first stage", low=0, high=100),
+                Key(
+                    5.0,
+                    float,
+                    "magnitude of RandAugment or AugMix in the first stage",
+                    low=0,
+                    high=100,
+                ),
             ),
             (
                 "data.ram",
-                Key(10.0, float, "RandAugment magnitude of the last stage", low=0, high=100),
+                Key(
+                    10.0,
+                    float,
+                    "magnitude of RandAugment or AugMix in the last stage; 10 is the full range of "
+                    "RandAugment's paper, and the strength of AugMix's (its severity 3)",
+                    low=0,
+                    high=100,
+                ),
             ),
-            title="RandAugment magnitude",
+            title="augmentation magnitude",
             label="{:.3g}",
             of_augmentation=True,
         )

@@ -65,6 +65,15 @@ POLICY_V0 = (
     ("Color", 0.8, 6, "Rotate", 0.4, 5),
 )
 
+# AugMix leaves out what is a corruption of ImageNet-C: contrast, brightness, sharpness, noise.
+_AUGMIX_OPS = (
+    *("AutoContrast", "Equalize", "Posterize", "Rotate", "Solarize"),
+    *("ShearX", "ShearY", "TranslateX", "TranslateY"),
+)
+_AUGMIX_CHAINS = 3
+_AUGMIX_DEPTH = 3  # largest number of operations in a chain
+_AUGMIX_SEVERITY = 3.0  # of the paper, where 10 is the full range, at magnitude 10
+
 _ERASED_AREA = (0.02, 0.33)  # of the image
 _ERASED_ASPECT = (0.3, 3.3)  # height divided by width
 _ERASING_TRIES = 10
@@ -150,6 +159,52 @@ def trivial_augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     magnitude = tf.floor(tf.cast(uniforms[1], tf.float64) * BINS)
     signs, centres = _signs_and_centres(uniforms[tf.newaxis, 2:])
     return _apply(table, index, image, magnitude, signs[0], centres[0])
+
+
+def aug_mix(image: tf.Tensor, seed: tf.Tensor, *, magnitude: tf.Tensor | float) -> tf.Tensor:
+    """Blends an image with a blend of three chains of operations (arXiv:1912.02781, algorithm 1).
+
+    Each chain applies one to three of nine operations, drawn uniformly, to the image. The weights
+    of the chains are uniform on the simplex (Dirichlet of 1, 1, 1), and the share of the image
+    itself is uniform (Beta of 1, 1). The operations are those of RandAugment here. The loss that
+    the paper adds, Jensen and Shannon's divergence between three views of an image, is left out.
+
+    Args:
+      image: uint8 ``[S, S, 3]``; S may be unknown.
+      seed: int64 ``[2]``; the same seed gives the same result.
+      magnitude: float scalar of 0 or more. Each operation has a strength of its own, drawn
+        uniformly from 0 to ``0.3 * magnitude``, of which 10 is the full range; so a magnitude of
+        10 is the paper's severity, 3.
+
+    Returns:
+      uint8 ``[S, S, 3]``.
+    """
+    table = tuple(DEFAULT[name] for name in _AUGMIX_OPS)
+    severity = tf.cast(magnitude, tf.float64) * (_AUGMIX_SEVERITY / 10)
+    uniforms = _uniform(seed, [1 + _AUGMIX_CHAINS * (2 + 3 * _AUGMIX_DEPTH)], stream="augmix")
+    share, chains = uniforms[0], tf.reshape(uniforms[1:], [_AUGMIX_CHAINS, -1])
+    exponentials = -tf.math.log1p(-chains[:, 0])
+    weights = (1.0 - share) * exponentials / tf.reduce_sum(exponentials)
+    mixed = share * tf.cast(image, tf.float32)
+    for weight, draws in zip(tf.unstack(weights), tf.unstack(chains[:, 1:])):
+        chain = _augmix_chain(image, table, draws, severity=severity)
+        mixed += weight * tf.cast(chain, tf.float32)
+    return tf.cast(mixed + 0.5, tf.uint8)
+
+
+def _augmix_chain(
+    image: tf.Tensor, table: tuple[Op, ...], draws: tf.Tensor, *, severity: tf.Tensor
+) -> tf.Tensor:
+    """Applies one to three operations, by draws in [0, 1): their number, then three of each."""
+    number = 1 + tf.cast(draws[0] * _AUGMIX_DEPTH, tf.int32)
+    each = tf.reshape(draws[1:], [_AUGMIX_DEPTH, 3])
+    indices = tf.cast(each[:, 0] * len(table), tf.int32)
+    indices = tf.where(tf.range(_AUGMIX_DEPTH) < number, indices, len(table))
+    strengths = tf.cast(each[:, 1], tf.float64) * severity
+    signs = tf.where(each[:, 2] < 0.5, -1.0, 1.0)
+    for index, *arguments in zip(*map(tf.unstack, (indices, strengths, signs))):
+        image = _apply(table, index, image, *arguments, tf.zeros([2]))
+    return image
 
 
 def color_jitter(image: tf.Tensor, seed: tf.Tensor, *, strengths: Sequence[float]) -> tf.Tensor:

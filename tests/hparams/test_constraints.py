@@ -79,7 +79,17 @@ NO_EXPRESSION = "train.varsexp is not a regular expression: "
         ),
         (
             "data.ram=12,data.augname=trivialaugment",
-            "data.ram=12.0 has no effect with data.augname=trivialaugment, only with randaug",
+            "data.ram=12.0 has no effect with data.augname=trivialaugment, only with randaug, "
+            "augmix",
+        ),
+        (
+            "data.randaug_layers=3,data.augname=augmix",
+            "data.randaug_layers=3 has no effect with data.augname=augmix, only with randaug",
+        ),
+        (
+            "data.augment_ops=official,data.augname=augmix",
+            "data.augment_ops=official has no effect with data.augname=augmix, only with randaug, "
+            "autoaug, mixing",
         ),
         (
             "data.color_jitter=0.4|0.4",

@@ -42,7 +42,7 @@ def test_the_print_has_one_row_for_every_key(printed, name):
         "| `data.on_bad_image` | str | `'error'` | what to do with an image that cannot be read: "
         "stop (error), or leave it out and count it (skip) (`error`, `skip`) |",
         "| `data.augname` | str | `'none'` | augmentation of single images: none, randaug, "
-        "autoaug, trivialaugment (a row of [AUGMENTATIONS](../hparams/choices.py)) |",
+        "autoaug, trivialaugment, augmix (a row of [AUGMENTATIONS](../hparams/choices.py)) |",
     ],
 )
 def test_rows_tell_type_default_meaning_and_limits(printed, row):

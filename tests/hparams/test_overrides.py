@@ -196,8 +196,8 @@ def test_out_of_range(text, message):
     [
         (
             "data.augname=randaugg",
-            "data.augname must be one of none, randaug, autoaug, trivialaugment, got 'randaugg'; "
-            "did you mean 'randaug'?",
+            "data.augname must be one of none, randaug, autoaug, trivialaugment, augmix, got "
+            "'randaugg'; did you mean 'randaug'?",
         ),
         (
             "runtime.strategy=zzz",

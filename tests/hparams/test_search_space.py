@@ -132,6 +132,7 @@ def test_what_is_refused_in_one_line(item):
     "items",
     [
         ["data.ram:1..10", "data.augname:none|randaug"],
+        ["data.ram:1..10", "data.augname:none|augmix"],
         ["data.color_jitter:0|0.2|0.4"],
         ["train.momentum:0.5..0.9", "train.optimizer:adamw|momentum"],
         ["train.gclip_per_variable:true|false", "train.gclip:0..5"],

@@ -21,6 +21,7 @@ AUGMENTATIONS = {
     "auto_augment": augment.auto_augment,
     "auto_augment official": lambda image, seed: augment.auto_augment(image, seed, ops="official"),
     "trivial_augment": augment.trivial_augment,
+    "aug_mix": lambda image, seed: augment.aug_mix(image, seed, magnitude=15),
     "color_jitter": lambda image, seed: augment.color_jitter(image, seed, strengths=JITTER),
     "cutout": lambda image, seed: augment.cutout(image, seed, size=0.4),
     "random_erase": lambda image, seed: tf.cast(erased(tf.cast(image, tf.float32), seed), tf.uint8),
@@ -46,7 +47,7 @@ def test_eager_and_dataset_map_give_the_same_image_for_the_same_seed(name, seed)
 
 @pytest.mark.parametrize(
     "name",
-    ["rand_augment", "trivial_augment", "color_jitter", "cutout", "random_erase"],
+    ["rand_augment", "trivial_augment", "aug_mix", "color_jitter", "cutout", "random_erase"],
 )
 def test_different_seeds_give_different_images(name, seed):
     function, image = AUGMENTATIONS[name], photo(33)
@@ -341,8 +342,8 @@ def test_an_unknown_table_is_answered_with_the_nearest_known_one(seed):
 
 def test_the_streams_of_one_seed_differ(seed):
     streams = (
-        *("randaug", "autoaug", "trivial", "jitter"),
+        *("randaug", "autoaug", "trivial", "augmix", "jitter"),
         *("vertical", "quarters", "rotate", "cutout", "erasing"),
     )
     draws = [augment._uniform([seed, 1], [4], stream=stream) for stream in streams]
-    assert len(np.unique(draws)) == 36
+    assert len(np.unique(draws)) == 40

@@ -215,6 +215,15 @@ def test_in_every_stage_the_stream_from_a_step_is_the_uninterrupted_one(mixed):
             "data.on_bad_image": "skip",
         },
         {
+            "data.augname": "augmix",
+            "data.color_jitter": [0.4, 0.4, 0.4, 0.1],
+            "data.vertical_flip": True,
+            "data.quarter_turns": True,
+            "data.rotate": 30.0,
+            "data.cutout": 0.25,
+            "data.repeats": 2,
+        },
+        {
             **AUGMENTED,
             "data.augment_ops": "official",
             "train.size_schedule": "random",

@@ -106,7 +106,7 @@ def test_each_panel_has_the_values_and_epochs_of_the_stages(
     panels = {axes.get_title(loc="left"): axes for axes in drawn[0].axes}
     expected = {
         "image size (px)": [stage.image_size for stage in plan],
-        "RandAugment magnitude": [stage.magnitude for stage in plan],
+        "augmentation magnitude": [stage.magnitude for stage in plan],
         "mixup alpha": [stage.mixup_alpha for stage in plan],
         "dropout rate": [stage.dropout_rate for stage in plan],
     }
