@@ -1,13 +1,15 @@
 """Times RandAugment in an input pipeline, ours beside tf-models-official, and other policies.
 
-``python -m benchmarks.randaugment`` (two minutes on two idle cores) prints two tables and writes a
-CSV. Two operations of magnitude 15 are applied to uint8 images of 128 and 300 pixels, mapped and
-batched as in training. The implementations take turns over the same photograph. The second table is
-the CPU time of each operation alone.
+``python -m benchmarks.randaugment`` (three minutes on two idle cores) prints three tables and
+writes a CSV of the last two. Two operations of magnitude 15 are applied to uint8 images of 128 and
+300 pixels, mapped and batched as in training. The implementations take turns over the same
+photograph. The first table is the CPU time of each augmentation that a setting turns on
+(``--costs`` prints it alone), the last that of each operation of RandAugment.
 """
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +20,7 @@ from official.vision.ops.augment import RandAugment
 from sklearn.datasets import load_sample_image
 
 from benchmarks.measurement import write
+from efficientnetv2.data import augment
 from efficientnetv2.data.augment import OP_TABLES, auto_augment, rand_augment, trivial_augment
 from efficientnetv2.data.default_ops import Op
 from efficientnetv2.reporting.tables import table
@@ -26,6 +29,7 @@ SIZES = flags.DEFINE_multi_integer("size", [128, 300], "pixels")
 MAGNITUDE = flags.DEFINE_float("magnitude", 15.0, "RandAugment magnitude")
 ROUNDS = flags.DEFINE_integer("rounds", 15, "timed passes of each, in turns", lower_bound=7)
 IMAGES = flags.DEFINE_integer("images", 300, "images a pass at 300 pixels, more at fewer pixels")
+COSTS = flags.DEFINE_bool("costs", False, "print the costs of the augmentations alone")
 PEER = "tf-models-official"
 BATCH = 20
 
@@ -61,20 +65,41 @@ def single_operations(ops: str) -> dict[str, Augment]:
     return {"none": lambda image, _: image, **operations}
 
 
+def augmentations() -> dict[str, Augment]:
+    """Returns what each setting does to an image, RandAugment beside it; and the identity."""
+
+    def on_floats(function: Augment) -> Augment:  # flips and rotations come before the rounding
+        return lambda image, seed: function(tf.cast(image, tf.float32), seed)
+
+    def jitter(*strengths: float) -> Augment:
+        return lambda image, seed: augment.color_jitter(image, seed, strengths=strengths)
+
+    return {
+        "none": lambda image, _: image,
+        "RandAugment": lambda image, seed: rand_augment(image, seed, magnitude=MAGNITUDE.value),
+        "AugMix": lambda image, seed: augment.aug_mix(image, seed, magnitude=MAGNITUDE.value),
+        "colour jitter": jitter(0.4, 0.4, 0.4, 0.0),
+        "colour jitter with hue": jitter(0.4, 0.4, 0.4, 0.1),
+        "vertical flip": on_floats(augment.flip_vertically),
+        "quarter turns": on_floats(augment.turn_quarters),
+        "rotation": on_floats(functools.partial(augment.rotate, degrees=180.0)),
+    }
+
+
 def photograph(size: int) -> tf.Tensor:
     """Returns a square of a real photograph, uint8 ``[size, size, 3]``."""
     whole = load_sample_image("china.jpg")[:, 106:533]
     return tf.cast(tf.image.resize(whole, [size, size]), tf.uint8)
 
 
-def one_pass(augment: Augment, image: tf.Tensor, *, images: int, calls: int) -> Callable[[], None]:
+def one_pass(function: Augment, image: tf.Tensor, *, images: int, calls: int) -> Callable[[], None]:
     """Returns a function that augments ``images`` images (whole batches), ``calls`` at a time."""
 
     @tf.autograph.experimental.do_not_convert
     def prepare(index: tf.Tensor) -> tf.Tensor:
         # The graph does not know the size, as in training, where it changes between stages.
         dynamic = tf.compat.v1.placeholder_with_default(image, [None, None, 3])
-        return augment(dynamic, tf.stack([1, index]))
+        return function(dynamic, tf.stack([1, index]))
 
     # One stream serves all passes, so that none pays for its setup; only the calls in flight are
     # prepared ahead of their pass.
@@ -110,8 +135,8 @@ def compare(size: int) -> list[list[str]]:
     """Returns rows: size, implementation, images/s, ratio to tf-models-official, its range."""
     images = IMAGES.value * 300 // size // BATCH * BATCH
     passes = {
-        name: one_pass(augment, photograph(size), images=images, calls=tf.data.AUTOTUNE)
-        for name, augment in implementations().items()
+        name: one_pass(function, photograph(size), images=images, calls=tf.data.AUTOTUNE)
+        for name, function in implementations().items()
     }
     seconds = timed(passes, time.perf_counter)
     rows = []
@@ -123,30 +148,50 @@ def compare(size: int) -> list[list[str]]:
     return rows
 
 
-def operation_times(size: int, ops: str) -> dict[str, float]:
-    """Returns operation -> CPU microseconds for an image, less those of an empty map.
+def cpu_times(
+    operations: Mapping[str, Augment], size: int, statistic: Callable[[list[float]], float]
+) -> dict[str, float]:
+    """Returns operation -> CPU microseconds for an image, less those of an empty map, "none".
 
-    The times are those of the fastest pass, which other programs disturb least.
+    Args:
+      operations: what to time.
+      size: pixels.
+      statistic: of the passes; other programs disturb the fastest least.
     """
     images = max(20, IMAGES.value * 60 // size)
     passes = {
-        name: one_pass(augment, photograph(size), images=images, calls=1)
-        for name, augment in single_operations(ops).items()
+        name: one_pass(function, photograph(size), images=images, calls=1)
+        for name, function in operations.items()
     }
     seconds = timed(passes, time.process_time)
-    least = {name: min(values) / images * 1e6 for name, values in seconds.items()}
-    empty = least.pop("none")
-    return {name: value - empty for name, value in least.items()}
+    times = {name: statistic(values) / images * 1e6 for name, values in seconds.items()}
+    empty = times.pop("none")
+    return {name: value - empty for name, value in times.items()}
+
+
+def print_costs() -> None:
+    """Prints the CPU time of each augmentation, the median of all passes."""
+    columns = [cpu_times(augmentations(), size, statistics.median) for size in SIZES.value]
+    header = ["augmentation, CPU us", *(f"{size}px" for size in SIZES.value)]
+    rows = [[name, *(f"{times[name]:.0f}" for times in columns)] for name in columns[0]]
+    print(table(header, rows))
 
 
 def main(argv: list[str]) -> None:
     """Runs the benchmark."""
     del argv
     tf.get_logger().setLevel("ERROR")  # it warns that the passes are retraced, which is intended
+    print_costs()
+    if COSTS.value:
+        return
     header = ["size", "policy", "images/s", f"x {PEER}", "from to"]
     rows = [row for size in SIZES.value for row in compare(size)]
     print(table(header, rows))
-    columns = {(size, ops): operation_times(size, ops) for size in SIZES.value for ops in OP_TABLES}
+    columns = {
+        (size, ops): cpu_times(single_operations(ops), size, min)
+        for size in SIZES.value
+        for ops in OP_TABLES
+    }
     op_header = ["operation, CPU us", *(f"{ops} {size}px" for size, ops in columns)]
     op_rows = [
         [name, *(f"{times[name]:.0f}" for times in columns.values())]
