@@ -25,6 +25,7 @@ from efficientnetv2.commands.api import (
     search,
     train,
 )
+from efficientnetv2.commands.cross_validation import CrossValidation, cross_validate
 from efficientnetv2.commands.trained_run import Run, load_run
 from efficientnetv2.runtime.keras_version import require_keras_3
 from hparams.arguments import check_text
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from efficientnetv2.train.range_test import RangeTest as RangeTest
 
 __all__ = [
+    "CrossValidation",
     "DataCheck",
     "Prediction",
     "ProgressiveLearning",
@@ -56,6 +58,7 @@ __all__ = [
     "benchmark",
     "check",
     "convert",
+    "cross_validate",
     "evaluate",
     "export",
     "find_lr",

@@ -123,6 +123,7 @@ class DataSection(Section, Protocol):
     target_columns: tuple[str, ...]
     split_column: str | None
     group_column: str | None
+    fold: str | None
     weight_column: str | None
     multi_label: bool
     sampling: Literal["natural", "sqrt", "balanced"]

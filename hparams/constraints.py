@@ -17,6 +17,7 @@ from hparams.class_weights import BALANCED, given_weights, needs_counts
 from hparams.config import Config
 from hparams.errors import UserError, shortened, shown
 from hparams.factors import FACTORS
+from hparams.folds import MOST_FOLDS, parse_fold
 from hparams.label_kinds import LABEL_KINDS, METRICS, NUMBERS, ONE, label_kind
 from hparams.limits import SMALLEST_FLOAT
 from hparams.models import MODELS
@@ -143,6 +144,7 @@ def _data_problems(config: config_dict.ConfigDict) -> list[str]:
         match = re.fullmatch(r"grpc://[^:/\s]+:([0-9]{1,5})", data.service)
         if match is None or not 1 <= int(match[1]) <= _LARGEST_PORT:
             problems.append(f"data.service must be grpc://host:port, got {shown(data.service)}")
+    problems += _fold_problems(data)
     if train.scale_batch_with_size and train.size_schedule != "progressive":
         problems.append("train.scale_batch_with_size needs train.size_schedule=progressive")
     sizes_differ = train.size_schedule == "random" or (
@@ -178,6 +180,21 @@ def _color_jitter_problems(strengths: list[float]) -> list[str]:
             f"data.color_jitter: the fourth number, of the hue, must be at most {_LARGEST_HUE}, "
             f"half of the colour circle, got {strengths[3]:g}"
         ]
+    return []
+
+
+def _fold_problems(data: config_dict.ConfigDict) -> list[str]:
+    if data.fold is None:
+        return []
+    try:
+        parse_fold(data.fold)
+    except ValueError:
+        return [
+            f"data.fold must say which fold of how many, as 2/5 (1/5 to 5/5; at most {MOST_FOLDS} "
+            f"folds), got {shown(data.fold)}"
+        ]
+    if data.source != "folder":
+        return [f"data.fold is for your own images, not for {data.ds_name}"]
     return []
 
 

@@ -44,6 +44,12 @@ DATA_KEYS: dict[str, Key] = {
         "column of a table whose equal values stay in one split, such as a patient; not set: "
         "group, if there is one",
     ),
+    "data.fold": Key(
+        None,
+        str,
+        "part of your own images that is held out to evaluate on: 2/5 is the second of five folds; "
+        "not set: the test split",
+    ),
     "data.weight_column": Key(
         None,
         str,

@@ -29,6 +29,7 @@ from hparams.config import Config
 from hparams.datasets import find_dataset
 from hparams.errors import UserError
 from hparams.facts import ImageFacts
+from hparams.folds import Fold, parse_count
 from hparams.label_kinds import LABEL_KINDS, require_kind
 from hparams.models import MODELS
 from hparams.overrides import Overrides, merge_overrides
@@ -134,6 +135,8 @@ def overrides_from_flags(values: FlagValues, *, with_weights: bool = True) -> li
             flags["model.preprocess"] = run.config().model.preprocess
     if values.mode == "export":  # the only order of LiteRT; the weights are the same in both
         flags["model.data_format"] = "channels_last"
+    if values.folds is not None:  # what holds for the first holds for all
+        flags["data.fold"] = str(Fold(1, parse_count(values.folds)))
     if values.data_dir is not None:
         flags["data.data_dir"] = values.data_dir
     if values.use_tpu or values.tpu:

@@ -111,6 +111,12 @@ FLAGS: Mapping[str, Flag] = {
         ("train",),
         is_path=True,
     ),
+    "folds": Flag(
+        None,
+        "cross-validation on your own images: train so many times, each time holding out another "
+        "part to evaluate on",
+        _TRAINING,
+    ),
     "extend": Flag(
         False,
         "give a training of fewer epochs more of them, in the same --model_dir",

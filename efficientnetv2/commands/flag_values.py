@@ -19,6 +19,7 @@ from efficientnetv2.commands.flag_table import FLAGS, Flag, short_flags
 from efficientnetv2.export.formats import FORMATS
 from hparams.datasets import is_dataset_name
 from hparams.errors import UserError, shown
+from hparams.folds import parse_count
 from hparams.model_names import split_weights
 from hparams.registry import did_you_mean
 from hparams.scalars import to_float, to_int
@@ -118,6 +119,8 @@ def _check_values(values: flags.FlagValues) -> None:
             "--eval_name becomes part of a file name: use letters, digits, '_', '-' and '.', at "
             f"most 100, got '{values.eval_name[:100]}'"
         )
+    if values.folds is not None and values.mode in FLAGS["folds"].modes:
+        parse_count(values.folds)
     for name, row in FLAGS.items():
         _require_used(values, name, row)
         if values.mode in row.defaults and not values[name].present:

@@ -23,7 +23,13 @@ from hparams.errors import UserError
 from hparams.short_names import SHORT_NAMES
 
 _LISTS = ("format", "models")
-_NUMBERS = ("crops", "image_scale", "steps", "top_k")  # besides the short names of settings
+_NUMBERS = (
+    "crops",
+    "folds",
+    "image_scale",
+    "steps",
+    "top_k",
+)  # besides the short names of settings
 _RESUMED = ("train", "search")  # the modes that go on when they are called again
 # Pictures in a notebook.
 _LARGE = 200_000  # bytes

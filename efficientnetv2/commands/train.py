@@ -37,10 +37,15 @@ if TYPE_CHECKING:
 
 
 def run(values: FlagValues, stop: StopRequest) -> Outcome:
-    """Trains as the flags say; the value is the ``Run``."""
+    """Trains as the flags say; the value is the ``Run``, or the ``CrossValidation``."""
+    if values.folds is not None:
+        from efficientnetv2.commands.fold_runs import run_folds
+
+        return run_folds(values, stop)
     validate = values.mode == "traineval"
-    config = _checked_config(values, validate=validate)
     run_directory = run_from_flags(values)
+    run_directory.require_no_folds()
+    config = checked_config(values, validate=validate)
     if values.write_table is not None:
         return _write_table(config, run_directory, pathlib.Path(values.write_table))
     is_chief = find_cluster(config.runtime.strategy).is_chief
@@ -69,6 +74,8 @@ def _write_table(config: Config, run: RunDirectory, path: pathlib.Path) -> Outco
     """Writes the images as a table; a run that has begun has divided them already."""
     if config.data.source != "folder":
         raise UserError(f"--write_table is for your own images, not for {config.data.ds_name}")
+    if config.data.fold is not None:
+        raise UserError("--write_table writes the splits of the images; leave data.fold out")
     images = images_of_run(config, run)
     count = write_table(images, path)
     named = f" --target_columns={','.join(images.class_names)}" * (images.kind == NUMBERS)
@@ -76,7 +83,7 @@ def _write_table(config: Config, run: RunDirectory, path: pathlib.Path) -> Outco
     return Outcome(None)
 
 
-def _checked_config(values: FlagValues, *, validate: bool) -> Config:
+def checked_config(values: FlagValues, *, validate: bool) -> Config:
     """Returns the config of the training that the flags describe, as ``config_from_flags``."""
     config = config_from_flags(values)
     require_trainable(config)
@@ -106,7 +113,7 @@ def _with_batch(values: FlagValues, config: Config, run: RunDirectory, stop: Sto
         batch_size = choice.batch_size
         print(f"batch size {batch_size}: {choice.reason}", flush=True)
     give(values, "batch_size", str(batch_size))
-    return _checked_config(values, validate=values.mode == "traineval")
+    return checked_config(values, validate=values.mode == "traineval")
 
 
 def train(

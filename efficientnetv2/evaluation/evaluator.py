@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Union
 
@@ -41,6 +42,7 @@ def build_evaluator(
     multi_label: bool = False,
     scale: TargetScale | None = None,
     strategy: tf.distribute.Strategy | None = None,
+    with_scores: bool = False,
 ) -> Evaluator:
     """Returns an evaluation function, which is traced once and then serves all calls.
 
@@ -59,9 +61,11 @@ def build_evaluator(
       multi_label: whether images have any number of labels.
       scale: of the targets, if they are numbers; None: they are classes.
       strategy: holds the model's variables; its replicas take turns with the batches.
+      with_scores: as in ``metric_sums``; then all predictions are kept, however many they are.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    metrics = metric_sums(loss_type, multi_label=multi_label, scale=scale)
+    metrics = metric_sums(loss_type, multi_label=multi_label, scale=scale, with_scores=with_scores)
+    most_values = math.inf if with_scores else _MOST_VALUES
     no_sums = np.zeros(metrics.num_sums(model.output.shape[-1]))
 
     def replica_step(
@@ -84,7 +88,7 @@ def build_evaluator(
         predictions: list[AnyPredictions] | None = None,
     ) -> dict[str, float]:
         total = no_sums
-        rows = _Rows(predictions is not None)
+        rows = _Rows(predictions is not None, most_values=most_values)
         worker_counts: list[int] = []
 
         def local_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -110,14 +114,16 @@ class _Rows:
 
     Args:
       are_wanted: whether to collect anything.
+      most_values: how many numbers are not too much.
 
     Attributes:
       are_wanted: whether to go on.
       batches: float32 ``[replicas * b, C]`` each; empty once it is too much.
     """
 
-    def __init__(self, are_wanted: bool) -> None:
+    def __init__(self, are_wanted: bool, *, most_values: float) -> None:
         self.are_wanted = are_wanted
+        self._most_values = most_values
         self.batches: list[np.ndarray] = []
         self._size = 0
 
@@ -127,7 +133,7 @@ class _Rows:
             return
         self.batches.append(rows.numpy())
         self._size += self.batches[-1].size
-        if self._size > _MOST_VALUES:
+        if self._size > self._most_values:
             self.are_wanted, self.batches = False, []
 
     def by_replica(self, replicas: int) -> np.ndarray:
@@ -137,7 +143,11 @@ class _Rows:
 
 
 def open_evaluator(
-    config: Config, model: keras.Model, *, strategy: tf.distribute.Strategy | None = None
+    config: Config,
+    model: keras.Model,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+    with_scores: bool = False,
 ) -> Evaluator:
     """Returns the evaluator of a model, with the loss and labels of its config."""
     return build_evaluator(
@@ -146,6 +156,7 @@ def open_evaluator(
         multi_label=config.data.multi_label,
         scale=target_scale(config.model),
         strategy=strategy,
+        with_scores=with_scores,
     )
 
 

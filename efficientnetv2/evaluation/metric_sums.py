@@ -79,7 +79,7 @@ class MetricSums(abc.ABC):
 class ClassMetrics(MetricSums):
     """Of images of one class: loss, top-1, top-5, balanced accuracy and macro F1."""
 
-    predictions = Predictions
+    predictions: ClassVar[type[Predictions] | type[FullPredictions]] = Predictions
 
     def num_sums(self, num_outputs: int) -> int:
         """Four, and three for each class."""
@@ -131,6 +131,13 @@ class ClassMetrics(MetricSums):
             "balanced_accuracy": float(recall.mean()) if recall.size else 0.0,
             "macro_f1": float(f1.mean()) if f1.size else 0.0,
         }
+
+
+class ScoredClassMetrics(ClassMetrics):
+    """The same, and of each image the scores of all classes are kept."""
+
+    predictions = FullPredictions
+    rows = MetricSums.rows
 
 
 class LabelMetrics(MetricSums):
@@ -211,17 +218,22 @@ class NumberMetrics(MetricSums):
         }
 
 
-def metric_sums(loss_type: str, *, multi_label: bool, scale: TargetScale | None) -> MetricSums:
+def metric_sums(
+    loss_type: str, *, multi_label: bool, scale: TargetScale | None, with_scores: bool = False
+) -> MetricSums:
     """Returns the metrics of one kind of labels.
 
     Args:
       loss_type: a row of ``hparams.choices.LOSSES``.
       multi_label: whether images have any number of labels.
       scale: of the targets, if they are numbers; None: they are classes.
+      with_scores: whether predictions have the scores of all classes, also where an image has one.
     """
     if scale is not None:
         return NumberMetrics(loss_type, scale)
-    return LabelMetrics(loss_type) if multi_label else ClassMetrics(loss_type)
+    if multi_label:
+        return LabelMetrics(loss_type)
+    return ScoredClassMetrics(loss_type) if with_scores else ClassMetrics(loss_type)
 
 
 def _count(flags: tf.Tensor) -> tf.Tensor:

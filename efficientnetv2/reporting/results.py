@@ -49,6 +49,16 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+def metric_columns(kind: str, metrics: Mapping[str, float]) -> dict[str, str]:
+    """Returns title -> metric, of the metrics that a table shows.
+
+    Args:
+      kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
+      metrics: those that were computed.
+    """
+    return {title: name for title, name in _COLUMNS[kind].items() if name in metrics}
+
+
 def data_name(config: Config) -> str:
     """Returns the data's name for people: the data set's, or the path of one's own images."""
     return str(config.data.data_dir if config.data.source == "folder" else config.data.ds_name)
@@ -123,8 +133,7 @@ def report_result(
     result = {"data_set": config.data.ds_name, "split": split, **metrics}
     replace_text(run.result_file(eval_name), json.dumps(result, indent=2) + "\n")
     weights = {"raw": "raw", "ema": "EMA"}
-    wanted = _COLUMNS[label_kind(config)]
-    columns = {title: name for title, name in wanted.items() if name in metrics["raw"]}
+    columns = metric_columns(label_kind(config), metrics["raw"])
     rows = [
         [weights[name], *(f"{values[key]:.4f}" for key in columns.values())]
         for name, values in metrics.items()

@@ -53,6 +53,18 @@ def training_lock(path: pathlib.Path) -> Iterator[None]:
                 folder.rmdir()
 
 
+@contextlib.contextmanager
+def exclusive_lock(path: pathlib.Path) -> Iterator[None]:
+    """Waits for the lock on a file, which is created if missing, and holds it within the context.
+
+    Raises:
+      WriteError: if the file cannot be created.
+    """
+    with write_error_for(path), path.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def lock_holder(path: pathlib.Path) -> str | None:
     """Returns a description of the process that holds the lock, or None if nobody does."""
     try:

@@ -16,6 +16,7 @@ from typing import Any
 from efficientnetv2.runtime.atomic_write import append_line, draft_of, replace_text
 from hparams.config import Config
 from hparams.errors import UserError, listed, shortened, shown
+from hparams.folds import parse_fold
 from hparams.keys import DATA_SET_KEYS, NOT_SET
 from hparams.label_kinds import DEFAULT_THRESHOLD, METRICS, TRAINING_METRICS
 from hparams.overrides import Overrides
@@ -81,6 +82,7 @@ class RunDirectory:
         self.teacher_file = self.path / "teacher.json"
         self.thresholds_file = self.path / "thresholds.csv"
         self.lock_file = self.path / "training.lock"
+        self.folds_file = self.path / "folds.yaml"  # of a cross-validation, not of a training
 
     def result_file(self, eval_name: str | None = None) -> pathlib.Path:
         """Returns the file that the metrics of an evaluation are written to."""
@@ -130,14 +132,11 @@ class RunDirectory:
           RunError: if other settings differ (the message lists them), or as ``changes``.
           ConfigError: if config.yaml cannot be read.
         """
-        changed = [
-            f"{key} {_value(before)} -> {_value(now)}"
-            for key, (before, now) in (self.changes(config) or {}).items()
-        ]
+        changed = _shown_changes(self.changes(config) or {})
         if changed:
             raise RunError(
                 f"'{self._shown}' holds a training run with another config "
-                f"({listed(changed, limit=220)}); use the same settings, or another --model_dir"
+                f"({changed}); use the same settings, or another --model_dir"
             )
 
     def changes(self, config: Config) -> dict[str, tuple[Any, Any]] | None:
@@ -155,14 +154,76 @@ class RunDirectory:
         if not self.config_file.exists():
             raise self._config_is_gone()
         self._read_metrics(required=_REQUIRED)
-        before, now = flat(load_config(self.config_file)), flat(config)
-        return {
-            key: (before[key], now[key])
-            for key in now
-            if before[key] != now[key]
-            and not key.startswith(_RESUMABLE_KEYS)
-            and not (now[key] in NOT_SET and key in DATA_SET_KEYS)
-        }
+        return _changes(load_config(self.config_file), config)
+
+    def folds_config(self) -> Config | None:
+        """Reads the config of the cross-validation; None: the directory holds none.
+
+        Raises:
+          ConfigError: if folds.yaml cannot be read.
+        """
+        return load_config(self.folds_file) if self.folds_file.exists() else None
+
+    def require_no_folds(self) -> None:
+        """Checks that the directory holds no cross-validation.
+
+        Raises:
+          RunError: if it does.
+        """
+        if self.folds_file.exists():
+            raise RunError(
+                f"'{self._shown}' holds a cross-validation; give a fold of it, as "
+                f"--model_dir={self.path / 'fold1'}, or another --model_dir"
+            )
+
+    def require_folds(self, count: int) -> None:
+        """Checks that the directory is new, or holds a cross-validation of so many folds.
+
+        Raises:
+          RunError: if it holds a training, or another number of folds.
+          ConfigError: if folds.yaml cannot be read.
+        """
+        if self.config_file.exists() or self._has_results():
+            raise RunError(
+                f"'{self._shown}' holds a single training; leave --folds out, or give another "
+                "--model_dir"
+            )
+        before = self.folds_config()
+        if before is None or before.data.fold is None:
+            return
+        kept = parse_fold(before.data.fold).count
+        if kept != count:
+            raise RunError(
+                f"'{self._shown}' holds a cross-validation of {kept} folds, not {count}; give "
+                f"--folds={kept}, or another --model_dir"
+            )
+
+    def require_same_folds(self, config: Config) -> None:
+        """Checks that the directory is new, or holds a cross-validation with the same config.
+
+        Args:
+          config: of the first fold.
+
+        Raises:
+          RunError: if it has other settings.
+          ConfigError: if folds.yaml cannot be read.
+        """
+        before = self.folds_config()
+        changed = "" if before is None else _shown_changes(_changes(before, config))
+        if changed:
+            raise RunError(
+                f"'{self._shown}' holds a cross-validation with another config "
+                f"({changed}); use the same settings, or another --model_dir"
+            )
+
+    def write_folds_config(self, config: Config) -> None:
+        """Writes folds.yaml, atomically, from when on the directory holds a cross-validation.
+
+        Raises:
+          WriteError: if it cannot be written.
+        """
+        with draft_of(self.folds_file) as draft:
+            save_config(config, draft)
 
     def trained_config(self) -> Config | None:
         """Reads the config of what has been trained; None: nothing has been yet, or it is gone.
@@ -197,6 +258,7 @@ class RunDirectory:
         if not self.config_file.exists():
             if self._has_results():
                 raise self._config_is_gone()
+            self.require_no_folds()
             raise RunError(
                 f"'{self._shown}' holds no training run (no config.yaml); train first with "
                 "--mode=train, or use another --model_dir"
@@ -346,6 +408,23 @@ class RunDirectory:
             records = [record for record in self.metrics() if record["step"] <= step]
             text = "".join(json.dumps(record) + "\n" for record in records)
             replace_text(self.metrics_file, text)
+
+
+def _changes(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
+    """Returns the settings that differ, but may not: key -> (value before, value now)."""
+    old, new = flat(before), flat(now)
+    return {
+        key: (old[key], new[key])
+        for key in new
+        if old[key] != new[key]
+        and not key.startswith(_RESUMABLE_KEYS)
+        and not (new[key] in NOT_SET and key in DATA_SET_KEYS)
+    }
+
+
+def _shown_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    texts = [f"{key} {_value(before)} -> {_value(now)}" for key, (before, now) in changes.items()]
+    return listed(texts, limit=220) if texts else ""
 
 
 def _value(value: Any) -> str:

@@ -21,6 +21,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from efficientnetv2.runtime.atomic_write import replace_text, write_error_for
+from efficientnetv2.runtime.lock import exclusive_lock
 from efficientnetv2.search.attributes import ALIVE, ERROR, HOST, OWNER, SURPLUS
 from efficientnetv2.search.samplers import Choices, suggest
 
@@ -57,9 +58,7 @@ class Claims:
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Locks the run directory: no other process of it can be in this context."""
-        path = self._folder / "search.lock"
-        with write_error_for(path), path.open("a", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with exclusive_lock(self._folder / "search.lock"):
             yield
 
     def folder_of(self, trial: Trial | FrozenTrial) -> pathlib.Path:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from efficientnetv2.data.class_balance import draw, draw_probabilities
 from efficientnetv2.data.quality.same_files import leak_notice
 from efficientnetv2.data.sources.file_names import printable
-from efficientnetv2.data.sources.image_splits import SPLITS, ImageFile, ImageSplits
+from efficientnetv2.data.sources.image_splits import HELD_OUT, ImageFile, ImageSplits
 from efficientnetv2.data.sources.image_suffixes import PILLOW_SUFFIXES, TENSORFLOW_FORMATS
 from efficientnetv2.data.sources.own_images import open_images
 from efficientnetv2.data.sources.source import Source, permutation
@@ -64,14 +64,14 @@ class FolderSource(Source):
         self._root = splits.root
         # A worker of a tf.data service may have another working directory.
         root = splits.root.absolute()
-        images = [image for split in SPLITS for image in splits.images[split]]
+        images = [image for split in splits.names for image in splits.images[split]]
         self._paths = tf.constant([os.fsencode(root / image.path) for image in images])
         self._labels: Any = _labels_tensor([image.label for image in images], splits)
         self._weights = _weights_tensor(splits, images)
         self.has_weights = self._weights is not None
         self._indices: dict[str, range] = {}
         start = 0
-        for split in SPLITS:
+        for split in splits.names:
             self._indices[split] = range(start, start + len(splits.images[split]))
             start += len(splits.images[split])
         self._drawn: np.ndarray | None = None
@@ -81,11 +81,11 @@ class FolderSource(Source):
 
     @property
     def default_splits(self) -> tuple[str, str, str]:
-        """Train, minival and test."""
-        return "train", "minival", "test"
+        """Train, minival and test; of a fold, what it holds out takes the place of test."""
+        return "train", "minival", HELD_OUT if HELD_OUT in self._indices else "test"
 
     def num_images(self, split: str) -> int:
-        """Returns the number of images in train, minival or test."""
+        """Returns the number of images in train, minival, test or held_out."""
         return len(self._range(split))
 
     def _references(
@@ -133,7 +133,9 @@ class FolderSource(Source):
 
     def _range(self, split: str) -> range:
         if split not in self._indices:
-            raise DataError(f"'{self._root}' has no split '{split}'; it has {', '.join(SPLITS)}")
+            raise DataError(
+                f"'{self._root}' has no split '{split}'; it has {', '.join(self._indices)}"
+            )
         if not self._indices[split]:
             raise DataError(
                 f"'{self._root}' has too few images: its split '{split}' would be empty"

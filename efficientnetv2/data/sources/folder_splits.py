@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 from efficientnetv2.data.sources.file_names import printable
+from efficientnetv2.data.sources.fold_splits import assign_folds
 from efficientnetv2.data.sources.folder_layout import divide, read_layout, require_class_names
 from efficientnetv2.data.sources.folder_scan import FolderScan, left_out_notice, scan_files
-from efficientnetv2.data.sources.image_splits import SPLITS, ImageFile, ImageSplits
+from efficientnetv2.data.sources.image_splits import (
+    HELD_OUT,
+    ImageFile,
+    ImageSplits,
+    hold_out,
+)
 from efficientnetv2.data.sources.split_file import load_splits
 from hparams.errors import DataError
+from hparams.folds import Fold
+from hparams.label_kinds import ONE
 
 
 def scan_folder(data_dir: pathlib.Path) -> ImageSplits:
@@ -25,15 +33,74 @@ def scan_folder(data_dir: pathlib.Path) -> ImageSplits:
     """
     layout = divide(data_dir)
     class_names = sorted(layout.splits["train"])
-    images = {
+    return ImageSplits(data_dir, class_names, _by_split(layout.splits, class_names), layout.notices)
+
+
+def _by_split(
+    splits: Mapping[str, Mapping[str, Sequence[str]]], class_names: Sequence[str]
+) -> dict[str, list[ImageFile]]:
+    return {
         split: [
             ImageFile(path, label)
             for label, name in enumerate(class_names)
             for path in sorted(classes.get(name, ()))
         ]
-        for split, classes in layout.splits.items()
+        for split, classes in splits.items()
     }
-    return ImageSplits(data_dir, class_names, images, layout.notices)
+
+
+def scan_folds(data_dir: pathlib.Path, folds: Sequence[Fold], *, seed: int) -> list[ImageSplits]:
+    """Divides the images of a folder for a training of each of these folds.
+
+    A folder of test images stays out of the folds; all others take part. Minival is taken from what
+    a fold leaves to train on, as ``hold_out`` does it.
+
+    Args:
+      data_dir: the folder.
+      folds: all of one number of folds.
+      seed: see ``assign_folds``.
+
+    Raises:
+      DataError: as ``scan_folder`` and ``assign_folds``.
+    """
+    layout = read_layout(scan_files(data_dir))
+    class_names = sorted(layout.splits["train"])
+    parts = [layout.splits.get(split, {}) for split in ("train", "minival")]
+    pool = {name: [path for part in parts for path in part.get(name, ())] for name in class_names}
+    labels = {path: label for label, name in enumerate(class_names) for path in pool[name]}
+    fold_of = assign_folds(
+        labels, {}, kind=ONE, class_names=class_names, count=folds[0].count, seed=seed
+    )
+    divided = []
+    for fold in folds:
+        held, rest = (
+            {
+                name: [p for p in pool[name] if (fold_of[p] == fold.number) == is_held]
+                for name in pool
+            }
+            for is_held in (True, False)
+        )
+        splits = {
+            **hold_out(rest, ["minival"]),
+            "test": layout.splits.get("test", {}),
+            HELD_OUT: held,
+        }
+        images = _by_split(splits, class_names)
+        notices = [*layout.notices, fold_notice(f"folder '{printable(data_dir)}'", fold, images)]
+        divided.append(ImageSplits(data_dir, class_names, images, notices, fold=str(fold)))
+    return divided
+
+
+def fold_notice(what: str, fold: Fold, images: Mapping[str, Sequence[ImageFile]]) -> str:
+    """Returns one line that says what a fold holds out.
+
+    Args:
+      what: the folder or table.
+      fold: the fold.
+      images: split -> its images.
+    """
+    sizes = ", ".join(f"{split} {len(images[split]):,}" for split in images if images[split])
+    return f"{what}: fold {fold}; {sizes} (minival: a tenth of what is left to train on)"
 
 
 def load_folder_splits(
@@ -52,7 +119,7 @@ def load_folder_splits(
     """
     splits = load_splits(path, data_dir)
     require_class_names(splits.class_names, folder=data_dir)
-    listed = {image.path for split in SPLITS for image in splits.images[split]}
+    listed = {image.path for split in splits.names for image in splits.images[split]}
     found = scan_files(data_dir)
     # The scanner may have come to an image by another path.
     unseen = sorted(listed.difference(found.images))

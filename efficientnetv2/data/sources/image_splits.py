@@ -15,6 +15,7 @@ from typing import NamedTuple, Union
 from hparams.label_kinds import ONE
 
 SPLITS = ("train", "minival", "test")
+HELD_OUT = "held_out"  # a fourth split, of a training with a fold: the images of the fold
 Label = Union[int, tuple[int, ...], tuple[float, ...]]
 
 
@@ -39,9 +40,11 @@ class ImageSplits:
     Attributes:
       root: the folder that paths are relative to.
       class_names: in the order of the labels; for numbers, what they are called.
-      images: split -> its images: in the order of their classes, then paths, or of paths alone.
+      images: split -> its images: in the order of their classes, then paths, or of paths alone;
+        train, minival and test, and with a fold also held_out.
       notices: what a person should know of the images, one line each.
       kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
+      fold: the fold that is held out, as in ``data.fold``; None: there are no folds.
     """
 
     root: pathlib.Path
@@ -49,6 +52,12 @@ class ImageSplits:
     images: Mapping[str, Sequence[ImageFile]]
     notices: Sequence[str] = dataclasses.field(default=(), compare=False)
     kind: str = ONE
+    fold: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The splits, in the order of ``SPLITS``; what a fold holds out is the last."""
+        return [split for split in (*SPLITS, HELD_OUT) if split in self.images]
 
 
 def hold_out(

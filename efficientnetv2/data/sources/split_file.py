@@ -12,10 +12,11 @@ import io
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from efficientnetv2.data.sources.image_splits import SPLITS, ImageFile, ImageSplits, Label
+from efficientnetv2.data.sources.image_splits import HELD_OUT, SPLITS, ImageFile, ImageSplits, Label
 from efficientnetv2.data.sources.table_file import SEPARATOR
 from efficientnetv2.runtime.atomic_write import replace_bytes, write_error_for
 from hparams.errors import DataError
+from hparams.folds import parse_fold
 from hparams.label_kinds import NUMBERS, ONE, SEVERAL
 
 # Names of the columns by kind of labels; numbers have a column each, which begins with ``_TARGET``.
@@ -32,7 +33,8 @@ def save_splits(splits: ImageSplits, path: pathlib.Path) -> None:
     """Writes a split file, whole or not at all.
 
     Its columns are ``split,label,class,path``; for several labels ``split,labels,classes,path``;
-    for numbers ``split,path,target <name>,...``. If weights differ from 1, ``weight`` follows.
+    for numbers ``split,path,target <name>,...``. If weights differ from 1, ``weight`` follows. The
+    split of images that are held out says of which fold they are: ``held_out 2/5``.
 
     Raises:
       WriteError: if the file cannot be written.
@@ -41,11 +43,12 @@ def save_splits(splits: ImageSplits, path: pathlib.Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     # By itself, csv does not quote a "\r" that ends no line, and then takes it for the end of one.
     quoting_writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    has_weights = any(image.weight != 1 for split in SPLITS for image in splits.images[split])
+    has_weights = any(image.weight != 1 for split in splits.names for image in splits.images[split])
     writer.writerow(_header(splits.kind, splits.class_names, has_weights=has_weights))
-    for split in SPLITS:
+    for split in splits.names:
+        shown = f"{HELD_OUT} {splits.fold}" if split == HELD_OUT else split
         for image in splits.images[split]:
-            cells = _cells(split, image, splits)
+            cells = _cells(shown, image, splits)
             cells += [repr(image.weight)] if has_weights else []
             suitable = quoting_writer if any("\r" in cell for cell in cells) else writer
             suitable.writerow(cells)
@@ -91,24 +94,46 @@ def load_splits(path: pathlib.Path, root: pathlib.Path) -> ImageSplits:
     if kind is None or (kind == NUMBERS) != bool(targets):
         raise _bad_row(path, line, _COLUMNS[ONE])
     names: dict[int, str] = {}
-    images: dict[str, list[ImageFile]] = {split: [] for split in SPLITS}
+    images: dict[str, list[ImageFile]] = {split: [] for split in (*SPLITS, HELD_OUT)}
+    folds: set[str] = set()
     for line, cells in rows:
         try:
-            if len(cells) != len(header) or cells[0] not in images:
+            if len(cells) != len(header):
                 raise ValueError
+            split = _split(cells[0], folds)
             weight = float(cells[-1]) if has_weights else 1.0
             label, image_path = _parse(kind, cells[: len(columns)], names)
         except ValueError:
             raise _bad_row(path, line, header) from None
-        images[cells[0]].append(ImageFile(image_path, label, weight))
+        images[split].append(ImageFile(image_path, label, weight))
     if kind == NUMBERS:
         names = dict(enumerate(name[len(_TARGET) :] for name in targets))
     if sorted(names) != list(range(len(names))):
         raise DataError(f"'{path}' does not number its classes from 0 on")
-    listed = {image.path for split in SPLITS for image in images[split]}
+    listed = {image.path for one in images.values() for image in one}
     if len(listed) < sum(map(len, images.values())):
         raise DataError(f"'{path}' lists an image twice")
-    return ImageSplits(root, [names[label] for label in sorted(names)], images, kind=kind)
+    fold = folds.pop() if folds else None
+    if fold is None:
+        del images[HELD_OUT]
+    class_names = [names[label] for label in sorted(names)]
+    return ImageSplits(root, class_names, images, kind=kind, fold=fold)
+
+
+def _split(cell: str, folds: set[str]) -> str:
+    """Returns the split that a cell names, and adds its fold to ``folds``, which has one at most.
+
+    Raises:
+      ValueError: if it names none, or a second fold.
+    """
+    split, _, fold = cell.partition(" ")
+    if split == HELD_OUT:
+        folds.add(str(parse_fold(fold)))
+    elif split not in SPLITS or fold:
+        raise ValueError
+    if len(folds) > 1:
+        raise ValueError
+    return split
 
 
 def _parse(kind: str, cells: Sequence[str], names: dict[int, str]) -> tuple[Label, str]:

@@ -10,8 +10,14 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 from efficientnetv2.data.sources.file_names import printable
-from efficientnetv2.data.sources.folder_splits import missing_notice
-from efficientnetv2.data.sources.image_splits import SPLITS, ImageFile, ImageSplits, hold_out
+from efficientnetv2.data.sources.fold_splits import assign_folds
+from efficientnetv2.data.sources.folder_splits import fold_notice, missing_notice
+from efficientnetv2.data.sources.image_splits import (
+    HELD_OUT,
+    ImageFile,
+    ImageSplits,
+    hold_out,
+)
 from efficientnetv2.data.sources.label_table import (
     LabelRow,
     LabelTable,
@@ -20,6 +26,7 @@ from efficientnetv2.data.sources.label_table import (
 )
 from efficientnetv2.data.sources.split_file import load_splits
 from hparams.errors import DataError
+from hparams.folds import Fold
 from hparams.label_kinds import NUMBERS, ONE, SEVERAL
 
 _TENTHS = 10
@@ -52,14 +59,65 @@ def divide_table(
     splits = {**given, **_held_out(table, given["train"], missing)}
     _check_classes(table, splits)
     notices.insert(0, _notice(table, splits, missing))
-    images = {
-        split: [
-            ImageFile(row.path, row.label, row.weight)
-            for row in sorted(splits.get(split, ()), key=_order)
-        ]
-        for split in SPLITS
-    }
+    images = _images({split: splits.get(split, ()) for split in ("train", "minival", "test")})
     return ImageSplits(path.parent, table.class_names, images, notices, table.kind)
+
+
+def divide_table_folds(
+    path: pathlib.Path,
+    columns: TableColumns,
+    folds: Sequence[Fold],
+    *,
+    seed: int,
+    may_be_missing: bool = False,
+) -> list[ImageSplits]:
+    """Reads a table of labels and divides its images for a training of each of these folds.
+
+    Images that the table marks as test stay out of the folds; all others take part. Minival is
+    taken from what a fold leaves to train on, as ``divide_table`` does it.
+
+    Args:
+      path: as in ``divide_table``.
+      columns: as there.
+      folds: all of one number of folds.
+      seed: see ``assign_folds``.
+      may_be_missing: as in ``divide_table``.
+
+    Raises:
+      DataError: as ``divide_table`` and ``assign_folds``.
+    """
+    table = read_label_table(path, columns)
+    notices = _missing_notice(table, may_be_missing=may_be_missing)
+    given = _given_splits(table)
+    pool = [*given["train"], *given.get("minival", ())]
+    test = given.get("test", [])
+    _check_groups(table, {"train": pool, "test": test})
+    _check_classes(table, {"train": pool})
+    fold_of = assign_folds(
+        {row.path: row.label for row in pool},
+        {row.path: row.group for row in pool},
+        kind=table.kind,
+        class_names=table.class_names,
+        count=folds[0].count,
+        seed=seed,
+    )
+    divided = []
+    for fold in folds:
+        rest = [row for row in pool if fold_of[row.path] != fold.number]
+        held = [row for row in pool if fold_of[row.path] == fold.number]
+        splits = {**_held_out(table, rest, ["minival"]), "test": test, HELD_OUT: held}
+        images = _images(splits)
+        said = [fold_notice(f"table '{printable(path)}'", fold, images), *notices]
+        root, names = path.parent, table.class_names
+        divided.append(ImageSplits(root, names, images, said, table.kind, str(fold)))
+    return divided
+
+
+def _images(splits: Mapping[str, Iterable[LabelRow]]) -> dict[str, list[ImageFile]]:
+    return {
+        split: [ImageFile(row.path, row.label, row.weight) for row in sorted(rows, key=_order)]
+        for split, rows in splits.items()
+    }
 
 
 def load_table_splits(
@@ -81,7 +139,7 @@ def load_table_splits(
       DataError: if the file is not a split file, or an image that it lists is missing.
     """
     splits = load_splits(split_file, path.parent)
-    images = [image for split in SPLITS for image in splits.images[split]]
+    images = [image for split in splits.names for image in splits.images[split]]
     gone = [image.path for image in images if not _exists(path.parent, image.path)]
     notices = missing_notice(gone, split_file, root=path.parent, may_be_missing=may_be_missing)
     try:
@@ -95,7 +153,7 @@ def load_table_splits(
 
 def _change_notice(table: LabelTable, splits: ImageSplits, split_file: pathlib.Path) -> list[str]:
     """Returns one line about rows that are new or have another label, or none."""
-    known = {image.path: image.label for split in SPLITS for image in splits.images[split]}
+    known = {image.path: image.label for split in splits.names for image in splits.images[split]}
     new = sum(row.path not in known for row in table.rows)
     changed = sum(
         row.path in known
@@ -290,7 +348,9 @@ def _notice(
         SEVERAL: f"any of {len(table.class_names):,} classes",
         NUMBERS: f"{len(table.class_names)} number{'s' * (len(table.class_names) > 1)}",
     }[table.kind]
-    sizes = ", ".join(f"{split} {len(splits.get(split, ())):,}" for split in SPLITS)
+    sizes = ", ".join(
+        f"{split} {len(splits.get(split, ())):,}" for split in ("train", "minival", "test")
+    )
     text = f"table '{printable(table.table.path)}': {what} an image ({columns}{more}); {sizes}"
     if missing:
         group = table.columns.get("group")

@@ -8,7 +8,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from efficientnetv2.data.sources.image_splits import SPLITS, ImageFile, ImageSplits
+from efficientnetv2.data.sources.image_splits import ImageFile, ImageSplits
 from efficientnetv2.data.sources.table_file import SEPARATOR
 from efficientnetv2.runtime.atomic_write import replace_bytes
 from hparams.errors import UserError
@@ -40,7 +40,7 @@ def write_table(splits: ImageSplits, path: pathlib.Path) -> int:
         raise UserError(f"--write_table must end in {' or '.join(WRITTEN)}, got '{path}'")
     if not path.parent.is_dir():
         raise UserError(f"--write_table={path}: the folder '{path.parent}' does not exist")
-    images = [(split, image) for split in SPLITS for image in splits.images[split]]
+    images = [(split, image) for split in splits.names for image in splits.images[split]]
     has_weights = any(image.weight != 1 for _, image in images)
     labels = splits.class_names if splits.kind == NUMBERS else [_LABEL_COLUMN[splits.kind]]
     text = io.StringIO(newline="")
