@@ -31,6 +31,7 @@ class CrossValidation:
         as they were trained, and of their moving average if there is one.
       deviation: likewise, the standard deviation of a sample (n - 1).
       together: metrics of all out-of-fold predictions together.
+      written: all that folds.json holds, the metrics of each fold and of test images among it.
       out_of_fold: the table with a row for each image: its labels, and what the network of the fold
         that held it out predicts.
 
@@ -51,6 +52,7 @@ class CrossValidation:
             self.mean: dict[str, dict[str, float]] = values["mean"]
             self.deviation: dict[str, dict[str, float]] = values["deviation"]
             self.together: dict[str, Any] = values["out_of_fold"]
+            self.written: dict[str, Any] = values
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise RunError(f"cannot read '{result}': {error}") from None
         self.path = directory.path

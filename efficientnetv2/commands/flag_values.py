@@ -119,8 +119,6 @@ def _check_values(values: flags.FlagValues) -> None:
             "--eval_name becomes part of a file name: use letters, digits, '_', '-' and '.', at "
             f"most 100, got '{values.eval_name[:100]}'"
         )
-    if values.folds is not None and values.mode in FLAGS["folds"].modes:
-        parse_count(values.folds)
     for name, row in FLAGS.items():
         _require_used(values, name, row)
         if values.mode in row.defaults and not values[name].present:
@@ -129,6 +127,8 @@ def _check_values(values: flags.FlagValues) -> None:
             raise UserError(f"--{name} is empty; give it a value, or leave it out")
         if row.is_path and isinstance(values[name].value, str):
             values[name].value = _plain_path(values[name].value)
+    if values.folds is not None:
+        parse_count(values.folds)
 
 
 def _plain_path(text: str) -> str:

@@ -67,7 +67,8 @@ def load_scores(path: pathlib.Path) -> HeldOutScores:
       RunError: if it cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Of a damaged file, np.load would leave open what it opened itself.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             values = {name: file[name] for name in file.files}
         metrics = json.loads(str(values.pop("metrics")))
         paths = values.pop("paths").tolist()

@@ -99,6 +99,7 @@ NON_DEFAULT = {
     "data.target_columns": ["age"],
     "data.split_column": "part",
     "data.group_column": "patient",
+    "data.fold": "2/5",
     "data.weight_column": "importance",
     "data.sampling": "sqrt",
     "data.train_split": "train[10%:]",
