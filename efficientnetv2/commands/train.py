@@ -43,9 +43,9 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
 
         return run_folds(values, stop)
     validate = values.mode == "traineval"
+    config = checked_config(values, validate=validate)
     run_directory = run_from_flags(values)
     run_directory.require_no_folds()
-    config = checked_config(values, validate=validate)
     if values.write_table is not None:
         return _write_table(config, run_directory, pathlib.Path(values.write_table))
     is_chief = find_cluster(config.runtime.strategy).is_chief
