@@ -68,7 +68,7 @@ def _aligned(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndar
         layers = [
             ndimage.gaussian_filter(image, blur) if blur else image for image in (first, second)
         ]
-        scale, shift = _search(*layers, scale, shift)
+        scale, shift = _search(layers[0], layers[1], scale, shift)
     return _sample(first, scale, shift)
 
 

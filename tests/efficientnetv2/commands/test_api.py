@@ -209,7 +209,7 @@ def test_a_name_that_is_missing_is_an_attribute_error():
 @pytest.mark.parametrize("name", ["export", "search", "train"])
 def test_a_verb_is_a_function_though_a_room_has_its_name(name):
     function = getattr(env2, name)
-    assert function.__module__ == "efficientnetv2.commands.api" and function.__doc__
+    assert function.__module__.startswith("efficientnetv2.commands.api") and function.__doc__
 
 
 class Odd:
