@@ -167,6 +167,7 @@ def _report(
 
     from efficientnetv2.evaluation.label_scores import with_label_metrics
     from efficientnetv2.reporting.evaluation_report import report_evaluation
+    from efficientnetv2.reporting.run_page import write_run_page
 
     cuts = None if thresholds is None else np.asarray(thresholds, np.float64)
     if cuts is not None:
@@ -181,6 +182,10 @@ def _report(
         thresholds=cuts,
         eval_name=eval_name,
     )
+    page = write_run_page(
+        config, run, images, metrics, predictions, names, thresholds=cuts, eval_name=eval_name
+    )
+    print(f"to look at in a browser: {page}")
     return metrics
 
 

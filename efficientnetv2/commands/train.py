@@ -167,14 +167,27 @@ def train(
 
 def _evaluate(session: TrainingSession, *, eval_name: str | None) -> None:
     from efficientnetv2.reporting.results import report_result
+    from efficientnetv2.reporting.run_page import write_run_page
 
-    metrics = session.evaluate()
+    result = session.evaluate()
     if not session.workers.is_chief:
         return
     run = session.run
-    report_result(session.config, run, metrics, eval_name=eval_name)
+    config, metrics, names = session.config, result.metrics, session.source.class_names
+    report_result(config, run, metrics, eval_name=eval_name)
+    page = write_run_page(
+        config,
+        run,
+        result.images,
+        metrics,
+        result.predictions,
+        names,
+        thresholds=result.thresholds,
+        eval_name=eval_name,
+    )
     best = "best/, " if run.best.is_dir() else ""
     print(
         f"\nwritten to {run.path}: checkpoints/, {best}config.yaml, labels.txt, "
-        f"metrics.jsonl, {run.curves_file.name}, tensorboard/, {run.result_file(eval_name).name}"
+        f"metrics.jsonl, {run.curves_file.name}, tensorboard/, {run.result_file(eval_name).name}, "
+        f"{page.name}"
     )

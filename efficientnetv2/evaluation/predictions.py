@@ -80,10 +80,26 @@ def calibration_error(predictions: Predictions) -> float:
     """
     if not len(predictions.index):
         return 0.0
+    gaps = [count * abs(right - mean) for _, _, count, mean, right in calibration_bins(predictions)]
+    return float(sum(gaps) / len(predictions.index))
+
+
+def calibration_bins(predictions: Predictions) -> list[tuple[float, float, int, float, float]]:
+    """Returns, of 15 ranges of confidence: its ends, its images, their confidence and accuracy.
+
+    The last two are means, 0 where there is no image.
+    """
     confidence = np.float64(predictions.confidence)
     bins = np.clip(np.ceil(predictions.confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    gap = np.bincount(bins, predictions.right - confidence, minlength=BINS)
-    return float(np.abs(gap).sum() / len(predictions.index))
+    counts = np.bincount(bins, minlength=BINS)
+    means = [
+        np.bincount(bins, values, minlength=BINS) / np.maximum(counts, 1)
+        for values in (confidence, predictions.right)
+    ]
+    return [
+        (number / BINS, (number + 1) / BINS, int(count), float(mean), float(right))
+        for number, (count, mean, right) in enumerate(zip(counts, *means))
+    ]
 
 
 def merge_replicas(rows: np.ndarray, *, workers: int) -> tuple[np.ndarray, np.ndarray]:

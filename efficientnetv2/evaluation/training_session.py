@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -38,6 +38,23 @@ from efficientnetv2.train.workers import Workers, build_workers, settings_checks
 from hparams.config import Config
 from hparams.label_kinds import SEVERAL, best_metric, label_kind
 from hparams.resolve import require_full_batch, with_overrides
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionResult:
+    """The evaluation of what was trained, on the final split.
+
+    Attributes:
+      images: of the split.
+      metrics: keyed by "raw" and "ema".
+      predictions: keyed by "raw" and "ema"; empty: there are no images, or they are too many.
+      thresholds: ``[K]``, where an image may have several classes; None: it has one, or numbers.
+    """
+
+    images: EvaluationInput
+    metrics: Metrics
+    predictions: Mapping[str, AnyPredictions]
+    thresholds: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,33 +104,32 @@ class TrainingSession:
             self.run.thresholds_file.unlink(missing_ok=True)  # of the weights so far
         return self.training.run(after_epoch=after_epoch)
 
-    def evaluate(self) -> Metrics:
+    def evaluate(self) -> SessionResult:
         """Evaluates the raw weights and the moving average on the final split.
 
         Where images have several classes, the chief chooses their thresholds first, and writes them
         into the run directory, unless they are there: somebody may have changed them.
         """
         images = open_split(self.config, self.source, self.run, split=self.config.data.eval_split)
-        if label_kind(self.config) != SEVERAL:
-            return evaluate_raw_and_ema(
-                self.train_state, self._evaluator, images, workers=self.workers
-            )
-        if self.workers.is_chief and not self.run.thresholds_file.exists():
+        is_several = label_kind(self.config) == SEVERAL
+        if is_several and self.workers.is_chief and not self.run.thresholds_file.exists():
             thresholds = fit_thresholds(self.config, self.source, self.run, workers=self.workers)
             if thresholds is not None:
                 self.run.write_thresholds(self.source.class_names, thresholds.tolist())
-        predictions: dict[str, list[AnyPredictions]] = {"raw": [], "ema": []}
+        lists: dict[str, list[AnyPredictions]] = {"raw": [], "ema": []}
         metrics = evaluate_raw_and_ema(
             self.train_state,
             self._evaluator,
             images,
             workers=self.workers,
-            predictions=predictions,
+            predictions=lists,
         )
-        chosen = np.array(self.run.thresholds(self.source.class_names))
-        return with_label_metrics(
-            metrics, {name: found[0] for name, found in predictions.items() if found}, chosen
-        )
+        predictions = {name: found[0] for name, found in lists.items() if found}
+        thresholds = None
+        if is_several:
+            thresholds = np.array(self.run.thresholds(self.source.class_names))
+            metrics = with_label_metrics(metrics, predictions, thresholds)
+        return SessionResult(images, metrics, predictions, thresholds)
 
     @functools.cached_property
     def _evaluator(self) -> Evaluator:

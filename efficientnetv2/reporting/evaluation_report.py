@@ -23,7 +23,7 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.config import Config
 from hparams.label_kinds import NUMBERS, label_kind
 
-_WEIGHTS = {"raw": "raw weights", "ema": "moving average"}
+WEIGHTS = {"raw": "raw weights", "ema": "moving average"}
 WORST = 10  # classes in the table on the screen
 # Numbers of classes up to which there is a confusion matrix (of 1000 classes, its file has 2 MB),
 # with the names of the classes in its picture, and with the counts.
@@ -68,7 +68,7 @@ def report_evaluation(
     files = [run.result_file(eval_name).name]
     if predictions:
         weights = list(predictions)[-1]
-        network = f"{config.model.model_name} ({_WEIGHTS[weights]})"
+        network = f"{config.model.model_name} ({WEIGHTS[weights]})"
         title = f"{network} on {data_name(config)}, {config.data.eval_split}"
         suffix = f"_{eval_name}" if eval_name else ""
         found = predictions[weights]

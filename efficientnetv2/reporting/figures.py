@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import pathlib
 import textwrap
 
@@ -44,6 +45,13 @@ def legend_below(figure: Figure, *panels: Axes) -> None:
     handles = [handle for column, _ in entries for handle in column]
     labels = [label for _, column in entries for label in column]
     figure.legend(handles, labels, frameon=False, ncols=len(labels), loc="outside lower center")
+
+
+def figure_bytes(figure: Figure, *, dpi: int = 110) -> bytes:
+    """Returns a figure as the content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=dpi, format="png")
+    return buffer.getvalue()
 
 
 def save_figure(figure: Figure, path: str | pathlib.Path, *, dpi: int = 110) -> None:

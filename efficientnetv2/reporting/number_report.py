@@ -46,7 +46,7 @@ def report_numbers(
     written = [f"per_number{suffix}.csv", f"numbers{suffix}.png"]
     header = ("number", "r2", "mae", "rmse", "mean", "deviation")
     write_csv_rows([header, *rows], folder / written[0])
-    _draw(predictions, names, folder / written[1], title=title)
+    save_figure(number_figure(predictions, names, title=title), folder / written[1])
     return written
 
 
@@ -77,9 +77,8 @@ def number_rows(
     return rows
 
 
-def _draw(
-    predictions: FullPredictions, names: Sequence[str], path: pathlib.Path, *, title: str
-) -> None:
+def number_figure(predictions: FullPredictions, names: Sequence[str], *, title: str) -> Figure:
+    """Returns a picture of the predicted over the true numbers, a panel for each of them."""
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
     with plain_axes():
@@ -98,4 +97,4 @@ def _draw(
             axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
             axes.set_aspect("equal", adjustable="datalim")
         figure.suptitle(fitted(title, figure, size=10), fontsize=10)
-        save_figure(figure, path)
+    return figure

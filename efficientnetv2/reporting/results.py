@@ -132,14 +132,19 @@ def report_result(
     split = config.data.eval_split
     result = {"data_set": config.data.ds_name, "split": split, **metrics}
     replace_text(run.result_file(eval_name), json.dumps(result, indent=2) + "\n")
+    print(f"\n{data_name(config)}, split {split}, {metrics['raw']['images']:,} images")
+    print(table(*metric_cells(config, metrics)))
+
+
+def metric_cells(config: Config, metrics: Metrics) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and the rows of a table of metrics, a row for each kind of weights."""
     weights = {"raw": "raw", "ema": "EMA"}
     columns = metric_columns(label_kind(config), metrics["raw"])
     rows = [
         [weights[name], *(f"{values[key]:.4f}" for key in columns.values())]
         for name, values in metrics.items()
     ]
-    print(f"\n{data_name(config)}, split {split}, {metrics['raw']['images']:,} images")
-    print(table(["weights", *columns], rows))
+    return ["weights", *columns], rows
 
 
 def append_result(

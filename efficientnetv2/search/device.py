@@ -2,54 +2,21 @@
 
 Trainings share the devices; a timing has them to itself. The locks are file locks of the operating
 system in the folder of downloads, one set a user, so that they also work between searches that
-know nothing of each other, and end with their process. Needs no TensorFlow to list the devices.
+know nothing of each other, and end with their process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import pathlib
 import platform
-import re
 from collections.abc import Iterator
 from typing import TextIO
 
 from efficientnetv2.checkpoints.download import cache_folder
 from efficientnetv2.runtime.atomic_write import write_error_for
-
-_NVIDIA = pathlib.Path("/proc/driver/nvidia/gpus")
-_PROCESSOR = pathlib.Path("/proc/cpuinfo")
-
-
-def devices() -> list[str]:
-    """Returns the names of the devices to train on: the GPUs visible to CUDA, or else the CPU."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = sorted(path.name for path in _NVIDIA.iterdir()) if _NVIDIA.is_dir() else []
-    if not gpus or visible in ("", "-1"):
-        return ["cpu"]
-    if visible is None:
-        return [f"gpu{number}" for number in range(len(gpus))]
-    return sorted({f"gpu{re.sub('[^A-Za-z0-9]', '-', name)}" for name in visible.split(",")})
-
-
-def device_name() -> str:
-    """Returns the model and number of the devices; step times are only compared within one such."""
-    names = devices()
-    if names == ["cpu"]:
-        return f"{_field(_PROCESSOR, 'model name')} x {len(os.sched_getaffinity(0))}"
-    first = sorted(_NVIDIA.iterdir())[0] / "information"
-    return f"{_field(first, 'Model')} x {len(names)}"
-
-
-def _field(path: pathlib.Path, name: str) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    match = re.search(rf"^{name}\s*:\s*(.+)$", text, flags=re.MULTILINE)
-    return match[1].strip() if match else "unknown processor"
+from efficientnetv2.runtime.environment import devices
 
 
 class DeviceLock:

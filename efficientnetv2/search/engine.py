@@ -20,11 +20,11 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from efficientnetv2.runtime.atomic_write import replace_text
+from efficientnetv2.runtime.environment import device_name
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import Stopped, StopRequest
 from efficientnetv2.search.attributes import DEVICE, ERROR, RELATIVE_TIME, RESULT, REWARD, SAME_AS
 from efficientnetv2.search.claims import Claims, counted_trials
-from efficientnetv2.search.device import device_name
 from efficientnetv2.search.messages import (
     RESULT_FILE,
     EpochReport,

@@ -24,6 +24,7 @@ from efficientnetv2.reporting.settings_report import (
     write_best_settings,
 )
 from efficientnetv2.reporting.tables import write_csv
+from efficientnetv2.runtime.environment import device_name
 from efficientnetv2.search.attributes import (
     DEVICE,
     ERROR,
@@ -34,7 +35,6 @@ from efficientnetv2.search.attributes import (
     SAME_AS,
 )
 from efficientnetv2.search.claims import counted_trials
-from efficientnetv2.search.device import device_name
 from efficientnetv2.search.settings_space import SettingsSpace
 from efficientnetv2.search.space import Space, parameters
 from efficientnetv2.search.storage import redacted_url

@@ -9,8 +9,10 @@ import time
 
 import pytest
 
+from efficientnetv2.runtime import environment
+from efficientnetv2.runtime.environment import device_name, devices
 from efficientnetv2.search import device
-from efficientnetv2.search.device import DeviceLock, device_name, devices
+from efficientnetv2.search.device import DeviceLock
 
 ROOT = pathlib.Path(__file__).parents[3]
 # Trains and times in turns, four times; prints when it did which.
@@ -139,7 +141,7 @@ def test_which_devices_these_are(gpus, visible, expected, tmp_path, monkeypatch)
         folder = tmp_path / "gpus" / f"0000:0{number}:00.0"
         folder.mkdir(parents=True)
         (folder / "information").write_text("Model: \t\t NVIDIA H100\nIRQ: 1\n")
-    monkeypatch.setattr(device, "_NVIDIA", tmp_path / "gpus")
+    monkeypatch.setattr(environment, "_NVIDIA", tmp_path / "gpus")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
