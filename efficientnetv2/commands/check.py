@@ -162,7 +162,7 @@ def _label_errors(
     labels: list[Any] = [image.label for split in SPLITS for image in splits.images[split]]
     groups = np.arange(len(images))
     for copy in copies:
-        groups[copy.image] = copy.original
+        groups[copy.image] = copy.group
     rows = [row for row in range(len(numbers)) if row not in unreadable]
     chosen = [numbers[row] for row in rows]
     found = find_label_errors(features[rows], [labels[n] for n in chosen], groups[chosen])

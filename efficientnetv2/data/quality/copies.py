@@ -32,14 +32,17 @@ class Copy:
 
     Attributes:
       image: number of the image.
-      original: number of the first image that shows the same.
-      similarity: of the two images that were compared, as ``edge_similarity``; 1 if the files are
-        equal.
-      is_exact: whether its file equals that of another image with the same content.
+      original: number of the first image with the same bytes, or else of the first that shows the
+        same.
+      group: number of the first image that shows the same, whatever its bytes.
+      similarity: of image and original, as ``edge_similarity``; 1 if the files are equal. It may be
+        small for two images that are both like a third.
+      is_exact: whether their files are equal.
     """
 
     image: int
     original: int
+    group: int
     similarity: float
     is_exact: bool
 
@@ -78,7 +81,6 @@ def find_copies(paths: Sequence[pathlib.Path], measures: Sequence[ImageMeasures]
             groups.join(seen[measured.digest], number)
     distinct = [n for n in seen.values() if measures[n].contrast >= LOWEST_CONTRAST]
     pairs, bits = _alike([measures[n].bits for n in distinct])
-    similarity: dict[int, float] = dict.fromkeys(exact, 1.0)
     compared = 0
     load = functools.lru_cache(_KEPT)(lambda number: _small_images(paths[number]))
     for first, second in pairs:
@@ -86,16 +88,16 @@ def find_copies(paths: Sequence[pathlib.Path], measures: Sequence[ImageMeasures]
         if groups.root(one) == groups.root(other):
             continue
         compared += 1
-        alike = _similarity(load(one), load(other))
-        if alike >= SAME:
+        if _similarity(load(one), load(other)) >= SAME:
             groups.join(one, other)
-            similarity.setdefault(max(one, other), alike)
     copies = []
     for number in range(len(paths)):
-        original = groups.root(number)
-        if original != number:
-            alike = similarity.get(number, SAME)
-            copies.append(Copy(number, original, alike, number in exact))
+        group = groups.root(number)
+        if number in exact:
+            copies.append(Copy(number, exact[number], group, 1.0, True))
+        elif group != number:
+            alike = _similarity(load(group), load(number))
+            copies.append(Copy(number, group, group, alike, False))
     return CopySearch(copies, bits, compared)
 
 

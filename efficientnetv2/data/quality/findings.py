@@ -179,11 +179,11 @@ def find_problems(
 
 
 def _of_copies(images: Sequence[CheckedImage], copies: Sequence[Copy]) -> Iterator[Finding]:
-    members: dict[int, list[int]] = {}  # original -> all that show the same
+    members: dict[int, list[int]] = {}  # group -> all that show the same
     for copy in copies:
-        members.setdefault(copy.original, [copy.original]).append(copy.image)
+        members.setdefault(copy.group, [copy.group]).append(copy.image)
     for copy in copies:
-        image, earlier = images[copy.image], members[copy.original]
+        image, earlier = images[copy.image], members[copy.group]
         detail = "equal files" if copy.is_exact else f"{copy.similarity:.0%} alike"
         other = next((n for n in earlier if images[n].label != image.label), None)
         if other is not None and other < copy.image:

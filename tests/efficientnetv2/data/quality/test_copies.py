@@ -59,10 +59,16 @@ def test_copies_are_found(crops, encoded, tmp_path):
         "x1.jpg": ("04.jpg", False),
         "x2.png": ("05.jpg", False),
         "x3.jpg": ("06.jpg", False),
-        "x4.jpg": ("04.jpg", True),
+        "x4.jpg": ("x1.jpg", True),
     }
     assert search.bits == module.MOST_BITS
     assert all(0.92 <= copy.similarity <= 1.0001 for copy in search.copies)
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    groups = {names[copy.image]: names[copy.group] for copy in search.copies}
+    assert groups == {
+        **{name: original for name, (original, _) in found.items()},
+        "x4.jpg": "04.jpg",
+    }
 
 
 def test_the_same_shape_in_another_colour_is_another_picture(crops, tmp_path):

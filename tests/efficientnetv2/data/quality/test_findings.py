@@ -67,7 +67,7 @@ def test_measures_that_stand_out():
 
 def test_copies_are_conflicts_and_leaks_where_labels_and_splits_differ():
     checked = images(("a", "train"), ("a", "train"), ("b", "train"), ("a", "test"), ("b", "test"))
-    copies = [Copy(1, 0, 1.0, True), Copy(2, 0, 0.95, False), Copy(3, 0, 1.0, True)]
+    copies = [Copy(1, 0, 0, 1.0, True), Copy(2, 0, 0, 0.95, False), Copy(3, 0, 0, 1.0, True)]
     found = find_problems(checked, [usual()] * 5, copies, [], ["a", "b"])
     assert kinds(found) == [
         ("conflict", 2, 0),
