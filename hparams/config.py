@@ -100,6 +100,7 @@ class TrainSection(Section, Protocol):
     class_counts: tuple[int, ...]
     profile: tuple[int, ...]
     best_metric: str | None
+    min_precision: float | None
     patience: int
     seed: int
 

@@ -18,7 +18,7 @@ from hparams.config import Config
 from hparams.errors import UserError, shortened, shown
 from hparams.factors import FACTORS
 from hparams.folds import MOST_FOLDS, parse_fold
-from hparams.label_kinds import LABEL_KINDS, METRICS, NUMBERS, ONE, label_kind
+from hparams.label_kinds import LABEL_KINDS, METRICS, NUMBERS, ONE, SEVERAL, label_kind
 from hparams.limits import SMALLEST_FLOAT
 from hparams.models import MODELS
 from hparams.recipes import RECIPES
@@ -76,6 +76,11 @@ def _label_problems(config: config_dict.ConfigDict) -> list[str]:
         problems.append(
             f"train.best_metric={metric} is not for images with {LABEL_KINDS[kind].text}; give "
             f"{' or '.join(fitting)}"
+        )
+    if train.min_precision is not None and kind != SEVERAL:
+        problems.append(
+            f"train.min_precision={train.min_precision:g} is for images with several classes, "
+            f"not with {LABEL_KINDS[kind].text}"
         )
     if len(config.model.target_mean) != len(config.model.target_deviation):
         problems.append("model.target_mean and model.target_deviation must be equally long")

@@ -123,7 +123,7 @@ _REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("data.cache_mib", "data.service", "data.service_streams"), _SPEED),
     "data.shuffle_buffer": _SPEED,
     **dict.fromkeys(("model.target_mean", "model.target_deviation", "train.class_counts"), _IMAGES),
-    "train.best_metric": _EVALUATION,
+    **dict.fromkeys(("train.best_metric", "train.min_precision"), _EVALUATION),
 }
 # The keys of the section model that belong to the training.
 _OF_MODEL = (

@@ -269,6 +269,14 @@ TRAIN_KEYS: dict[str, Key] = {
         choices=tuple(METRICS),
         table="label_kinds.METRICS",
     ),
+    "train.min_precision": Key(
+        None,
+        float,
+        "several classes an image: each class's threshold finds as many of its images of minival "
+        "as it can with at least this precision; not set: the threshold with the best F1",
+        above=0.0,
+        high=1.0,
+    ),
     "train.patience": Key(
         0,
         int,

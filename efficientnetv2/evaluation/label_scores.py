@@ -36,11 +36,15 @@ class ClassScore(NamedTuple):
     f1: float
 
 
-def choose_thresholds(predictions: FullPredictions) -> np.ndarray:
-    """Returns the threshold of each class with the best F1 on these images, float64 ``[K]``.
+def choose_thresholds(
+    predictions: FullPredictions, *, min_precision: float | None = None
+) -> np.ndarray:
+    """Returns the threshold of each class that is best on these images, float64 ``[K]``.
 
-    It lies half way between two probabilities that it tells apart, so that rounding in an exported
-    file changes nothing. A class without an image, or that all images have, gets the default.
+    That is the one with the best F1; or, with ``min_precision``, the one with the highest recall
+    among those with such a precision (if there is none, with the highest precision). It lies half
+    way between two probabilities that it tells apart, so that rounding in an exported file changes
+    nothing. A class without an image, or that all images have, gets the default.
     """
     from sklearn.metrics import precision_recall_curve  # takes a second
 
@@ -50,9 +54,13 @@ def choose_thresholds(predictions: FullPredictions) -> np.ndarray:
         if not 0 < is_label.sum() < len(is_label):
             continue
         precision, recall, cuts = precision_recall_curve(is_label, outputs)
-        with np.errstate(invalid="ignore"):
-            f1 = np.nan_to_num(2 * precision * recall / (precision + recall))[:-1]
-        cut = cuts[int(f1.argmax())]
+        if min_precision is None:
+            with np.errstate(invalid="ignore"):
+                merit = np.nan_to_num(2 * precision * recall / (precision + recall))
+        else:
+            # Recall is below 1 or 1: what is precise enough comes before all that is not.
+            merit = np.where(precision >= min_precision, 2 + recall, precision)
+        cut = cuts[int(merit[:-1].argmax())]
         below = outputs[outputs < cut]
         thresholds[number] = (cut + (below.max() if below.size else 0.0)) / 2
     return thresholds

@@ -19,7 +19,7 @@ from hparams.errors import DataError
 def fit_thresholds(
     config: Config, source: Source, run: RunDirectory, *, workers: Workers
 ) -> np.ndarray | None:
-    """Returns the thresholds with the best F1 on the minival split, float64 ``[K]``.
+    """Returns the thresholds that are best on the minival split, float64 ``[K]``.
 
     They are those of the weights that prediction and export use; see ``load_trained``.
 
@@ -32,6 +32,7 @@ def fit_thresholds(
     Returns:
       None: the minival split has no image, or too many predictions to keep.
     """
+    min_precision = config.train.min_precision
     try:
         source.num_images(config.data.minival_split)
     except DataError:
@@ -44,4 +45,4 @@ def fit_thresholds(
     if not predictions:
         return None
     assert isinstance(predictions[0], FullPredictions)
-    return choose_thresholds(predictions[0])
+    return choose_thresholds(predictions[0], min_precision=min_precision)

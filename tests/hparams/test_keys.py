@@ -73,6 +73,7 @@ NON_DEFAULT = {
     "train.focal_gamma": 2.5,
     "train.logit_adjustment": 1.5,
     "train.best_metric": "top1",
+    "train.min_precision": 0.9,
     "train.weight_decay_inc": 0.5,
     "train.weight_decay_vars": "gamma$",
     "train.varsexp": "predictions|top_",
@@ -176,7 +177,7 @@ EXCLUSIVE = (
     (
         *("train.scale_batch_with_size", "runtime.xla", *RANDAUGMENT_KEYS),
         *("data.multi_label", "train.loss_type", "train.teacher", "train.teacher_model"),
-        *("train.distill_temperature", "train.distill_weight"),
+        *("train.distill_temperature", "train.distill_weight", "train.min_precision"),
     ),
 )
 

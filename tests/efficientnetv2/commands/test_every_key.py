@@ -11,6 +11,7 @@ from efficientnetv2.commands import preview, train
 from efficientnetv2.data import open_data
 from efficientnetv2.data.class_balance import class_weights
 from efficientnetv2.data.sources import build_source
+from efficientnetv2.evaluation.thresholds import fit_thresholds
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.search import engine
@@ -125,6 +126,15 @@ def read_own_images(read_keys: set[str], folder: pathlib.Path) -> None:
     assert build_source(config).num_classes == 2
     assert class_weights(config) is not None
     assert target_scale(config.model) is not None
+    run = RunDirectory(folder / "several")
+    assert fit_thresholds(config, build_source(without_minival(folder)), run, workers=None) is None
+
+
+def without_minival(folder: pathlib.Path) -> Config:
+    """Returns the config of a table of several labels an image, none of them in minival."""
+    (folder / "several.csv").write_text("path,labels,split\n0.png,a|b,train\n1.png,a,test\n")
+    settings = {"data.data_dir": str(folder / "several.csv"), "train.loss_type": "sigmoid"}
+    return resolve("efficientnetv2-b0", "folder", {**settings, "data.multi_label": True})
 
 
 def fake_trial(job: TrialJob, **_: Any) -> TrialResult:

@@ -39,6 +39,27 @@ def test_no_threshold_has_a_better_f1(predictions):
         assert 0 < threshold < 1
 
 
+def test_a_wanted_precision_has_the_highest_recall(predictions):
+    thresholds = choose_thresholds(predictions, min_precision=0.8)
+    reached = 0
+    for outputs, targets, threshold in zip(
+        predictions.outputs.T, predictions.targets.T, thresholds
+    ):
+        is_label = targets > 0
+        scores = {}
+        for cut in (*np.unique(outputs), threshold):
+            found = outputs >= cut
+            scores[cut] = (is_label[found].mean(), is_label[found].sum() / is_label.sum())
+        fitting = [recall for precision, recall in scores.values() if precision >= 0.8]
+        precision, recall = scores[threshold]
+        if fitting:
+            assert precision >= 0.8 and recall == max(fitting)
+            reached += 1
+        else:
+            assert precision == max(precision for precision, _ in scores.values())
+    assert 0 < reached < CLASSES
+
+
 def test_a_class_that_tells_nothing_gets_a_half(predictions):
     targets = predictions.targets.copy()
     targets[:, 0], targets[:, 1] = 0, 1
