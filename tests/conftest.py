@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,12 @@ import pytest
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 FORK_SERVER = pathlib.Path(__file__).with_name("fork_server.py")
 ROOT = pathlib.Path(__file__).parent.parent
+# Counts the pictures that do not load, and how far a page is wider than the window.
+COUNT_PICTURES = """<script>addEventListener("load", () => {
+const broken = [...document.images].filter(image => !image.complete || !image.naturalWidth);
+const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+document.title = `${document.images.length} pictures, ${broken.length} broken, ${wide} too wide`;
+})</script></body>"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -177,3 +184,26 @@ def run_process(start_process):
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def seen_in_browser(tmp_path_factory):
+    """Opens a page in Chromium; returns ``N pictures, N broken, N too wide``, and its errors.
+
+    A width of 400 pixels is that of a phone.
+    """
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--enable-logging=stderr")
+
+    def look(page, *, width):
+        copy = tmp_path_factory.mktemp("page") / "page.html"
+        text = page.read_text(encoding="utf-8")
+        copy.write_text(text.replace("</body>", COUNT_PICTURES), encoding="utf-8")
+        command = [program, *flags, f"--window-size={width},900", copy.as_uri()]
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        title = result.stdout.partition("<title>")[2].partition("</title>")[0]
+        return title, [line for line in result.stderr.splitlines() if "CONSOLE" in line]
+
+    return look
