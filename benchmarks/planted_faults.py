@@ -155,7 +155,7 @@ def score(
         every = {
             frozenset(check.images[n].path for n in (f.image, f.other) if n is not None)
             for f in check.findings
-            if f.kind in ("exact_copy", "near_copy", *kinds)
+            if f.kind in ("exact_copy", "near_copy", "leak", "conflict")
         }
         hits = len(planted & (every if fault.endswith("copy") else found))
         right = len(found & (pairs if len(next(iter(planted))) == 2 else planted))

@@ -255,9 +255,11 @@ def require_searchable(config: Config) -> None:
 def _batch_problems(config: Config, *, images: int | None) -> list[str]:
     if images is None or config.train.batch_size <= images:
         return []
+    data = config.data
+    name = f"'{data.data_dir}'" if data.source == "folder" else data.ds_name
     return [
         f"train.batch_size is {config.train.batch_size}, more than the {images} images of "
-        f"the training split of {config.data.ds_name}; give at most {images}"
+        f"the training split of {name}; give at most {images}"
     ]
 
 

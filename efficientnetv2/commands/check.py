@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from efficientnetv2.commands.config_from_flags import (
     pretrained_config,
     run_from_flags,
 )
+from efficientnetv2.commands.flag_table import short_flags
 from efficientnetv2.commands.flag_values import command_of
 from efficientnetv2.data.quality.copies import MOST_BITS, Copy, find_copies
 from efficientnetv2.data.quality.findings import CheckedImage, checked_images, find_problems
@@ -40,6 +42,8 @@ from hparams.resolve import resolve
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
+    from efficientnetv2.evaluation.loaded_model import LoadedModel
+
 # Without weights, only how the labels are read can be set.
 _READ = re.compile(r"data\.(data_dir|\w+_columns?)")
 _WITH_WEIGHTS = re.compile(r"(model|eval)\.|train\.ft_init_ckpt")
@@ -50,24 +54,26 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     del stop  # ends it at once: there is nothing to save
     config = _config(values)
     splits = images_of_run(config, run_from_flags(values) if values.model_dir else None)
-    network = _network(values) if values.weights is not None else None
-    if network is not None and splits.kind != ONE:
+    if values.weights is not None and splits.kind != ONE:
         raise UserError(
             "--weights looks for wrong labels where an image has one class; these images have "
             f"{'numbers' if splits.kind == NUMBERS else 'any number of classes'}"
         )
-    folder = RunDirectory(values.model_dir or _default_folder(values.data_dir))
+    folder = _folder(values)
+    network = _load_network(values) if values.weights is not None else None
     from efficientnetv2.reporting.check_report import DataCheck, report_check
 
     folder.create()
+    for line in splits.notices:  # such as which files are left out
+        print(line, file=sys.stderr)
     images = checked_images(splits)
     measures, copies, notes = _measured(images)
+    notes = [*splits.notices, *notes]
     suspects: list[SuspectLabel] = []
-    if network is None:
-        if splits.kind == ONE:
-            notes.append("wrong labels were not looked for: that needs --weights")
-    else:
-        measures, suspects = _label_errors(*network, images, splits, measures, copies)
+    if network is not None:
+        measures, suspects = _label_errors(network, images, splits, measures, copies)
+    elif splits.kind == ONE:
+        notes.append("wrong labels were not looked for: that needs --weights")
     names = [] if splits.kind == NUMBERS else splits.class_names
     findings = find_problems(images, measures, copies, suspects, names)
     check = DataCheck(images, findings, folder.path)
@@ -91,7 +97,9 @@ def _config(values: FlagValues) -> Config:
         is_used = _READ.fullmatch(key) or (values.weights and _WITH_WEIGHTS.match(key))
         if not is_used and value is not None:
             needs = " without --weights" if _WITH_WEIGHTS.match(key) else ""
-            raise UserError(f"{key} has no effect with --mode=check{needs}")
+            flag = short_flags(values).get(key)
+            name = f"--{flag}" if flag else key
+            raise UserError(f"{name} has no effect with --mode=check{needs}")
     # An image that a table lists and that is gone is one of the findings.
     config = resolve(
         values.model_name, dataset_from_flags(values), *overrides, {"data.on_bad_image": "skip"}
@@ -103,18 +111,31 @@ def _config(values: FlagValues) -> Config:
     return config
 
 
-def _network(values: FlagValues) -> tuple[Config, RunDirectory | None]:
-    """Returns the config of the network that ``--weights`` names, and its run, if it has one."""
+def _load_network(values: FlagValues) -> LoadedModel:
+    """Loads the network that ``--weights`` names, which imports TensorFlow."""
     named = whole_run(values.weights)
-    if named is not None:
-        return named.config(), named
-    return pretrained_config(values), None
+    config = pretrained_config(values) if named is None else named.config()
+    import_tensorflow()
+    from efficientnetv2.evaluation.loaded_model import load_trained
+
+    return load_trained(config, named)
 
 
-def _default_folder(data_dir: str) -> pathlib.Path:
-    path = pathlib.Path(data_dir).resolve()
-    name = path.stem if is_table(path) else path.name
-    return pathlib.Path("runs") / f"check-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}"
+def _folder(values: FlagValues) -> RunDirectory:
+    """Returns the folder for the results: ``--model_dir``, or in it, if a training is there."""
+    if values.model_dir is None:
+        path = pathlib.Path(values.data_dir).resolve()
+        name = path.stem if is_table(path) else path.name
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+        return RunDirectory(pathlib.Path("runs") / f"check-{name}")
+    run = RunDirectory(values.model_dir)
+    if run.folds_config() is not None:
+        raise UserError(
+            f"'{values.model_dir}' holds a cross-validation; give one of its folds, or another "
+            "--model_dir"
+        )
+    # The report of a training stays.
+    return RunDirectory(run.path / "check") if run.config_file.exists() else run
 
 
 def _measured(
@@ -138,19 +159,15 @@ def _measured(
 
 
 def _label_errors(
-    config: Config,
-    run: RunDirectory | None,
+    loaded: LoadedModel,
     images: list[CheckedImage],
     splits: ImageSplits,
     measures: list[ImageMeasures],
     copies: list[Copy],
 ) -> tuple[list[ImageMeasures], list[SuspectLabel]]:
     """Looks for wrong labels with a network; returns measures with what it could not read, too."""
-    import_tensorflow()
     from efficientnetv2.evaluation.image_features import image_features
-    from efficientnetv2.evaluation.loaded_model import load_trained
 
-    loaded = load_trained(config, run)
     print(f"looking for wrong labels with {loaded.origin}", flush=True)
     numbers = [n for n, measured in enumerate(measures) if not measured.problem]
     with open_bar(total=len(numbers), desc="features", unit="image") as bar:

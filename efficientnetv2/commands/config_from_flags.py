@@ -34,7 +34,7 @@ from hparams.label_kinds import LABEL_KINDS, require_kind
 from hparams.models import MODELS
 from hparams.overrides import Overrides, merge_overrides
 from hparams.presets import resolve_for_images
-from hparams.resolve import flat, resolve, with_facts
+from hparams.resolve import flat, require_full_batch, resolve, with_facts
 from hparams.short_names import SHORT_NAMES, short_settings
 from hparams.weights import NAMES, RANDOM, find_release, require_weights
 
@@ -88,6 +88,8 @@ def config_from_flags(values: FlagValues) -> Config:
         find_shards(pathlib.Path(config.data.data_dir or ""))
     if plans:
         config = _with_preset(values, dataset, overrides, facts=facts)
+        if facts is not None and not is_auto(values):
+            require_full_batch(config, num_images=facts.num_images)
         _check_teacher(config, run_from_flags(values), class_names=class_names)
     if config.data.service is not None:
         require_server("data.service", config.data.service)

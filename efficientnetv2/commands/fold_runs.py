@@ -17,6 +17,8 @@ from efficientnetv2.commands.config_from_flags import dataset_from_flags, run_fr
 from efficientnetv2.commands.cross_validation import CrossValidation, fold_directory
 from efficientnetv2.commands.flag_values import give
 from efficientnetv2.commands.train import checked_config, train
+from efficientnetv2.data.quality.same_files import leak_notice
+from efficientnetv2.data.sources.image_splits import HELD_OUT
 from efficientnetv2.data.sources.own_images import divide_folds
 from efficientnetv2.data.sources.split_file import save_splits
 from efficientnetv2.runtime.atomic_write import resumable
@@ -134,7 +136,10 @@ def _begin(config: Config, folds: list[Fold], folder: pathlib.Path) -> None:
         directory.require_same_folds(config)  # another process may have begun meanwhile
         if directory.folds_config() is None:
             divided = divide_folds(config, folds)
-            for line in divided[0].notices:
+            parts = {str(fold): part.images[HELD_OUT] for fold, part in zip(folds, divided)}
+            parts["test"] = divided[0].images["test"]
+            leaks = leak_notice(divided[0].root, parts, what="folds, or in a fold and in test")
+            for line in (*divided[0].notices, *leaks):
                 print(line, file=sys.stderr)
             for fold, splits in zip(folds, divided):
                 save_splits(splits, fold_directory(folder, fold.number).split_file)

@@ -118,7 +118,7 @@ def _show_findings(check: DataCheck) -> None:
     for finding in check.findings:
         first.setdefault(finding.kind, finding)
     rows = [[FINDINGS[kind].title, f"{count:,}"] for kind, count in check.counts.items()]
-    header, *lines = table(["found", "images"], rows).split("\n")
+    header, *lines = table(["found", "count"], rows).split("\n")
     examples = [_example(check, first[kind]) for kind in check.counts]
     print("", header, *map("  ".join, zip(lines, examples)), "", sep="\n")
 

@@ -185,14 +185,15 @@ def _of_copies(images: Sequence[CheckedImage], copies: Sequence[Copy]) -> Iterat
     for copy in copies:
         image, earlier = images[copy.image], members[copy.group]
         detail = "equal files" if copy.is_exact else f"{copy.similarity:.0%} alike"
-        other = next((n for n in earlier if images[n].label != image.label), None)
-        if other is not None and other < copy.image:
-            yield Finding("conflict", copy.image, other, detail)
-        other = next((n for n in earlier if images[n].split != image.split), None)
-        if other is not None and other < copy.image:
-            yield Finding("leak", copy.image, other, detail)
-        kind = "exact_copy" if copy.is_exact else "near_copy"
-        yield Finding(kind, copy.image, copy.original, detail)
+        labelled = next((n for n in earlier if images[n].label != image.label), copy.image)
+        divided = next((n for n in earlier if images[n].split != image.split), copy.image)
+        if labelled < copy.image:
+            yield Finding("conflict", copy.image, labelled, detail)
+        if divided < copy.image:
+            yield Finding("leak", copy.image, divided, detail)
+        if min(labelled, divided) >= copy.image:
+            kind = "exact_copy" if copy.is_exact else "near_copy"
+            yield Finding(kind, copy.image, copy.original, detail)
 
 
 def _of_measures(measures: Sequence[ImageMeasures]) -> Iterator[Finding]:

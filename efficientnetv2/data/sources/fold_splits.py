@@ -105,16 +105,16 @@ def _require_enough(
 ) -> None:
     many = f"{count} folds are too many:"
     if groups is not None and len(groups) < count:
-        raise DataError(f"{many} the images are of {len(groups)} groups; give at most so many")
+        raise DataError(f"{many} the images are of {len(groups)} groups; give at most as many")
     if len(labels) < count:
-        raise DataError(f"{many} there are {len(labels)} images; give at most so many")
+        raise DataError(f"{many} there are {len(labels)} images; give at most as many")
     if kind != ONE:
         return
     images = collections.Counter(labels.values())
     for number, name in enumerate(class_names):
         if images[number] < count:
             raise DataError(
-                f"{many} class '{printable(name)}' has {images[number]} images; give at most so "
+                f"{many} class '{printable(name)}' has {images[number]} images; give at most as "
                 "many"
             )
 

@@ -35,7 +35,9 @@ def open_source(config: Config, split_file: pathlib.Path | None) -> FolderSource
     is_new = split_file is not None and not split_file.exists()
     splits = open_images(config, split_file, writes=True)
     if is_new:
-        splits = dataclasses.replace(splits, notices=[*splits.notices, *leak_notice(splits)])
+        splits = dataclasses.replace(
+            splits, notices=[*splits.notices, *leak_notice(splits.root, splits.images)]
+        )
     if config.data.service is not None:
         for image in itertools.chain(*splits.images.values()):
             if image.path.lower().endswith(tuple(PILLOW_SUFFIXES)):

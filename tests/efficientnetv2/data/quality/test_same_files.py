@@ -24,19 +24,23 @@ def splits(tmp_path):
     return make
 
 
+def notices(splits):
+    return leak_notice(splits.root, splits.images)
+
+
 def test_equal_files_in_two_splits_are_one_line(splits, tmp_path):
-    (line,) = leak_notice(splits(train="acd", minival="b", test="ef"))
+    (line,) = notices(splits(train="acd", minival="b", test="ef"))
     assert line == (
         f"'{tmp_path}': 3 files are in two splits ('a' and 'b'), so results look better than they "
         "are; --mode=check finds them all"
     )
-    (line,) = leak_notice(splits(train="d", test="e"))
+    (line,) = notices(splits(train="d", test="e"))
     assert "a file is in two splits ('d' and 'e')" in line
 
 
 def test_there_is_nothing_to_say_of_others(splits):
-    assert leak_notice(splits(train="abf", minival="c", test="de")) == []
-    assert leak_notice(splits()) == []
+    assert notices(splits(train="abf", minival="c", test="de")) == []
+    assert notices(splits()) == []
 
 
 def test_files_of_other_sizes_and_missing_ones_are_not_read(splits, monkeypatch):
@@ -45,5 +49,5 @@ def test_files_of_other_sizes_and_missing_ones_are_not_read(splits, monkeypatch)
     monkeypatch.setattr(
         pathlib.Path, "read_bytes", lambda path: read.append(path.name) or real(path)
     )
-    assert leak_notice(splits(train="az", minival="d", test="z")) == []
+    assert notices(splits(train="az", minival="d", test="z")) == []
     assert read == []

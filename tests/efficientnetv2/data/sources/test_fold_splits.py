@@ -201,14 +201,14 @@ def test_rare_combinations_are_divided_by_their_rarest_class():
             {"0": 0, "1": 0, "2": 0, "3": 1, "4": 1, "5": 1, "6": 0},
             {},
             ONE,
-            "4 folds are too many: class 'dog' has 3 images; give at most so many",
+            "4 folds are too many: class 'dog' has 3 images; give at most as many",
         ),
         ({"0": (1.0,), "1": (2.0,)}, {}, NUMBERS, "4 folds are too many: there are 2 images"),
         (
             {str(number): number % 2 for number in range(20)},
             {str(number): f"p{number % 3}" for number in range(20)},
             ONE,
-            "4 folds are too many: the images are of 3 groups; give at most so many",
+            "4 folds are too many: the images are of 3 groups; give at most as many",
         ),
         (
             {str(number): int(number < 4) for number in range(40)},
