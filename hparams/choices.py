@@ -138,18 +138,23 @@ SAMPLINGS: Mapping[str, float] = {NATURAL_SAMPLING: 1.0, "sqrt": 0.5, "balanced"
 
 @dataclasses.dataclass(frozen=True)
 class Normalisation:
-    """One choice of ``model.preprocess``: pixels of 0..255 become ``(pixel - mean) / deviation``.
+    """How images are normalised: pixels become ``(pixel - mean) / deviation``.
 
     Attributes:
-      mean: mean of red, green and blue.
-      deviation: standard deviation of red, green and blue, or another divisor.
+      mean: of each channel: of red, green and blue for a choice of ``model.preprocess``.
+      deviation: standard deviation of each channel, or another divisor.
       result: what becomes of the pixels, in words for a layer's name; short, as ``model.summary()``
         cuts names of more than 18 characters on a terminal of 80 columns.
     """
 
-    mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
     result: str
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+        return len(self.mean)
 
 
 _IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)

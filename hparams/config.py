@@ -29,6 +29,9 @@ class ModelSection(Section, Protocol):
     model_name: str
     family: Literal["v1", "v2", "lite", "resnet"]
     preprocess: Literal["v1", "v2", "lite"]
+    channels: int
+    pixel_mean: tuple[float, ...]
+    pixel_deviation: tuple[float, ...]
     blocks_args: tuple[str, ...]
     width_coefficient: float
     depth_coefficient: float

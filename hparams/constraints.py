@@ -12,6 +12,7 @@ from ml_collections import config_dict
 from hparams import keys
 from hparams.architecture import require_buildable, scaled_architecture, total_stride
 from hparams.block_strings import BlockStringError, decode_block, round_repeats
+from hparams.channels import channel_problems
 from hparams.choices import AUGMENTATIONS, LOSSES, NATURAL_SAMPLING, NO_PRESET
 from hparams.class_weights import BALANCED, given_weights, needs_counts
 from hparams.config import Config
@@ -40,6 +41,7 @@ def find_conflicts(config: config_dict.ConfigDict) -> list[str]:
     """Returns one line for each problem; an empty list means that the config can be run."""
     return [
         *_data_problems(config),
+        *channel_problems(config),
         *_label_problems(config),
         *_search_problems(config),
         *_train_problems(config),
@@ -435,6 +437,7 @@ def _lr_scale_problem(item: str) -> str:
 _RESNET_KEYS = (
     *("preprocess", "bn_momentum", "bn_type", "bn_mode"),
     *("dropout_rate", "dropout_base", "num_classes", "target_mean", "target_deviation"),
+    *("channels", "pixel_mean", "pixel_deviation"),
 )
 
 

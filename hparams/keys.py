@@ -22,6 +22,7 @@ from hparams.limits import (
     MOST_CHANNELS,
     MOST_CLASSES,
     MOST_EPOCHS,
+    MOST_IMAGE_CHANNELS,
     MOST_STEPS,
 )
 from hparams.search_keys import SEARCH_KEYS
@@ -41,6 +42,31 @@ KEYS: dict[str, Key] = {
         str,
         "how images are cropped for evaluation, resized and normalised",
         choices=tuple(NORMALISATIONS),
+    ),
+    "model.channels": Key(
+        3,
+        int,
+        "channels of the images: 3 is colour, 1 is grey, and other numbers are for .npy and TIFF "
+        "files of so many channels",
+        low=1,
+        high=MOST_IMAGE_CHANNELS,
+    ),
+    "model.pixel_mean": Key(
+        [],
+        list,
+        "means of the channels, by which images are normalised; not set: with 3 channels those of "
+        "model.preprocess, otherwise those of the training images",
+        low=-LARGEST_TARGET,
+        high=LARGEST_TARGET,
+        item=float,
+    ),
+    "model.pixel_deviation": Key(
+        [],
+        list,
+        "standard deviations of the channels, as model.pixel_mean",
+        above=0.0,
+        high=LARGEST_TARGET,
+        item=float,
     ),
     "model.blocks_args": Key([], list, "one block string per stage, before scaling"),
     "model.width_coefficient": Key(1.0, float, "factor on all channel counts", above=0, high=100),
@@ -178,6 +204,8 @@ DATA_SET_KEYS = (
     "data.eval_split",
     "model.target_mean",
     "model.target_deviation",
+    "model.pixel_mean",
+    "model.pixel_deviation",
     "train.class_counts",
 )
 NOT_SET: tuple[Any, ...] = (None, [])  # values of such a key

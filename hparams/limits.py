@@ -10,6 +10,7 @@ LARGEST_BATCH = 2**31 - 1  # images; TensorFlow counts them in 32 bits
 MOST_EPOCHS = 100_000
 MOST_STEPS = 10_000_000  # of a training: 3,000 epochs of ImageNet at a batch of 384
 MOST_CHANNELS = 65_536
+MOST_IMAGE_CHANNELS = 16
 MOST_CLASSES = 1_000_000
 MOST_BLOCKS = 500  # of a network; the largest published ones have 100
 MOST_PARAMETERS = 10_000_000_000  # 40 GB of weights

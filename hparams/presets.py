@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from hparams.channels import settings_of_channels
 from hparams.choices import NO_PRESET, OPTIMIZERS, PRESETS, Preset
 from hparams.config import Config
 from hparams.datasets import DATASETS, find_dataset
@@ -161,12 +162,15 @@ def choose(
     if not is_long:
         settings["model.survival_prob"] = 1.0
         reasons.append("no stochastic depth: it slows down the first epochs")
-    if is_small or not is_long:
+    is_colour = not settings_of_channels(given)
+    if is_small or not is_long or not is_colour:
         settings["data.augname"] = "none"
         if given.get("data.augname", "none") == "none":  # not if the user chooses another one
             reasons.append(
                 "no AutoAugment or RandAugment: "
                 + ("small images lose what tells them apart" if is_small else "few epochs")
+                if is_colour
+                else "no AutoAugment or RandAugment: they are for colour photos"
             )
     if is_small:
         settings.update({"data.crop_area": [0.85, 1.0], "data.crop_aspect": [0.9, 1.1]})

@@ -14,6 +14,7 @@ import yaml
 from ml_collections import config_dict
 
 from hparams import keys
+from hparams.channels import settings_of_channels
 from hparams.config import Config, ModelSection
 from hparams.constraints import find_conflicts, find_training_conflicts, find_unused_changes
 from hparams.datasets import find_dataset
@@ -58,6 +59,7 @@ def resolve(
     recipe = RECIPES.get(str(changes.get("train.recipe")))  # a wrong name becomes a problem below
     values, problems = _row_values(model_name, dataset_cfg, recipe)
     problems += override_problems + _name_conflicts(values, changes)
+    values.update(settings_of_channels(changes))
     # The overrides are checked even after a problem, so that one message lists everything.
     return _build(changes if problems else {**values, **changes}, problems, before=values)
 
@@ -100,6 +102,7 @@ def resolve_model(model_name: str, overrides: Overrides = None) -> ModelSection:
     try:
         values = {
             **MODELS[model_name].overrides(),
+            **settings_of_channels(changes),
             "model.model_name": MODELS.canonical(model_name),
         }
     except UnknownNameError as error:

@@ -33,6 +33,11 @@ _TRAINING_KEYS: dict[str, tuple[Any, str]] = {
         None,
         "is the first stage of progressive learning by main_tf2; here, give dropout_rate",
     ),
+    "channels": (3, "is the last entry of input_shape here"),
+    **dict.fromkeys(
+        ("pixel_mean", "pixel_deviation"),
+        ((), "normalises the images of a training by main_tf2; here, normalise your own images"),
+    ),
     **dict.fromkeys(
         ("target_mean", "target_deviation"),
         ((), "scales the labels of a training by main_tf2; here, scale your own labels"),

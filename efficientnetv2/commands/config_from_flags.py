@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from efficientnetv2.commands.auto_batch import is_auto, provisional_batch
-from efficientnetv2.data.sources.image_facts import image_facts
+from efficientnetv2.data.sources.image_facts import image_facts, require_arrays
 from efficientnetv2.data.sources.own_images import images_of_run
 from efficientnetv2.data.sources.table_file import is_table
 from efficientnetv2.data.sources.tfrecord_files import find_shards
@@ -25,6 +25,7 @@ from efficientnetv2.runtime.teacher_run import (
     require_same_classes,
 )
 from efficientnetv2.runtime.weights_run import run_of_weights, whole_run
+from hparams.channels import RGB, normalisation_of, require_files
 from hparams.config import Config
 from hparams.datasets import find_dataset
 from hparams.errors import UserError
@@ -78,13 +79,17 @@ def config_from_flags(values: FlagValues) -> Config:
     facts, class_names = None, None
     if config.data.source == "folder":
         images = images_of_run(config, run_from_flags(values) if plans else None)
+        if config.data.on_bad_image != "skip":
+            require_arrays(images, channels=config.model.channels)
         facts, class_names = image_facts(images) if plans else None, images.class_names
         overrides.insert(0, LABEL_KINDS[images.kind].settings)
         if run is None:
             config = resolve(values.model_name, dataset, *overrides)
         require_kind(config, images.kind)
         with_facts(config, {"model.num_classes": len(images.class_names)})  # checks them together
-    elif config.data.source == "tfrecord":
+    else:
+        require_files(config)
+    if config.data.source == "tfrecord":
         find_shards(pathlib.Path(config.data.data_dir or ""))
     if plans:
         config = _with_preset(values, dataset, overrides, facts=facts)
@@ -191,6 +196,14 @@ def trained_run_from_flags(values: FlagValues) -> tuple[RunDirectory | None, Con
     return run, config
 
 
+def takes_arrays(values: FlagValues) -> bool:
+    """Returns whether ``.npy`` files are images of the network that the flags name."""
+    try:
+        return trained_run_from_flags(values)[1].model.channels != RGB
+    except UserError:  # said when the network is opened, after what is wrong with the images
+        return False
+
+
 def _require_effect(mode: str, trained: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
     """Checks that no setting is changed that only training or search uses."""
     for key, value in requested.items():
@@ -272,4 +285,5 @@ def pretrained_config(values: FlagValues) -> Config:
             "--weights=random has no pretrained weights to load; name a release or a file"
         )
     require_weights(weights, model_name=config.model.model_name)
+    normalisation_of(config.model)  # says if it is not known
     return config

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from efficientnetv2.commands import Outcome, require_packages
-from efficientnetv2.commands.config_from_flags import run_from_flags, trained_run_from_flags
+from efficientnetv2.commands.config_from_flags import (
+    run_from_flags,
+    takes_arrays,
+    trained_run_from_flags,
+)
 from efficientnetv2.data.sources.image_files import find_images
 from efficientnetv2.export.formats import FORMATS
 from efficientnetv2.runtime.run_directory import RunDirectory
@@ -34,7 +39,9 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
         )
     for name in values.format:
         require_packages(FORMATS[name].requires, "export", f"--format={name}")
-    images = find_images(pathlib.Path(values.image_path)) if values.image_path else []
+    images: Sequence[pathlib.Path] = []
+    if values.image_path:
+        images = find_images(pathlib.Path(values.image_path), arrays=takes_arrays(values))
     trained, config = trained_run_from_flags(values)
     base = trained.path if trained else pathlib.Path(f"{run_from_flags(values).path}-pretrained")
     folder = pathlib.Path(values.output_dir) if values.output_dir else base / "export"

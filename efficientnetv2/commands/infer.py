@@ -14,7 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from efficientnetv2.commands import Outcome, require_extra
-from efficientnetv2.commands.config_from_flags import run_from_flags, trained_run_from_flags
+from efficientnetv2.commands.config_from_flags import (
+    run_from_flags,
+    takes_arrays,
+    trained_run_from_flags,
+)
 from efficientnetv2.data.sources.image_files import find_images
 from efficientnetv2.data.sources.image_list import ImageList
 from efficientnetv2.evaluation.image_prediction import Prediction, UnreadableImage
@@ -95,7 +99,8 @@ def run(
     if listed is not None:
         images = listed
     else:
-        images = find_images(pathlib.Path(values.image_path), shard=shard)
+        arrays = takes_arrays(values)
+        images = find_images(pathlib.Path(values.image_path), shard=shard, arrays=arrays)
     if not len(images):
         print(f"--shard={values.shard} has none of the {images.total:,} images")
     output = pathlib.Path(values.output) if values.output else None

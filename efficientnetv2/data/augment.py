@@ -12,13 +12,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
 from efficientnetv2.data import default_ops, official_ops
 from efficientnetv2.data.default_ops import DEFAULT, Op
-from efficientnetv2.data.geometry import erase_box, erase_square, rotate_smoothly
+from efficientnetv2.data.geometry import GREY, erase_box, erase_square, rotate_smoothly
 from efficientnetv2.data.wide_space import BINS, WIDE
 from hparams.registry import Registry
 
@@ -229,8 +229,13 @@ def color_jitter(image: tf.Tensor, seed: tf.Tensor, *, strengths: Sequence[float
     return image
 
 
+def grey_as_colour(image: tf.Tensor, operation: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Applies an operation for colour images to a grey one, ``[S, S, 1]``, repeated thrice."""
+    return operation(tf.repeat(image, 3, axis=-1))[..., :1]
+
+
 def flip_vertically(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Mirrors half of the images top to bottom: ``[S, S, 3]`` of any type; seed int64 ``[2]``."""
+    """Mirrors half of the images top to bottom: ``[S, S, C]`` of any type; seed int64 ``[2]``."""
     is_flipped = _uniform(seed, [], stream="vertical") < 0.5
     return tf.cond(is_flipped, lambda: tf.reverse(image, [0]), lambda: image)
 
@@ -239,46 +244,61 @@ def turn_quarters(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Turns an image by 0, 90, 180 or 270 degrees, all equally likely; no pixel changes.
 
     Args:
-      image: ``[S, S, 3]`` of any type; S may be unknown.
+      image: ``[S, S, C]`` of any type; S may be unknown.
       seed: int64 ``[2]``; the same seed gives the same result.
     """
     quarters = tf.cast(_uniform(seed, [], stream="quarters") * 4, tf.int32)
     return tf.ensure_shape(tf.image.rot90(image, quarters), image.shape)
 
 
-def rotate(image: tf.Tensor, seed: tf.Tensor, *, degrees: float) -> tf.Tensor:
+def rotate(
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    degrees: float,
+    colour: Sequence[float] | None = None,
+) -> tf.Tensor:
     """Turns an image about its centre by an angle drawn uniformly; outside of it is grey.
 
     Args:
-      image: float32 ``[S, S, 3]``; S may be unknown.
+      image: float32 ``[S, S, C]``; S may be unknown.
       seed: int64 ``[2]``; the same seed gives the same result.
       degrees: the largest angle to either side, in [0, 180].
+      colour: C levels of what is outside; None: grey.
 
     Returns:
-      float32 ``[S, S, 3]``, interpolated bilinearly.
+      float32 ``[S, S, C]``, interpolated bilinearly.
     """
     angle = (_uniform(seed, [], stream="rotate") * 2.0 - 1.0) * degrees
-    return rotate_smoothly(image, angle)
+    if colour is None:
+        return rotate_smoothly(image, angle)
+    levels = tf.constant(colour, tf.float32)  # 0 is outside, about the levels
+    return rotate_smoothly(image - levels, angle, fill=0.0) + levels
 
 
-def cutout(image: tf.Tensor, seed: tf.Tensor, *, size: float) -> tf.Tensor:
+def cutout(
+    image: tf.Tensor, seed: tf.Tensor, *, size: float, colour: Sequence[float] | None = None
+) -> tf.Tensor:
     """Paints a grey square about a random pixel (arXiv:1708.04552; EfficientNetV2, section 5.3).
 
     Args:
-      image: uint8 ``[S, S, 3]``; S may be unknown.
+      image: ``[S, S, C]``, uint8 or float32; S may be unknown.
       seed: int64 ``[2]``; the same seed gives the same result.
       size: side of the square divided by that of the image, in (0, 1]. The square is cut off at
         the image's border.
+      colour: C levels of the square; None: grey.
 
     Returns:
-      uint8 ``[S, S, 3]``.
+      ``[S, S, C]`` of the image's type.
 
     Raises:
       ValueError: if ``size`` is out of its range.
     """
     if not 0 < size <= 1:
         raise ValueError(f"cutout's size is a fraction of the image's side in (0, 1], got {size}")
-    return erase_square(image, tf.constant(size), _uniform(seed, [2], stream="cutout"))
+    colour = (GREY,) * image.shape[-1] if colour is None else colour
+    centre = _uniform(seed, [2], stream="cutout")
+    return erase_square(image, tf.constant(size), centre, colour=colour)
 
 
 def random_erase(
@@ -292,13 +312,13 @@ def random_erase(
     has noise, are those of torchvision's RandomErasing.
 
     Args:
-      image: float32 ``[S, S, 3]``; S may be unknown.
+      image: float32 ``[S, S, C]``; S may be unknown.
       seed: int64 ``[2]``; the same seed gives the same result.
       probability: of painting, in [0, 1].
-      colour: red, green and blue, in the image's unit.
+      colour: C levels, such as red, green and blue, in the image's unit.
 
     Returns:
-      float32 ``[S, S, 3]``.
+      float32 ``[S, S, C]``.
 
     Raises:
       ValueError: if ``probability`` is out of its range.

@@ -1,7 +1,7 @@
 """Decodes, crops and resizes images for training and for evaluation.
 
 ``data.resize`` (a row of ``hparams.choices.RESIZES``) says how an image that is not square becomes
-a square. Results are float32 ``[S, S, 3]``, 0..255. Every image is decoded once; a JPEG only inside
+a square. Results are float32 ``[S, S, C]``, 0..255. Every image is decoded once; a JPEG only inside
 the window that is used.
 """
 
@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from efficientnetv2.data.image_formats import decode_image, decode_jpeg_window, read_jpeg_header
+from efficientnetv2.data.channel_image import decode_channels, decode_window, read_header
 from efficientnetv2.data.letterbox import fitted_size, paint, place_whole, place_window
+from hparams.channels import RGB
 from hparams.choices import RESIZES
 
 _CROP_PADDING = 32  # pixels: the published evaluation crop leaves S / (S + 32) of the shorter side
@@ -60,8 +61,10 @@ def decode_training(
     area: Sequence[float],
     aspect: Sequence[float],
     resize: str = "published",
+    channels: int = RGB,
+    fill: Sequence[float] | None = None,
 ) -> tf.Tensor:
-    """Returns a random crop, resized to float32 ``[image_size, image_size, 3]``, 0..255.
+    """Returns a random crop, resized to float32 ``[image_size, image_size, C]``, 0..255.
 
     It is cut from the whole image (``resize`` is published or squash), from the largest central
     square (crop), or from the whole image on its grey square (letterbox, see ``place_window``). It
@@ -84,28 +87,37 @@ def decode_training(
       area: as in ``random_window``.
       aspect: as in ``random_window``.
       resize: a row of ``hparams.choices.RESIZES``.
+      channels: C, as in ``decode_channels``.
+      fill: the level of each channel around a letterboxed image; None: that of ``resize``.
 
     Raises:
       tf.errors.InvalidArgumentError: if the image is damaged, truncated or of an unknown format.
     """
-    decode = _traced(preprocess, tuple(area), tuple(aspect), resize)
+    levels = None if fill is None else tuple(fill)
+    decode = _traced(preprocess, tuple(area), tuple(aspect), resize, channels, levels)
     image = decode(encoded, seed, tf.convert_to_tensor(image_size))
     side = tf.get_static_value(image_size)
-    return tf.ensure_shape(image, [side, side, 3])
+    return tf.ensure_shape(image, [side, side, channels])
 
 
 @functools.cache
 def _traced(
-    preprocess: str, area: tuple[float, float], aspect: tuple[float, float], resize: str
+    preprocess: str,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    resize: str,
+    channels: int,
+    fill: tuple[float, ...] | None,
 ) -> Callable[..., tf.Tensor]:
     """Returns a decoder of training images that is traced once for all input pipelines."""
     draw = functools.partial(random_window, area=area, aspect=aspect)
     row = RESIZES[resize]
     if row.fill is not None:
-        decode = functools.partial(_decode_letterbox, fill=row.fill)
+        levels = row.fill if fill is None else fill
+        decode = functools.partial(_decode_letterbox, fill=levels)
     else:
         decode = functools.partial(_decode_training, is_square=row.kept == "square")
-    decode = functools.partial(decode, draw=draw, preprocess=preprocess)
+    decode = functools.partial(decode, draw=draw, preprocess=preprocess, channels=channels)
     return tf.function(decode, autograph=False)
 
 
@@ -117,8 +129,9 @@ def _decode_training(
     draw: Callable[..., tf.Tensor],
     preprocess: str,
     is_square: bool,
+    channels: int,
 ) -> tf.Tensor:
-    header = read_jpeg_header(encoded)
+    header = read_header(encoded, channels)
     draw = functools.partial(draw, seed=seed)
     target = tf.stack([image_size, image_size])
 
@@ -129,11 +142,11 @@ def _decode_training(
         else:
             window = draw(header.size)
         smallest = _SMALLEST_DECODED * image_size
-        image = decode_jpeg_window(encoded, window, header=header, smallest=smallest)
+        image = decode_window(encoded, window, header=header, channels=channels, smallest=smallest)
         return _resize(image, target, preprocess=preprocess)
 
     def crop_decoded() -> tf.Tensor:
-        image = decode_image(encoded)
+        image = decode_channels(encoded, channels)
         if is_square:
             image = _cut(image, central_square(tf.shape(image)[:2]))
         size = tf.shape(image)[:2]
@@ -159,9 +172,10 @@ def _decode_letterbox(
     *,
     draw: Callable[..., tf.Tensor],
     preprocess: str,
-    fill: int,
+    fill: float | Sequence[float],
+    channels: int,
 ) -> tf.Tensor:
-    header = read_jpeg_header(encoded)
+    header = read_header(encoded, channels)
     place = functools.partial(
         place_window, side=image_size, draw=functools.partial(draw, seed=seed)
     )
@@ -170,11 +184,13 @@ def _decode_letterbox(
     def crop_jpeg() -> tf.Tensor:
         placement = place(header.size)
         smallest = _SMALLEST_DECODED * placement.size
-        image = decode_jpeg_window(encoded, placement.window, header=header, smallest=smallest)
+        image = decode_window(
+            encoded, placement.window, header=header, channels=channels, smallest=smallest
+        )
         return painted(_resize(image, placement.size, preprocess=preprocess), placement)
 
     def crop_decoded() -> tf.Tensor:
-        image = decode_image(encoded)
+        image = decode_channels(encoded, channels)
         size = tf.shape(image)[:2]
 
         def crop_enlarged() -> tf.Tensor:
@@ -204,9 +220,15 @@ def _enlarged(size: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
 
 
 def decode_evaluation(
-    encoded: tf.Tensor, *, image_size: int, preprocess: str, resize: str = "published"
+    encoded: tf.Tensor,
+    *,
+    image_size: int,
+    preprocess: str,
+    resize: str = "published",
+    channels: int = RGB,
+    fill: Sequence[float] | None = None,
 ) -> tf.Tensor:
-    """Returns the image as evaluation sees it: float32 ``[image_size, image_size, 3]``.
+    """Returns the image as evaluation sees it: float32 ``[image_size, image_size, C]``.
 
     Args:
       encoded: one image.
@@ -215,30 +237,32 @@ def decode_evaluation(
         0..255).
       resize: a row of ``hparams.choices.RESIZES``. Published is the centre crop of
         ``central_window``; with ``v2`` at 320 pixels and more, it is the whole image.
+      channels: as in ``decode_training``.
+      fill: as in ``decode_training``.
 
     Raises:
       tf.errors.InvalidArgumentError: as in ``decode_training``.
     """
     part = _kept_part(resize, image_size=image_size, preprocess=preprocess)
     if part == "published" and preprocess != "v2":
-        image = _decode_centre(encoded, image_size=image_size)
+        image = _decode_centre(encoded, image_size=image_size, channels=channels)
     else:
         # Decoded whole, then cut: a JPEG decoded inside a window differs by a few grey levels near
         # the window's edge, and the published V2 accuracies were measured this way.
-        image = decode_image(encoded)
+        image = decode_channels(encoded, channels)
     if part == "published" and preprocess == "v2":
         window = central_window(tf.shape(image)[:2], image_size=image_size, round_up=False)
         image = _cut(image, window)
     elif part == "square":
         image = _cut(image, central_square(tf.shape(image)[:2]))
-    fill = RESIZES[resize].fill
-    if fill is None:
+    grey = RESIZES[resize].fill
+    if grey is None:
         image = _resize(image, [image_size, image_size], preprocess=preprocess)
     else:
         placement = place_whole(tf.shape(image)[:2], image_size)
         image = _resize(image, placement.size, preprocess=preprocess)
-        image = paint(image, placement, side=image_size, fill=fill)
-    return tf.ensure_shape(image, [image_size, image_size, 3])
+        image = paint(image, placement, side=image_size, fill=grey if fill is None else fill)
+    return tf.ensure_shape(image, [image_size, image_size, channels])
 
 
 def _kept_part(resize: str, *, image_size: int, preprocess: str) -> str:
@@ -249,13 +273,14 @@ def _kept_part(resize: str, *, image_size: int, preprocess: str) -> str:
     return kept
 
 
-def describe_resize(resize: str, *, image_size: int, preprocess: str) -> str:
+def describe_resize(resize: str, *, image_size: int, preprocess: str, channels: int = RGB) -> str:
     """Says what a program has to do with an image before an exported network sees it.
 
     Args:
       resize: a row of ``hparams.choices.RESIZES``.
       image_size: S, pixels, of evaluation.
       preprocess: as in ``decode_evaluation``.
+      channels: as in ``decode_training``.
 
     >>> describe_resize("crop", image_size=224, preprocess="v2")
     'cut the largest central square, and resize it (bilinear) to 224 x 224 pixels'
@@ -264,9 +289,10 @@ def describe_resize(resize: str, *, image_size: int, preprocess: str) -> str:
     target = f"{image_size} x {image_size} pixels"
     fill = RESIZES[resize].fill
     if fill is not None:
+        level = f"grey level {fill}" if channels == RGB else "the mean of each channel"
         return (
             f"scale the whole image ({how}) so that its longer side is {image_size} pixels, and "
-            f"centre it on {target} of grey level {fill}"
+            f"centre it on {target} of {level}"
         )
     part = _kept_part(resize, image_size=image_size, preprocess=preprocess)
     share = f"{image_size}/{image_size + _CROP_PADDING} of the shorter side long"
@@ -278,15 +304,15 @@ def describe_resize(resize: str, *, image_size: int, preprocess: str) -> str:
     return f"{cut}, and resize it ({how}) to {target}"
 
 
-def _decode_centre(encoded: tf.Tensor, *, image_size: int) -> tf.Tensor:
-    header = read_jpeg_header(encoded)
+def _decode_centre(encoded: tf.Tensor, *, image_size: int, channels: int) -> tf.Tensor:
+    header = read_header(encoded, channels)
 
     def crop_jpeg() -> tf.Tensor:
         window = central_window(header.size, image_size=image_size, round_up=True)
-        return decode_jpeg_window(encoded, window, header=header)
+        return decode_window(encoded, window, header=header, channels=channels)
 
     def crop_decoded() -> tf.Tensor:
-        image = decode_image(encoded)
+        image = decode_channels(encoded, channels)
         window = central_window(tf.shape(image)[:2], image_size=image_size, round_up=True)
         return _cut(image, window)
 

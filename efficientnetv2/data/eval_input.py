@@ -15,6 +15,7 @@ from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.data.shard import WHOLE, Shard
 from efficientnetv2.data.sources import Source
 from efficientnetv2.data.targets import target_of
+from hparams.channels import RGB, normalisation_of
 from hparams.choices import LOSSES
 from hparams.config import Config
 
@@ -55,7 +56,7 @@ class EvaluationInput:
           shard: image n is in the shard of index ``n % count``.
 
         Yields:
-          Images float32 ``[b, S, S, 3]``, normalised, and targets float32 ``[b, K]``.
+          Images float32 ``[b, S, S, C]``, normalised, and targets float32 ``[b, K]``.
         """
         batch_size = self._replica_batch_size(shard)
         plain = tf.autograph.experimental.do_not_convert
@@ -91,7 +92,7 @@ class EvaluationInput:
                 shard,
                 num_images=self._source.num_images(self._split),
                 batch_size=self._replica_batch_size(shard),
-                image_shape=(self._config.eval.isize, self._config.eval.isize, 3),
+                image_shape=(*(self._config.eval.isize,) * 2, self._config.model.channels),
             )
         return self._padded[shard]
 
@@ -101,7 +102,7 @@ class EvaluationInput:
         return -(-images // (shard.count * shard.replicas))
 
     def pick(self, indices: Sequence[int]) -> np.ndarray:
-        """Returns some of the images, float32 ``[N, S, S, 3]``, normalised, in the requested order.
+        """Returns some of the images, float32 ``[N, S, S, C]``, normalised, in the requested order.
 
         Args:
           indices: numbers of the images, as ``batches`` counts them; each at most once.
@@ -197,7 +198,7 @@ def pad_batches(
 def evaluation_pixels(
     config: Config, encoded: tf.Tensor, *, image_size: int | None = None
 ) -> tf.Tensor:
-    """Decodes, crops and resizes one image as evaluation does: float32 ``[S, S, 3]``, 0..255.
+    """Decodes, crops and resizes one image as evaluation does: float32 ``[S, S, C]``, 0..255.
 
     Args:
       config: the sections model, eval and data.
@@ -212,12 +213,14 @@ def evaluation_pixels(
         image_size=config.eval.isize if image_size is None else image_size,
         preprocess=config.model.preprocess,
         resize=config.data.resize,
+        channels=config.model.channels,
+        fill=None if config.model.channels == RGB else normalisation_of(config.model).mean,
     )
 
 
 def evaluation_image(
     config: Config, encoded: tf.Tensor, *, image_size: int | None = None
 ) -> tf.Tensor:
-    """Returns the image of ``evaluation_pixels``, normalised: float32 ``[S, S, 3]``."""
+    """Returns the image of ``evaluation_pixels``, normalised: float32 ``[S, S, C]``."""
     pixels = evaluation_pixels(config, encoded, image_size=image_size)
-    return normalise(pixels, config.model.preprocess)
+    return normalise(pixels, normalisation_of(config.model))

@@ -9,6 +9,7 @@ defined (arXiv:1805.09501, table 6).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -24,8 +25,11 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     return _warp(image, row=[cosine, sine, along - across], column=[-sine, cosine, along + across])
 
 
-def rotate_smoothly(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
-    """Turns a float32 image as ``rotate``, but interpolates between the four nearest pixels."""
+def rotate_smoothly(image: tf.Tensor, degrees: tf.Tensor, *, fill: float = GREY) -> tf.Tensor:
+    """Turns a float32 image as ``rotate``, but interpolates between the four nearest pixels.
+
+    It may have any number of channels; ``fill`` is their level outside.
+    """
     radians = degrees * (math.pi / 180)
     cosine, sine = tf.cos(radians), tf.sin(radians)
     centre = tf.cast(tf.shape(image)[0] - 1, tf.float32) / 2
@@ -36,7 +40,7 @@ def rotate_smoothly(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
         images=image[tf.newaxis],
         transforms=tf.stack([*column, *row, 0.0, 0.0])[tf.newaxis],
         output_shape=tf.shape(image)[:2],
-        fill_value=float(GREY),
+        fill_value=float(fill),
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
@@ -76,22 +80,27 @@ def shift_y(image: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     return _shift(image, tf.cast(pixels, tf.int32) * tf.constant([1, 0]))
 
 
-def erase_square(image: tf.Tensor, fraction: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
-    """Paints a grey square, cut off at the image's border (arXiv:1708.04552).
+def erase_square(
+    image: tf.Tensor,
+    fraction: tf.Tensor,
+    centre: tf.Tensor,
+    *,
+    colour: Sequence[float] = (GREY,) * 3,
+) -> tf.Tensor:
+    """Paints a square, cut off at the image's border (arXiv:1708.04552).
 
     Args:
-      image: uint8 ``[S, S, 3]``.
+      image: ``[S, S, C]``.
       fraction: float32 scalar, the square's side divided by the image's; rounded to whole pixels.
       centre: float32 ``[2]``, row and column, each 0 (first pixel) to 1 (end of the last pixel).
+      colour: C levels.
     """
     side = tf.shape(image)[0]
     side_float = tf.cast(side, tf.float32)
     width = tf.cast(tf.round(fraction * side_float), tf.int32)
     begin = tf.cast(centre * side_float, tf.int32) - width // 2
     end = tf.minimum(begin + width, side)
-    return erase_box(
-        image, tf.maximum(begin, 0), end, colour=tf.fill([3], tf.constant(GREY, tf.uint8))
-    )
+    return erase_box(image, tf.maximum(begin, 0), end, colour=tf.constant(colour, image.dtype))
 
 
 def erase_box(
@@ -100,28 +109,28 @@ def erase_box(
     """Paints a box of the image.
 
     Args:
-      image: ``[S, S, 3]``.
+      image: ``[S, S, C]``.
       begin: int32 ``[2]``, its first row and column, from 0.
       end: int32 ``[2]``, the row and column after it, at most S; equal to ``begin``: nothing is
         painted.
-      colour: ``[3]``, of the image's type.
+      colour: ``[C]``, of the image's type.
     """
     side = tf.shape(image)[0]
     parts = tf.stack([begin, end - begin, side - end])  # before, inside, after
     rows = to_rows(image)
     above, crossed, below = tf.split(rows, parts[:, 0])
-    left, _, right = tf.split(crossed, parts[:, 1] * 3, axis=1)
+    left, _, right = tf.split(crossed, parts[:, 1] * image.shape[-1], axis=1)
     box = tf.tile(colour[tf.newaxis], parts[1])
     return _from_rows(tf.concat([above, tf.concat([left, box, right], 1), below], 0), image)
 
 
 def to_rows(image: tf.Tensor) -> tf.Tensor:
-    """Reshapes an image ``[S, S, 3]`` to its rows ``[S, 3 S]``, channels side by side.
+    """Reshapes an image ``[S, S, C]`` to its rows ``[S, C S]``, channels side by side.
 
     TensorFlow pads, slices, broadcasts and reduces these several times faster than tensors whose
     last dimension is 3.
     """
-    return tf.reshape(image, tf.shape(image)[:2] * tf.constant([1, 3]))
+    return tf.reshape(image, tf.shape(image)[:2] * tf.constant([1, image.shape[-1]]))
 
 
 def _warp(image: tf.Tensor, *, row: list, column: list) -> tf.Tensor:

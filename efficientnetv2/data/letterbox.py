@@ -7,7 +7,7 @@ pixels takes no more memory than its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -94,16 +94,23 @@ def place_window(
 
 
 def paint(
-    part: tf.Tensor, placement: Placement, *, side: int | tf.Tensor, fill: float
+    part: tf.Tensor,
+    placement: Placement,
+    *,
+    side: int | tf.Tensor,
+    fill: float | Sequence[float],
 ) -> tf.Tensor:
-    """Pads the part of an image to ``[S, S, C]`` with a grey level.
+    """Pads the part of an image to ``[S, S, C]`` with a grey level, or a level for each channel.
 
     Args:
       part: float32 ``[height, width, C]``, of ``placement.size``.
       placement: where it goes.
       side: S, pixels.
-      fill: grey level, 0..255.
+      fill: grey level, 0..255; or C levels.
     """
     behind = side - placement.begin - placement.size
     paddings = tf.pad(tf.stack([placement.begin, behind], 1), [[0, 1], [0, 0]])
+    if isinstance(fill, Sequence):  # a padding has one value for all channels: 0, about the levels
+        levels = tf.constant(fill, part.dtype)
+        return tf.pad(part - levels, paddings) + levels
     return tf.pad(part, paddings, constant_values=tf.cast(fill, part.dtype))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Sequence
 
 from efficientnetv2.data.bad_images import SkippedLog
+from efficientnetv2.data.channel_statistics import channel_statistics
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.sources import Source, build_source
 from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.channels import is_measured_later
 from hparams.class_weights import given_weights
 from hparams.config import Config
 from hparams.errors import UserError
@@ -55,6 +58,9 @@ def open_data(
     }
     if source.label_kind == NUMBERS:
         facts["model.target_mean"], facts["model.target_deviation"] = source.target_statistics()
+    if is_measured_later(config.model):
+        split = config.data.train_split or train_split
+        facts.update(_normalisation(config, source, run, split=split))
     if given_weights(config) or config.train.logit_adjustment:
         facts["train.class_counts"] = source.class_counts()
     config = with_facts(config, facts)
@@ -64,6 +70,23 @@ def open_data(
             f"{source.num_classes} classes"
         )
     return config, source
+
+
+def _normalisation(
+    config: Config, source: Source, run: RunDirectory | None, *, split: str
+) -> dict[str, Sequence[float]]:
+    """Returns means and deviations of the channels of the training images, as config keys.
+
+    A training that goes on keeps those of its start.
+    """
+    kept = None if run is None else run.trained_config()
+    if kept is not None and kept.model.channels == config.model.channels:
+        mean, deviation = list(kept.model.pixel_mean), list(kept.model.pixel_deviation)
+        return {"model.pixel_mean": mean, "model.pixel_deviation": deviation}
+    found = channel_statistics(config, source, split=split)
+    for line in found.notices:
+        _say_once(line)
+    return {"model.pixel_mean": found.mean, "model.pixel_deviation": found.deviation}
 
 
 @functools.cache

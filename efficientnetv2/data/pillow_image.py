@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from efficientnetv2.data.sources.image_suffixes import pillow_reads
+from efficientnetv2.data.sources.image_suffixes import TIFF_STARTS, pillow_reads
 
 UNKNOWN_FORMAT = "Unknown image file format"  # TensorFlow's words, too
-_TIFF_STARTS = (b"II\x2a\x00", b"MM\x00\x2a", b"II\x2b\x00", b"MM\x00\x2b")
 _BRANDS_END = 64  # the list of brands of a HEIC or AVIF file, of 4 bytes each, is shorter
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _PILLOW_NAMES = {"HEIC": "HEIF"}
@@ -48,8 +47,21 @@ def decode_with_pillow(encoded: bytes) -> tuple[np.ndarray, bytes]:
         return _problem(f"its {file_format} data are broken or cut off")
 
 
+def keeps_precision(encoded: bytes) -> bool:
+    """Returns whether a TIFF file has more than 8 bits a channel, which one channel can keep."""
+    if not encoded.startswith(TIFF_STARTS):
+        return False
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(encoded), formats=["TIFF"]) as image:
+            return image.mode.startswith("I") or image.mode == "F"
+    except Exception:  # of any type; perhaps another reader knows this kind of TIFF file
+        return True
+
+
 def _format(encoded: bytes) -> str | None:
-    if encoded.startswith(_TIFF_STARTS):
+    if encoded.startswith(TIFF_STARTS):
         return "TIFF"
     if encoded[4:8] != b"ftyp":
         return None

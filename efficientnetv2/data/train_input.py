@@ -31,6 +31,7 @@ from efficientnetv2.data.sources import Source
 from efficientnetv2.data.targets import target_of
 from efficientnetv2.data.tfdata_service import distribute
 from efficientnetv2.data.training_image import TrainingImage
+from hparams.channels import measured_normalisation
 from hparams.choices import LOSSES
 from hparams.config import Config
 
@@ -117,7 +118,7 @@ class TrainingInput:
           shard: the rows of each batch to return; ``count * replicas`` must divide every batch.
 
         Yields:
-          Images float32 ``[B, S, S, 3]``, normalised, and targets float32 ``[B, num_classes]``; if
+          Images float32 ``[B, S, S, C]``, normalised, and targets float32 ``[B, num_classes]``; if
           images have weights, these too, float32 ``[B]``. For a shard, the batches of its
           replicas one after the other, ``[B / count / replicas, ...]``.
         """
@@ -280,7 +281,7 @@ class TrainingInput:
     def _prepare(
         self, phase: Phase, epoch: tf.Tensor, index: tf.Tensor, reference: Element
     ) -> Element:
-        """Returns the microbatch's number, the image ``[S, S, 3]`` in 0..255 and its target.
+        """Returns the microbatch's number, the image ``[S, S, C]`` in 0..255 and its target.
 
         With weights, the target is multiplied by the image's weight, which follows as one more
         value. So mixing, which is linear, mixes the weights too: a mixture of two images has the
@@ -323,7 +324,7 @@ class TrainingInput:
         self, numbers: tf.Tensor, images: tf.Tensor, targets: tf.Tensor, *, index: int
     ) -> Batch:
         images = (
-            normalise(images, self.transform.preprocess)
+            normalise(images, self.transform.normalisation)
             if self.normalised
             else tf.cast(images, tf.float32)
         )
@@ -401,6 +402,7 @@ def build_training_input(
             cutout=data.cutout,
             random_erasing=data.random_erasing,
             resize=data.resize,
+            measured=measured_normalisation(config.model),
         ),
         num_classes=config.model.num_classes,
         share_targets=LOSSES[config.train.loss_type].shares_target,

@@ -8,6 +8,7 @@ random numbers of its own, so that none changes what the others draw.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -15,7 +16,8 @@ import tensorflow as tf
 from efficientnetv2.data import augment
 from efficientnetv2.data.decode import decode_training
 from efficientnetv2.data.schedule import StepSettings
-from hparams.choices import AUGMENTATIONS, NORMALISATIONS
+from hparams.channels import RGB
+from hparams.choices import AUGMENTATIONS, NORMALISATIONS, Normalisation
 
 _FLIP = 1 << 40  # keeps the seeds of flips apart from those of crops
 
@@ -40,6 +42,8 @@ class TrainingImage:
       cutout: side of the erased square divided by that of the image; 0: no cutout.
       random_erasing: probability of random erasing.
       resize: a row of ``hparams.choices.RESIZES``.
+      measured: the normalisation of the images, by whose mean parts are painted over where images
+        have no colours; None: the row of ``preprocess``.
     """
 
     preprocess: str
@@ -56,9 +60,21 @@ class TrainingImage:
     cutout: float = 0.0
     random_erasing: float = 0.0
     resize: str = "published"
+    measured: Normalisation | None = None
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How the images are normalised afterwards."""
+        return self.measured or NORMALISATIONS[self.preprocess]
+
+    @property
+    def _fill(self) -> tuple[float, ...] | None:
+        """The levels of what is not image; None: grey, which only colours of 0..255 have."""
+        row = self.normalisation
+        return None if row.channels == RGB else row.mean
 
     def image(self, encoded: tf.Tensor, seed: tf.Tensor, settings: StepSettings) -> tf.Tensor:
-        """Decodes, crops, flips and augments one image: ``[S, S, 3]``, 0..255.
+        """Decodes, crops, flips and augments one image: ``[S, S, C]``, 0..255.
 
         It is uint8 if the last step of it works on bytes, else float32.
         """
@@ -70,20 +86,26 @@ class TrainingImage:
             area=self.area,
             aspect=self.aspect,
             resize=self.resize,
+            channels=self.normalisation.channels,
+            fill=self._fill,
         )
         if self.flip:
             salt = tf.constant([0, _FLIP], tf.int64)
             image = tf.image.stateless_random_flip_left_right(image, seed + salt)
         image = self._turned(image, seed)
-        if self.name != "none" or self.cutout or any(self.color_jitter):
-            image = self._augmented_bytes(image, seed, settings)
+        if self.normalisation.channels == RGB:
+            if self.name != "none" or self.cutout or any(self.color_jitter):
+                image = self._augmented_bytes(image, seed, settings)
+                image = augment.cutout(image, seed, size=self.cutout) if self.cutout else image
+        else:
+            image = self._augmented_channels(image, seed, settings)
         if not self.random_erasing:
             return image
         return augment.random_erase(
             tf.cast(image, tf.float32),  # not every family's mean is a whole number
             seed,
             probability=self.random_erasing,
-            colour=NORMALISATIONS[self.preprocess].mean,
+            colour=self.normalisation.mean,
         )
 
     def _turned(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -92,7 +114,21 @@ class TrainingImage:
         if self.quarter_turns:
             image = augment.turn_quarters(image, seed)
         if self.rotate:
-            image = augment.rotate(image, seed, degrees=self.rotate)
+            image = augment.rotate(image, seed, degrees=self.rotate, colour=self._fill)
+        return image
+
+    def _augmented_channels(
+        self, image: tf.Tensor, seed: tf.Tensor, settings: StepSettings
+    ) -> tf.Tensor:
+        """Returns a float32 image ``[S, S, C]`` without colours, augmented.
+
+        What works on bytes sees a grey image as a colour image. Nothing else is rounded.
+        """
+        if self.name != "none" or any(self.color_jitter):
+            augmented = functools.partial(self._augmented_bytes, seed=seed, settings=settings)
+            image = tf.cast(augment.grey_as_colour(image, augmented), tf.float32)
+        if self.cutout:
+            image = augment.cutout(image, seed, size=self.cutout, colour=self._fill)
         return image
 
     def _augmented_bytes(
@@ -111,7 +147,7 @@ class TrainingImage:
             }
             arguments = {name: available[name] for name in row.arguments}
             image = getattr(augment, row.function)(image, seed, **arguments)
-        return augment.cutout(image, seed, size=self.cutout) if self.cutout else image
+        return image
 
 
 def jitter_strengths(numbers: Sequence[float]) -> tuple[float, float, float, float]:

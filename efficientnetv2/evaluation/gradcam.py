@@ -15,10 +15,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.data.preprocess import denormalise
+from efficientnetv2.data.preprocess import shown_pixels
 from efficientnetv2.evaluation.image_prediction import Prediction
 from efficientnetv2.evaluation.loaded_model import LoadedModel
 from efficientnetv2.runtime.atomic_write import draft_of, write_error_for
+from hparams.channels import normalisation_of
+from hparams.choices import Normalisation
 from hparams.label_kinds import NUMBERS
 
 _LAYER = "top_activation"
@@ -34,7 +36,7 @@ def heat_maps(model: keras.Model, images: tf.Tensor, classes: np.ndarray) -> np.
 
     Args:
       model: maps images to logits, with our layer names.
-      images: normalised, float32 ``[B, S, S, 3]``.
+      images: normalised, float32 ``[B, S, S, C]``.
       classes: the index of the class to look for in each image, int ``[B]``.
     """
     with_feature_maps = keras.Model(model.inputs, [model.get_layer(_LAYER).output, model.output])
@@ -48,16 +50,16 @@ def heat_maps(model: keras.Model, images: tf.Tensor, classes: np.ndarray) -> np.
     return tf.math.divide_no_nan(heat, hottest).numpy()
 
 
-def overlay(image: np.ndarray, heat: np.ndarray, *, preprocess: str) -> np.ndarray:
+def overlay(image: np.ndarray, heat: np.ndarray, *, preprocess: Normalisation | str) -> np.ndarray:
     """Draws a heat map over its image; returns uint8 ``[P, P, 3]``, P at least 320.
 
     Args:
-      image: normalised, float32 ``[S, S, 3]``.
+      image: normalised, float32 ``[S, S, C]``; see ``to_pixels`` for C other than 3.
       heat: ``[h, w]``, 0..1.
-      preprocess: how the image was normalised, a row of ``hparams.choices.NORMALISATIONS``.
+      preprocess: how the image was normalised, as in ``normalise``.
     """
     side = max(_MIN_SIDE, image.shape[0])
-    pixels = denormalise(image, preprocess) / 255
+    pixels = shown_pixels(image, preprocess) / 255
     pixels = tf.image.resize(pixels, [side, side], "bicubic").numpy()
     heat = np.clip(tf.image.resize(heat[..., None], [side, side], "bicubic").numpy(), 0, 1)
     colours = mpl.colormaps["turbo"](heat[..., 0])[..., :3]
@@ -98,7 +100,8 @@ def explain_prediction(
     images = tf.constant(prediction.image)[tf.newaxis]
     output = 0 if prediction.kind == NUMBERS else int(prediction.probabilities.argmax())
     heat = heat_maps(loaded.model, images, np.array([output]))[0]
-    picture = overlay(prediction.image, heat, preprocess=loaded.config.model.preprocess)
+    normalisation = normalisation_of(loaded.config.model)
+    picture = overlay(prediction.image, heat, preprocess=normalisation)
     name = f"{number:05}-{prediction.path.stem}"
     while len(os.fsencode(name)) > _MAX_NAME_BYTES:
         name = name[:-1]

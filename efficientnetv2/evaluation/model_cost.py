@@ -142,18 +142,23 @@ def _p95(seconds: list[float]) -> float:
 
 def _static_cost(config: Config) -> Cost:
     """Parameters, and multiply-adds at the network's published evaluation size."""
-    size = MODELS[config.model.model_name].eval_size
+    size, channels = MODELS[config.model.model_name].eval_size, config.model.channels
     architecture = scaled_architecture(config.model)
     if architecture.stages:
-        return cost(architecture, image_size=size, num_classes=config.model.num_classes)
-    model = build_model(config.model, input_shape=(size, size, 3))
+        return cost(
+            architecture,
+            image_size=size,
+            num_classes=config.model.num_classes,
+            channels=channels,
+        )
+    model = build_model(config.model, input_shape=(size, size, channels))
     return Cost(model.count_params(), multiply_adds(model))
 
 
 def _activation_mib(config: Config) -> float:
     size = config.train.isize
     bytes_per_value = 4 if dtype_policy(config.train.precision) == "float32" else 2
-    model = build_model(config.model, input_shape=(size, size, 3))
+    model = build_model(config.model, input_shape=(size, size, config.model.channels))
     return activation_bytes(model, bytes_per_value=bytes_per_value) / _MIB
 
 
@@ -179,9 +184,10 @@ def call_seconds(
 
 
 def _images(config: Config, *, size: int, batch_size: int) -> tf.Tensor:
-    shape = [batch_size, size, size, 3]
+    channels = config.model.channels
+    shape = [batch_size, size, size, channels]
     if config.model.data_format == "channels_first":
-        shape = [batch_size, 3, size, size]
+        shape = [batch_size, channels, size, size]
     return tf.random.stateless_uniform(shape, seed=[0, 1], minval=-1.0, maxval=1.0)
 
 

@@ -68,7 +68,7 @@ def predict(
     Holds two batches of ``eval.batch_size`` images in memory, whatever the number of paths.
 
     Args:
-      model: maps normalised images ``[B, S, S, 3]`` to logits ``[B, K]``.
+      model: maps normalised images ``[B, S, S, C]`` to logits ``[B, K]``.
       config: says how images are cropped, resized and normalised.
       paths: the image files.
       class_names: K names; None: numbers.
@@ -92,7 +92,7 @@ def predict(
         for_inference(network) if num_images >= _WORTH_FOLDING else network, config
     )
     if num_images >= _WORTH_TRACING:
-        signature = [tf.TensorSpec([None, None, None, 3])]
+        signature = [tf.TensorSpec([None, None, None, config.model.channels])]
         run = tf.function(run, input_signature=signature, autograph=False)
     views_of = _views_of_image(config, crops=crops, flip=flip, traced=num_images >= _WORTH_FOLDING)
     names = class_names or numbered_class_names(model.output.shape[-1])
@@ -149,7 +149,7 @@ def _results(
 def _probabilities_and_features(
     network: keras.Model, config: Config
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Maps images ``[B, S, S, 3]`` to probabilities ``[B, K]`` and features ``[B, F or 0]``.
+    """Maps images ``[B, S, S, C]`` to probabilities ``[B, K]`` and features ``[B, F or 0]``.
 
     A network that predicts numbers gives these in place of probabilities.
     """
@@ -171,7 +171,7 @@ def _probabilities_and_features(
 def _views_of_image(
     config: Config, *, crops: int, flip: bool, traced: bool
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Maps an encoded image to its views ``[V, S, S, 3]``, the central one first."""
+    """Maps an encoded image to its views ``[V, S, S, C]``, the central one first."""
     size = config.eval.isize
     larger = size if crops == 1 else round(size * _CROP_MARGIN)
 

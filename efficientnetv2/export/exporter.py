@@ -168,4 +168,4 @@ def _model_inputs(images: Images, servable: Servable) -> np.ndarray:
     """The images as the exported files take them: pixels, or normalised."""
     if servable.preprocessing:
         return images.pixels
-    return normalise(tf.constant(images.pixels), servable.preprocess).numpy()
+    return normalise(tf.constant(images.pixels), servable.normalisation).numpy()

@@ -15,9 +15,10 @@ import tensorflow as tf
 from efficientnetv2.data.bad_images import ADVICE, SKIPPED, unreadable_file
 from efficientnetv2.data.decode import decode_training
 from efficientnetv2.data.eval_input import EvaluationInput, evaluation_pixels
-from efficientnetv2.data.preprocess import to_pixels
+from efficientnetv2.data.preprocess import denormalise
 from efficientnetv2.data.shard import Shard
 from efficientnetv2.data.sources import Source
+from hparams.channels import RGB, normalisation_of
 from hparams.config import Config
 from hparams.errors import UserError
 from hparams.label_kinds import ONE, label_kind
@@ -33,7 +34,7 @@ class Images:
     """Cropped and resized images, as an app would pass them to an exported file.
 
     Attributes:
-      pixels: float32 ``[N, S, S, 3]``, whole numbers in 0..255.
+      pixels: float32 ``[N, S, S, C]``, whole numbers in 0..255 if C is 3.
       labels: int64 ``[N]``, of images with several classes or with numbers float32 ``[N, K]``;
         None: not known.
     """
@@ -63,10 +64,11 @@ def split_images(config: Config, source: Source, *, split: str, limit: int) -> I
     """
     shard = Shard(count=max(1, math.ceil(source.num_images(split) / limit)), index=0, replicas=1)
     evaluation = EvaluationInput(config, source, split=split)
+    normalisation = normalisation_of(config.model)
     images, targets = [], []
     try:
         for batch, target in evaluation.batches(shard):
-            images.append(np.float32(to_pixels(batch.numpy(), config.model.preprocess)))
+            images.append(_as_in_files(denormalise(batch.numpy(), normalisation)))
             targets.append(target.numpy())
     except tf.errors.OpError as error:
         evaluation.raise_bad_image(error, shard)
@@ -159,7 +161,16 @@ def _decode(config: Config, path: pathlib.Path, *, crop: int) -> np.ndarray:
                 area=(0.25, 1.0),
                 aspect=(3 / 4, 4 / 3),
                 resize=config.data.resize,
+                channels=config.model.channels,
+                fill=None if config.model.channels == RGB else normalisation_of(config.model).mean,
             )
     except (OSError, tf.errors.OpError) as error:
         raise UserError(unreadable_file(path, error, encoded)) from None
-    return np.float32(np.clip(np.rint(image.numpy()), 0, 255))
+    return _as_in_files(image.numpy())
+
+
+def _as_in_files(pixels: np.ndarray) -> np.ndarray:
+    """Returns pixels as an app would have them: of colour images, which have 8 bits, rounded."""
+    if pixels.shape[-1] != RGB:
+        return np.float32(pixels)
+    return np.float32(np.clip(np.rint(pixels), 0, 255))

@@ -19,7 +19,6 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from efficientnetv2.export.servable import Servable
-from hparams.choices import NORMALISATIONS
 
 LABELS = "labels.txt"
 DESCRIPTION = "metadata.json"
@@ -30,6 +29,7 @@ _INITIAL_BYTES = 1 << 20  # of a builder, which grows
 _IDENTIFIER = b"M001"
 _MIN_PARSER_VERSION = "1.0.0"  # of image properties, normalisation and axis labels
 _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
+_UNKNOWN = 0
 _RGB = 1  # ColorSpaceType.RGB
 _GRAYSCALE = 2
 _IMAGE = 2  # ContentProperties.ImageProperties
@@ -89,7 +89,7 @@ class SharingBuilder(flatbuffers.Builder):
 
 
 def _metadata(servable: Servable) -> bytes:
-    row = NORMALISATIONS[servable.preprocess]
+    row = servable.normalisation
     mean, deviation = ([0.0], [1.0]) if servable.preprocessing else (row.mean, row.deviation)
     builder = flatbuffers.Builder(1024)
     low, high = (0.0, 255.0) if servable.preprocessing else _normalised_range(mean, deviation)
@@ -99,8 +99,7 @@ def _metadata(servable: Servable) -> bytes:
             0: builder.CreateString(IMAGE),
             1: builder.CreateString(
                 f"{servable.image_size} x {servable.image_size} pixels, "
-                + ("0..255" if servable.preprocessing else "normalised")
-                + f"; of an image of another size: {servable.resize_steps}"
+                f"{servable.input_range}; of an image of another size: {servable.resize_steps}"
             ),
             3: _image_content(builder, servable),
             4: _offsets(builder, [_normalization(builder, mean, deviation)]),
@@ -143,7 +142,7 @@ def _normalised_range(mean: Sequence[float], deviation: Sequence[float]) -> tupl
 def _image_content(builder: flatbuffers.Builder, servable: Servable) -> int:
     side = np.uint32(servable.image_size)
     size = _table(builder, {0: side, 1: side})
-    colours = _GRAYSCALE if servable.channels == 1 else _RGB
+    colours = {1: _GRAYSCALE, 3: _RGB}.get(servable.channels, _UNKNOWN)
     properties = _table(builder, {0: np.int8(colours), 1: size})
     return _table(builder, {0: np.uint8(_IMAGE), 1: properties})
 

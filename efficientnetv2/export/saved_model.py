@@ -14,6 +14,7 @@ from tensorflow import keras
 from efficientnetv2.data.eval_input import evaluation_image, evaluation_pixels
 from efficientnetv2.export.servable import Servable
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
+from hparams.channels import GREY, RGB
 from hparams.config import Config
 
 SIGNATURES = ("serving_default", "serving_bytes", "features")
@@ -42,7 +43,8 @@ def write_saved_model(
     Its signatures take any number of images B:
       serving_default: ``image`` float32 ``[B, H, W, C]`` -> ``servable.output_name`` ``[B, K]``.
       serving_bytes: ``image_bytes`` string ``[B]``, the contents of image files -> the same; the
-        images are cropped and resized as in evaluation.
+        images are cropped and resized as in evaluation. Only with 1 or 3 channels: TensorFlow alone
+        cannot read the files of others.
       features: ``image`` -> ``features`` ``[B, F]``, the classifier's input.
       serving_xla: as serving_default, for H and W of evaluation, compiled by XLA for TPU and GPU.
 
@@ -85,6 +87,8 @@ def write_saved_model(
     served.weights = [weight.value for weight in folded.weights]
     served.serve = serve
     signatures = dict(zip(SIGNATURES, (serve, serve_bytes, extract_features)))
+    if servable.channels not in (GREY, RGB):
+        del signatures["serving_bytes"]
     if with_xla:
         signatures[XLA_SIGNATURE] = serve_xla
     with tempfile.TemporaryDirectory() as folder:

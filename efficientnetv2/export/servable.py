@@ -14,7 +14,8 @@ from efficientnetv2.export.answers import ANSWERS, Answers
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.fold_batchnorm import fold
 from efficientnetv2.train.target_scale import target_scale
-from hparams.choices import LOSSES, NORMALISATIONS
+from hparams.channels import RGB, measured_normalisation
+from hparams.choices import LOSSES, NORMALISATIONS, Normalisation
 from hparams.errors import UserError
 from hparams.label_kinds import NUMBERS, ONE, SEVERAL, label_kind
 
@@ -37,6 +38,7 @@ class Servable:
       origin: where the weights come from, as text for messages.
       kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
       levels: as in ``Answers``; None: an image has one class.
+      measured: how images are normalised, if not by the row of ``preprocess``.
     """
 
     model: keras.Model
@@ -51,6 +53,12 @@ class Servable:
     origin: str
     kind: str = ONE
     levels: np.ndarray | None = None
+    measured: Normalisation | None = None
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How images are normalised."""
+        return self.measured or NORMALISATIONS[self.preprocess]
 
     @property
     def answers(self) -> Answers:
@@ -73,11 +81,25 @@ class Servable:
     @property
     def resize_steps(self) -> str:
         """What a program has to do with an image of another size, in words."""
-        return describe_resize(self.resize, image_size=self.image_size, preprocess=self.preprocess)
+        return describe_resize(
+            self.resize,
+            image_size=self.image_size,
+            preprocess=self.preprocess,
+            channels=self.channels,
+        )
+
+    @property
+    def input_range(self) -> str:
+        """The unit of the inputs, in words."""
+        if not self.preprocessing:
+            return "normalised"
+        if self.channels == RGB:
+            return "0..255"
+        return "0..255 (16 bits divided by 257; floats as in the training files)"
 
     def metadata(self) -> dict[str, Any]:
         """Returns what an app must know to use the network, apart from the class names."""
-        row = NORMALISATIONS[self.preprocess]
+        row = self.normalisation
         several = {}
         if self.kind == SEVERAL and self.levels is not None:
             several = {"thresholds": self.levels.tolist()}
@@ -90,7 +112,7 @@ class Servable:
             "classes": len(self.class_names),
             "output": self.output_name,
             **several,
-            "input_range": [0, 255] if self.preprocessing else "normalised",
+            "input_range": [0, 255] if self.input_range == "0..255" else self.input_range,
             "mean": list(row.mean),
             "deviation": list(row.deviation),
             "weights": self.origin,
@@ -140,6 +162,7 @@ def build_servable(loaded: LoadedModel, *, preprocessing: bool, logits: bool) ->
         origin=loaded.origin,
         kind=kind,
         levels=levels,
+        measured=measured_normalisation(config.model),
     )
 
 

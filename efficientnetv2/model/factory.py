@@ -12,6 +12,7 @@ from efficientnetv2.model.layers import STOCK_LAYERS, LayerSet
 from efficientnetv2.model.network import Top, build_network, normalise_input
 from efficientnetv2.model.resnet import build_baseline
 from hparams.architecture import scaled_architecture
+from hparams.channels import measured_normalisation
 from hparams.choices import NORMALISATIONS
 from hparams.config import ModelSection
 
@@ -21,7 +22,7 @@ def build_model(
     *,
     num_classes: int | None = None,
     include_top: bool = True,
-    input_shape: tuple[int | None, ...] = (None, None, 3),
+    input_shape: tuple[int | None, ...] | None = None,
     pooling: str | None = None,
     include_preprocessing: bool = False,
     classifier_activation: str | None = None,
@@ -35,15 +36,15 @@ def build_model(
     Args:
       config: the ``model`` section of a resolved config.
       num_classes: as in ``get_model``; None takes ``config.num_classes``.
+      input_shape: as in ``get_model``; None: any size, and ``config.channels``.
       layer_set: ``STOCK_LAYERS``, or ``training_layers(...)`` for a network that will be trained.
       images: what the network computes on, in place of ``input_shape`` and
         ``include_preprocessing``: normalised images from any Keras layers; None: a new input.
       name: of the model; None: that of the network.
     """
     if images is None:
-        images = image_input(
-            config, input_shape=input_shape, include_preprocessing=include_preprocessing
-        )
+        shape = (None, None, config.channels) if input_shape is None else input_shape
+        images = image_input(config, input_shape=shape, include_preprocessing=include_preprocessing)
     name = name or config.model_name
     architecture = scaled_architecture(config)
     top = Top(
@@ -95,7 +96,8 @@ def image_input(
     """
     shape = _image_shape(input_shape, data_format=config.data_format)
     images = keras.Input(shape, name="image")
-    normalisation = NORMALISATIONS[config.preprocess]
+    measured = measured_normalisation(config)
+    normalisation = measured or NORMALISATIONS[config.preprocess]
     if include_preprocessing:
         return normalise_input(images, normalisation, data_format=config.data_format)
     if show_range:

@@ -20,6 +20,7 @@ from efficientnetv2.reporting.number_report import report_numbers
 from efficientnetv2.reporting.results import data_name, report_result
 from efficientnetv2.reporting.tables import table, write_csv_rows
 from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.channels import normalisation_of
 from hparams.config import Config
 from hparams.label_kinds import NUMBERS, label_kind
 
@@ -104,7 +105,7 @@ def _report_classes(
     if len(mistakes.index):
         chosen = images.pick([int(index) for index in mistakes.index])
         draw_mistakes(
-            to_pixels(chosen, config.model.preprocess),
+            to_pixels(chosen, normalisation_of(config.model)),
             mistakes,
             names,
             picture,

@@ -22,6 +22,7 @@ from efficientnetv2.data.train_input import Phase, TrainingInput, build_training
 from efficientnetv2.data.training_image import jitter_strengths
 from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, fitted, plain_axes, save_figure
 from efficientnetv2.train.progressive import Stage, build_ends, regularisation
+from hparams.channels import normalisation_of
 from hparams.choices import AUGMENTATIONS
 from hparams.config import Config
 from hparams.factors import FACTORS
@@ -83,7 +84,7 @@ def preview_rows(
             pipeline = build_training_input(
                 config, source, phases=[phase], settings=schedule, skipped=log
             )
-            images = to_pixels(_first_images(pipeline).numpy(), config.model.preprocess)
+            images = to_pixels(_first_images(pipeline).numpy(), normalisation_of(config.model))
             rows.append(PreviewRow(title, _strengths(config, settings), images))
         for name in log.names():  # once, not for each row
             print(f"{SKIPPED}{name}", file=sys.stderr, flush=True)

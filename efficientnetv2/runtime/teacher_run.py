@@ -10,6 +10,7 @@ from typing import Any
 from efficientnetv2.runtime.checkpoint_store import steps
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.weights_run import run_of_weights
+from hparams.channels import count_text
 from hparams.choices import LOSSES
 from hparams.config import Config, ModelSection
 from hparams.errors import UserError, shown
@@ -48,6 +49,12 @@ def find_teacher(config: Config) -> TeacherNetwork | None:
         return None
     run = run_of_weights(name)
     teacher = _of_weights(config, name) if run is None else _of_run(config, name, run)
+    own, its = config.model.channels, teacher.model.channels
+    if own != its:
+        raise UserError(
+            f"the teacher {shown(name)} takes images of {count_text(its)}, but model.channels is "
+            f"{own}"
+        )
     taught, known = config.model.num_classes, teacher.model.num_classes
     if None not in (taught, known) and taught != known:
         raise UserError(f"the teacher {shown(name)} has {known} classes, but the data has {taught}")

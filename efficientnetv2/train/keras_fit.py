@@ -33,6 +33,7 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.train.learning_rate import LearningRate, build_learning_rate, stock_rate
 from efficientnetv2.train.progressive import Stage, build_settings, build_stages, phases_of
 from hparams.arguments import check_setting, check_text
+from hparams.channels import count_text
 from hparams.config import Config
 from hparams.constraints import find_training_conflicts
 from hparams.datasets import is_dataset_name
@@ -453,11 +454,13 @@ def _require_suitable(model: keras.Model, data: TrainingData) -> None:
     shape = getattr(model, "input_shape", None)
     if isinstance(shape, tuple) and len(shape) == 4:
         fixed = {size for size in shape[1:3] if size is not None}
-        if shape[-1] != 3 or (fixed and fixed != set(sizes)):
+        channels = data.config.model.channels
+        if shape[-1] != channels or (fixed and fixed != set(sizes)):
             wanted = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
             raise UserError(
                 f"the model takes images of shape {shown(shape[1:])}, but those of the data have "
-                f"{wanted} pixels a side and 3 colours: give it input_shape=(None, None, 3)"
+                f"{wanted} pixels a side and {count_text(channels)}: give it "
+                f"input_shape=(None, None, {channels})"
             )
     outputs = (getattr(model, "output_shape", None) or (None,))[-1]
     if isinstance(outputs, int) and outputs != len(data.class_names):

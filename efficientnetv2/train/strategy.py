@@ -202,6 +202,6 @@ def _fix_shapes(batches: tf.data.Dataset, *, rows: int, size: int) -> tf.data.Da
     @tf.autograph.experimental.do_not_convert
     def fix(images: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
         fixed = [tf.ensure_shape(tensor, [rows, *tensor.shape[1:]]) for tensor in others]
-        return (tf.ensure_shape(images, [rows, size, size, 3]), *fixed)
+        return (tf.ensure_shape(images, [rows, size, size, images.shape[-1]]), *fixed)
 
     return batches.map(fix)

@@ -19,7 +19,8 @@ from efficientnetv2.model.fold_batchnorm import for_inference
 from efficientnetv2.model.layers import dtype_policy
 from efficientnetv2.runtime.teacher_run import TeacherNetwork, find_teacher
 from efficientnetv2.train.train_state import precision_policy
-from hparams.choices import NORMALISATIONS
+from hparams.channels import normalisation_of
+from hparams.choices import Normalisation
 from hparams.config import Config, ModelSection
 from hparams.errors import UserError
 from hparams.resolve import resolve_model
@@ -29,10 +30,10 @@ class Teacher:
     """A trained network that answers, and is not trained.
 
     Args:
-      model: maps normalised images ``[B, S, S, 3]`` to logits ``[B, K]``.
+      model: maps normalised images ``[B, S, S, C]`` to logits ``[B, K]``.
       image_size: S, pixels.
-      preprocess: how its images are normalised, a row of ``NORMALISATIONS``.
-      own_preprocess: how those of the training are.
+      normalisation: how its images are normalised.
+      own_normalisation: how those of the training are.
       origin: where its weights come from, as text for messages.
       checksum: of its weights.
 
@@ -47,13 +48,13 @@ class Teacher:
         model: keras.Model,
         *,
         image_size: int,
-        preprocess: str,
-        own_preprocess: str,
+        normalisation: Normalisation,
+        own_normalisation: Normalisation,
         origin: str,
         checksum: int,
     ) -> None:
         self._model = model
-        self._normalisations = own_preprocess, preprocess
+        self._normalisations = own_normalisation, normalisation
         self.image_size = image_size
         self.origin = origin
         self.checksum = checksum
@@ -65,24 +66,23 @@ class Teacher:
         return tf.cast(self._model(images, training=False), tf.float32)
 
 
-def renormalise(images: tf.Tensor, before: str, after: str) -> tf.Tensor:
+def renormalise(images: tf.Tensor, before: Normalisation, after: Normalisation) -> tf.Tensor:
     """Turns images that are normalised in one way into images normalised in another.
 
     Args:
-      images: float32 ``[..., 3]``.
-      before: how they are normalised, a row of ``NORMALISATIONS``.
+      images: float32 ``[..., C]``.
+      before: how they are normalised.
       after: how they should be.
     """
     if before == after:
         return images
-    old, new = NORMALISATIONS[before], NORMALISATIONS[after]
-    scale = np.divide(old.deviation, new.deviation)
-    offset = np.subtract(old.mean, new.mean) / np.array(new.deviation)
+    scale = np.divide(before.deviation, after.deviation)
+    offset = np.subtract(before.mean, after.mean) / np.array(after.deviation)
     return images * tf.constant(scale, tf.float32) + tf.constant(offset, tf.float32)
 
 
 def resize(images: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes float32 ``[B, H, W, 3]`` to ``size`` x ``size`` pixels, bilinear with antialiasing.
+    """Resizes float32 ``[B, H, W, C]`` to ``size`` x ``size`` pixels, bilinear with antialiasing.
 
     Equals ``tf.image.resize`` but for rounding. It is two matrix products, as XLA, and so a TPU,
     has no antialiasing. Images of this size stay as they are, to the bit.
@@ -90,7 +90,7 @@ def resize(images: tf.Tensor, size: int) -> tf.Tensor:
     height, width = tf.unstack(tf.shape(images)[1:3])
     rows = tf.einsum("oh,bhwc->bowc", _interpolation(height, size), images)
     resized = tf.einsum("pw,bowc->bopc", _interpolation(width, size), rows)
-    return tf.ensure_shape(resized, [None, size, size, 3])
+    return tf.ensure_shape(resized, [None, size, size, images.shape[-1]])
 
 
 def _interpolation(old: tf.Tensor, new: int) -> tf.Tensor:
@@ -133,8 +133,8 @@ def build_teacher(config: Config) -> Teacher | None:
     return Teacher(
         folded,
         image_size=network.image_size,
-        preprocess=section.preprocess,
-        own_preprocess=config.model.preprocess,
+        normalisation=normalisation_of(section),
+        own_normalisation=normalisation_of(config.model),
         origin=str(report),
         checksum=_checksum(model),
     )

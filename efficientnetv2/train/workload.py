@@ -32,7 +32,7 @@ def image_multiply_adds(model: ModelSection, image_size: int) -> float:
     """Returns the multiply-adds of one image, forward; a ResNet's grow with the area."""
     architecture = scaled_architecture(model)
     if architecture.stages:
-        return cost(architecture, image_size=image_size).multiply_adds
+        return cost(architecture, image_size=image_size, channels=model.channels).multiply_adds
     row = MODELS[model.model_name]
     return row.published.flops_b * 1e9 * (image_size / row.eval_size) ** 2
 

@@ -38,6 +38,9 @@ NON_DEFAULT = {
     "model.dropout_base": 0.15,
     "model.num_classes": 37,
     "model.data_format": "channels_first",
+    "model.channels": 1,
+    "model.pixel_mean": [100.5],
+    "model.pixel_deviation": [50.5],
     "model.target_mean": [1.5, -2.0],
     "model.target_deviation": [0.5, 3.0],
     "train.preset": "fast",
@@ -168,16 +171,18 @@ NON_DEFAULT = {
 RANDAUGMENT_KEYS = ("data.randaug_layers", "data.ram", "data.ram_base")
 # Keys to leave out, because their non-default values exclude each other: size_schedule and
 # scale_batch_with_size, bn_type and xla, augname and the keys of RandAugment, several labels or a
-# teacher and the settings for rare classes.
+# teacher and the settings for rare classes, grey images and a service or hues.
 BALANCE_KEYS = (
     *("train.class_weights", "train.focal_gamma", "train.logit_adjustment", "data.sampling"),
 )
+CHANNEL_KEYS = ("model.channels", "model.pixel_mean", "model.pixel_deviation")
 EXCLUSIVE = (
-    ("train.size_schedule", "model.bn_type", "data.augname", *BALANCE_KEYS),
+    ("train.size_schedule", "model.bn_type", "data.augname", *BALANCE_KEYS, *CHANNEL_KEYS),
     (
         *("train.scale_batch_with_size", "runtime.xla", *RANDAUGMENT_KEYS),
         *("data.multi_label", "train.loss_type", "train.teacher", "train.teacher_model"),
         *("train.distill_temperature", "train.distill_weight", "train.min_precision"),
+        *("data.service", "data.color_jitter"),
     ),
 )
 

@@ -62,6 +62,9 @@ FREE_FOR_RESNETS = {
     "dropout_rate": 0.4,
     "dropout_base": 0.2,
     "num_classes": 5,
+    "channels": 4,
+    "pixel_mean": (1.0, 2.0, 3.0, 4.0),
+    "pixel_deviation": (5.0, 6.0, 7.0, 8.0),
     "target_mean": (1.0,),
     "target_deviation": (2.0,),
 }

@@ -6,6 +6,7 @@ import importlib
 import pathlib
 
 from efficientnetv2.data.sources.source import Source
+from hparams.channels import require_files
 from hparams.config import Config
 from hparams.label_kinds import require_kind
 
@@ -23,6 +24,7 @@ def build_source(config: Config, *, split_file: pathlib.Path | None = None) -> S
       DataError: if the data set cannot be opened, or its labels are of another kind than the loss
         and ``data.multi_label`` are for.
     """
+    require_files(config)
     module = importlib.import_module(f"efficientnetv2.data.sources.{config.data.source}")
     source: Source = module.open_source(config, split_file)
     require_kind(config, source.label_kind)

@@ -42,16 +42,20 @@ class FolderLayout:
     notices: Sequence[str]
 
 
-def divide(data_dir: pathlib.Path) -> FolderLayout:
+def divide(data_dir: pathlib.Path, *, arrays: bool = False) -> FolderLayout:
     """Divides the images of a folder into train, minival and test.
 
     The layouts are those of ``read_layout``. Missing splits are taken from train: of each class a
     tenth goes to test, a tenth to minival; see ``hold_out``.
 
+    Args:
+      data_dir: the folder.
+      arrays: whether ``.npy`` files are images.
+
     Raises:
       DataError: as ``scan_files`` and ``read_layout``.
     """
-    layout = read_layout(scan_files(data_dir))
+    layout = read_layout(scan_files(data_dir, arrays=arrays))
     missing = [split for split in ("test", "minival") if split not in layout.splits]
     splits = {**layout.splits, **hold_out(layout.splits["train"], missing)}
     return dataclasses.replace(layout, splits=splits)

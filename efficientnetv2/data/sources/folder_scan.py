@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from efficientnetv2.data.sources.file_names import printable
 from efficientnetv2.data.sources.image_suffixes import (
+    NPY_SUFFIX,
     OTHER_IMAGES,
     PILLOW_SUFFIXES,
     is_image,
@@ -48,6 +49,7 @@ class FolderScan:
       others: the other regular files, likewise.
       folders: all folders, likewise.
       left_out: number of files left out, by what they are.
+      arrays: whether ``.npy`` files are images.
     """
 
     folder: pathlib.Path
@@ -55,14 +57,19 @@ class FolderScan:
     others: list[str]
     folders: list[str]
     left_out: Mapping[str, int]
+    arrays: bool = False
 
 
-def scan_files(folder: pathlib.Path) -> FolderScan:
+def scan_files(folder: pathlib.Path, *, arrays: bool = False) -> FolderScan:
     """Lists the files and folders below a folder, without hidden ones (``.x``).
 
     Links to files are followed. A folder is read once, however many links lead to it: where it
     stands itself, if that is below the folder, otherwise by the link whose path comes first. A link
     to a folder that it stands in is left out, too.
+
+    Args:
+      folder: the folder.
+      arrays: whether ``.npy`` files are images.
 
     Raises:
       DataError: if there is no such folder, or it cannot be read.
@@ -71,7 +78,7 @@ def scan_files(folder: pathlib.Path) -> FolderScan:
         what = "is a file; give the folder of the images" if folder.exists() else "does not exist"
         raise DataError(f"folder '{printable(folder)}' {what}")
     try:
-        return _Scanner(folder).scan()
+        return _Scanner(folder, arrays=arrays).scan()
     except OSError as error:
         name = printable(error.filename or folder)
         raise DataError(f"cannot read '{name}': {error.strerror}") from None
@@ -80,8 +87,9 @@ def scan_files(folder: pathlib.Path) -> FolderScan:
 class _Scanner:
     """Reads folders one after the other; links to folders after everything else."""
 
-    def __init__(self, root: pathlib.Path) -> None:
+    def __init__(self, root: pathlib.Path, *, arrays: bool) -> None:
         self._root = root
+        self._arrays = arrays
         self._files: list[str] = []
         self._folders: list[str] = []
         self._links: list[str] = []  # a heap: which link is followed must not depend on the disk
@@ -99,9 +107,11 @@ class _Scanner:
         images: list[str] = []
         others: list[str] = []
         for path in self._files:
-            (images if is_image(path) else others).append(path)
+            (images if is_image(path, arrays=self._arrays) else others).append(path)
         self._left_out.update(count_kinds(others))
-        return FolderScan(self._root, images, others, self._folders, self._left_out)
+        return FolderScan(
+            self._root, images, others, self._folders, self._left_out, arrays=self._arrays
+        )
 
     def _read_tree(self, top: str) -> bool:
         """Reads a folder and those below it; returns False if it has been read before."""
@@ -206,4 +216,7 @@ def _is_unread_image(kind: str) -> bool:
 def no_image(found: FolderScan) -> str:
     """Returns the end of the message about a folder without an image."""
     notice = "".join(left_out_notice(found.folder, found.left_out)).partition(": ")[2]
-    return f"holds no image ({', '.join(readable_suffixes())}){f'; {notice}' if notice else ''}"
+    known = ", ".join(readable_suffixes(arrays=found.arrays))
+    if not found.arrays and found.left_out.get(NPY_SUFFIX):
+        notice += "; .npy files are images of other numbers of channels than 3: model.channels"
+    return f"holds no image ({known}){f'; {notice}' if notice else ''}"

@@ -25,13 +25,17 @@ from hparams.folds import Fold
 from hparams.label_kinds import ONE
 
 
-def scan_folder(data_dir: pathlib.Path) -> ImageSplits:
+def scan_folder(data_dir: pathlib.Path, *, arrays: bool = False) -> ImageSplits:
     """Divides the images of a folder into train, minival and test by its layout; see ``divide``.
+
+    Args:
+      data_dir: the folder.
+      arrays: whether ``.npy`` files are images.
 
     Raises:
       DataError: if there is no such folder, or its layout is not a known one.
     """
-    layout = divide(data_dir)
+    layout = divide(data_dir, arrays=arrays)
     class_names = sorted(layout.splits["train"])
     return ImageSplits(data_dir, class_names, _by_split(layout.splits, class_names), layout.notices)
 
@@ -49,7 +53,9 @@ def _by_split(
     }
 
 
-def scan_folds(data_dir: pathlib.Path, folds: Sequence[Fold], *, seed: int) -> list[ImageSplits]:
+def scan_folds(
+    data_dir: pathlib.Path, folds: Sequence[Fold], *, seed: int, arrays: bool = False
+) -> list[ImageSplits]:
     """Divides the images of a folder for a training of each of these folds.
 
     A folder of test images stays out of the folds; all others take part. Minival is taken from what
@@ -59,11 +65,12 @@ def scan_folds(data_dir: pathlib.Path, folds: Sequence[Fold], *, seed: int) -> l
       data_dir: the folder.
       folds: all of one number of folds.
       seed: see ``assign_folds``.
+      arrays: whether ``.npy`` files are images.
 
     Raises:
       DataError: as ``scan_folder`` and ``assign_folds``.
     """
-    layout = read_layout(scan_files(data_dir))
+    layout = read_layout(scan_files(data_dir, arrays=arrays))
     class_names = sorted(layout.splits["train"])
     parts = [layout.splits.get(split, {}) for split in ("train", "minival")]
     pool = {name: [path for part in parts for path in part.get(name, ())] for name in class_names}
@@ -104,7 +111,11 @@ def fold_notice(what: str, fold: Fold, images: Mapping[str, Sequence[ImageFile]]
 
 
 def load_folder_splits(
-    path: pathlib.Path, data_dir: pathlib.Path, *, may_be_missing: bool = False
+    path: pathlib.Path,
+    data_dir: pathlib.Path,
+    *,
+    may_be_missing: bool = False,
+    arrays: bool = False,
 ) -> ImageSplits:
     """Reads a split file. Images of the folder that it does not list are left out.
 
@@ -113,6 +124,7 @@ def load_folder_splits(
       data_dir: the folder of images; it may have moved since the file was written.
       may_be_missing: whether images that it lists may be gone. They stay in their splits, so that
         all others keep their places, and reading them fails.
+      arrays: whether ``.npy`` files are images.
 
     Raises:
       DataError: if the file is not a split file, or an image that it lists is missing.
@@ -120,7 +132,7 @@ def load_folder_splits(
     splits = load_splits(path, data_dir)
     require_class_names(splits.class_names, folder=data_dir)
     listed = {image.path for split in splits.names for image in splits.images[split]}
-    found = scan_files(data_dir)
+    found = scan_files(data_dir, arrays=arrays)
     # The scanner may have come to an image by another path.
     unseen = sorted(listed.difference(found.images))
     missing = [image for image in unseen if not (data_dir / image).is_file()]

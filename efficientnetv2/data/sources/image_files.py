@@ -20,7 +20,9 @@ from hparams.errors import UserError
 _STANDARD_INPUT = "-"
 
 
-def find_images(path: pathlib.Path, *, shard: tuple[int, int] = (1, 1)) -> ImageList:
+def find_images(
+    path: pathlib.Path, *, shard: tuple[int, int] = (1, 1), arrays: bool = False
+) -> ImageList:
     """Returns the file itself, the images of a folder or pattern, sorted, or those of a list.
 
     Says in one line on stderr which files of a folder are left out.
@@ -31,6 +33,7 @@ def find_images(path: pathlib.Path, *, shard: tuple[int, int] = (1, 1)) -> Image
         anywhere in a shell, what a list names is relative to the current folder. Its order stays,
         files may be named twice, and need not be there.
       shard: number, from 1, and count of shards; see ``ImageList``.
+      arrays: whether ``.npy`` files of a folder are images.
 
     Raises:
       UserError: if there is no such file or folder, no image in the folder or list, or a file's
@@ -42,7 +45,7 @@ def find_images(path: pathlib.Path, *, shard: tuple[int, int] = (1, 1)) -> Image
             return read_image_list(_standard_input(), origin="standard input", shard=shard)
         if path.suffix.lower() == ".txt" and path.is_file():
             return _listed(path, shard=shard)
-        files = _find(path)
+        files = _find(path, arrays=arrays)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"--image_path: cannot read '{printable(path)}': {reason}") from None
@@ -79,7 +82,7 @@ def _listed(path: pathlib.Path, *, shard: tuple[int, int]) -> ImageList:
     return images
 
 
-def _find(path: pathlib.Path) -> list[str]:
+def _find(path: pathlib.Path, *, arrays: bool) -> list[str]:
     """Returns the files as text: a million of it is 100 MB, of ``Path`` five times as much."""
     if path.is_file():
         return [str(path)]
@@ -91,7 +94,7 @@ def _find(path: pathlib.Path) -> list[str]:
     if not path.is_dir():
         what = "is no regular file" if path.exists() else "does not exist"
         raise UserError(f"--image_path '{printable(path)}' {what}; give an image file or a folder")
-    found = scan_files(path)
+    found = scan_files(path, arrays=arrays)
     if not found.images:
         raise UserError(f"--image_path '{printable(path)}' {no_image(found)}")
     for line in left_out_notice(path, found.left_out):

@@ -17,6 +17,11 @@ PILLOW_SUFFIXES = {
     ".heic": "HEIC",
     ".heif": "HEIC",
 }
+# NumPy's arrays are images where images do not have 3 channels (model.channels): a folder of photos
+# may hold arrays of something else.
+NPY_SUFFIX = ".npy"
+NPY_START = b"\x93NUMPY"
+TIFF_STARTS = (b"II\x2a\x00", b"MM\x00\x2a", b"II\x2b\x00", b"MM\x00\x2b")
 # Files with these suffixes are images, too, but nothing here reads them.
 OTHER_IMAGES = {
     f".{suffix}"
@@ -106,14 +111,26 @@ def pillow_reads(file_format: str) -> bool:
     return file_format == "TIFF"
 
 
-def readable_suffixes() -> tuple[str, ...]:
-    """Returns the suffixes of the images that can be read here, for example ``.jpg``."""
-    return (*SUFFIXES, *(s for s in PILLOW_SUFFIXES if is_image(f"x{s}")))
+def readable_suffixes(*, arrays: bool = False) -> tuple[str, ...]:
+    """Returns the suffixes of the images that can be read here, for example ``.jpg``.
+
+    Args:
+      arrays: whether NumPy's arrays are images, too.
+    """
+    own = (NPY_SUFFIX,) if arrays else ()
+    return (*SUFFIXES, *(s for s in PILLOW_SUFFIXES if is_image(f"x{s}")), *own)
 
 
-def is_image(path: str) -> bool:
-    """Returns whether a file name has the suffix of an image that can be read here."""
+def is_image(path: str, *, arrays: bool = False) -> bool:
+    """Returns whether a file name has the suffix of an image that can be read here.
+
+    Args:
+      path: of the file.
+      arrays: as in ``readable_suffixes``.
+    """
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
-    return suffix in SUFFIXES or (
-        suffix in PILLOW_SUFFIXES and pillow_reads(PILLOW_SUFFIXES[suffix])
+    return (
+        suffix in SUFFIXES
+        or (suffix in PILLOW_SUFFIXES and pillow_reads(PILLOW_SUFFIXES[suffix]))
+        or (arrays and suffix == NPY_SUFFIX)
     )

@@ -24,6 +24,7 @@ from efficientnetv2.data.sources.table_file import (
     find_column,
     read_table,
 )
+from hparams.channels import RGB
 from hparams.config import Config
 from hparams.errors import listed, shown
 from hparams.label_kinds import NUMBERS, ONE, SEVERAL
@@ -53,6 +54,7 @@ class TableColumns:
       group: of what stays in one split.
       weight: of the images in the loss.
       multi_label: whether a single column of ``labels`` holds several names.
+      arrays: whether ``.npy`` files are images.
     """
 
     path: str | None = None
@@ -62,6 +64,7 @@ class TableColumns:
     group: str | None = None
     weight: str | None = None
     multi_label: bool = False
+    arrays: bool = False
 
     @property
     def given(self) -> list[str]:
@@ -91,6 +94,7 @@ def columns_of(config: Config) -> TableColumns:
         group=data.group_column,
         weight=data.weight_column,
         multi_label=data.multi_label,
+        arrays=config.model.channels != RGB,
     )
 
 
@@ -156,6 +160,7 @@ class _Reader:
 
     def __init__(self, table: TableFile, columns: TableColumns) -> None:
         self._table = table
+        self._arrays = columns.arrays
         path = self._column("path_column", columns.path, *_PATH)
         if path is None:
             raise table.error(
@@ -289,9 +294,10 @@ class _Reader:
         if "\\" in path and not (self._table.path.parent / path).exists():
             path = path.replace("\\", "/")  # written on Windows
         path = os.path.normpath(path)
-        if not is_image(path):
+        if not is_image(path, arrays=self._arrays):
+            known = ", ".join(readable_suffixes(arrays=self._arrays))
             raise self._error(
-                f"'{printable(path)}' is no image file ({', '.join(readable_suffixes())})",
+                f"'{printable(path)}' is no image file ({known})",
                 row,
                 self._path,
             )

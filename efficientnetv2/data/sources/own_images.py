@@ -60,7 +60,9 @@ def _load(config: Config, split_file: pathlib.Path) -> ImageSplits:
     if is_table(path):
         splits = load_table_splits(split_file, path, columns, may_be_missing=may_be_missing)
     else:
-        splits = load_folder_splits(split_file, path, may_be_missing=may_be_missing)
+        splits = load_folder_splits(
+            split_file, path, may_be_missing=may_be_missing, arrays=columns.arrays
+        )
     if splits.fold != config.data.fold:
         own, asked = (
             f"fold {fold}" if fold else "no fold" for fold in (splits.fold, config.data.fold)
@@ -76,7 +78,7 @@ def _divide(config: Config) -> ImageSplits:
     path, columns = _path_and_columns(config)
     if is_table(path):
         return divide_table(path, columns, may_be_missing=config.data.on_bad_image == "skip")
-    return scan_folder(path)
+    return scan_folder(path, arrays=columns.arrays)
 
 
 def divide_folds(config: Config, folds: Sequence[Fold]) -> list[ImageSplits]:
@@ -92,7 +94,7 @@ def divide_folds(config: Config, folds: Sequence[Fold]) -> list[ImageSplits]:
     path, columns = _path_and_columns(config)
     seed = config.train.seed
     if not is_table(path):
-        return scan_folds(path, folds, seed=seed)
+        return scan_folds(path, folds, seed=seed, arrays=columns.arrays)
     may_be_missing = config.data.on_bad_image == "skip"
     return divide_table_folds(path, columns, folds, seed=seed, may_be_missing=may_be_missing)
 

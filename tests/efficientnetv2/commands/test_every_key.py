@@ -20,6 +20,7 @@ from efficientnetv2.train.strategy import build_strategy
 from efficientnetv2.train.target_scale import target_scale
 from efficientnetv2.train.teacher import build_teacher
 from hparams import UserError, presets, resolve
+from hparams.channels import normalisation_of
 from hparams.config import Config
 from hparams.keys import KEYS
 from hparams.resolve import with_facts
@@ -119,6 +120,8 @@ def read_own_images(read_keys: set[str], folder: pathlib.Path) -> None:
         "data.data_dir": str(folder / "labels.csv"),
         "train.class_weights": "balanced",
         "train.class_counts": [20, 20],
+        "model.pixel_mean": [100.0] * 3,
+        "model.pixel_deviation": [50.0] * 3,
         "model.target_mean": [1.0],
         "model.target_deviation": [2.0],
     }
@@ -126,6 +129,7 @@ def read_own_images(read_keys: set[str], folder: pathlib.Path) -> None:
     assert build_source(config).num_classes == 2
     assert class_weights(config) is not None
     assert target_scale(config.model) is not None
+    assert normalisation_of(config.model).deviation == (50.0,) * 3
     run = RunDirectory(folder / "several")
     assert fit_thresholds(config, build_source(without_minival(folder)), run, workers=None) is None
 

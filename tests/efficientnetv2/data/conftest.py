@@ -7,7 +7,7 @@ from efficientnetv2.data import training_image
 from efficientnetv2.data.decode import random_window
 
 
-def decode_digit(encoded, seed, *, image_size, preprocess, area, aspect, resize):
+def decode_digit(encoded, seed, *, image_size, preprocess, area, aspect, resize, **_):
     """Does what ``decode_training`` does with a digit: enlarges, crops and resizes it."""
     target = [image_size, image_size]
     larger = tf.image.resize(tf.io.decode_png(encoded, channels=3), target)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from efficientnetv2.data import decode
+from efficientnetv2.data.image_formats import decode_image
 from efficientnetv2.data.preprocess import normalise
 
 
@@ -50,7 +51,7 @@ def test_lite_is_normalised_about_127():
 
 def test_lite_sees_the_centre_bilinearly(photo):
     lite = decode.decode_evaluation(photo, image_size=224, preprocess="lite").numpy()
-    crop = decode.decode_image(photo)[24 : 24 + 328, 86 : 86 + 328]
+    crop = decode_image(photo)[24 : 24 + 328, 86 : 86 + 328]
     expected = tf.image.resize(crop, [224, 224]).numpy()
     assert np.abs(lite - expected).mean() <= 0.1
 
@@ -59,7 +60,7 @@ def test_lite_sees_the_centre_bilinearly(photo):
 @pytest.mark.parametrize("size", [24, 64])
 def test_evaluation_decodes_every_pixel_however_small_the_result(chain, size, photo):
     image = decode.decode_evaluation(photo, image_size=size, preprocess=chain)
-    whole = decode.decode_image(photo)
+    whole = decode_image(photo)
     y, x, h, w = decode.central_window(
         tf.shape(whole)[:2], image_size=size, round_up=chain == "lite"
     ).numpy()
@@ -78,7 +79,7 @@ def test_central_window_of_the_photo(round_up, window):
 
 def test_squash_sees_the_whole_image(photo):
     whole = decode.decode_evaluation(photo, image_size=64, preprocess="v2", resize="squash")
-    np.testing.assert_array_equal(whole, tf.image.resize(decode.decode_image(photo), [64, 64]))
+    np.testing.assert_array_equal(whole, tf.image.resize(decode_image(photo), [64, 64]))
 
 
 def test_squash_turns_upright_too(photo):

@@ -124,7 +124,8 @@ def test_images_change_from_one_normalisation_to_another(
     before: str, after: str, seed: int
 ) -> None:
     pixels = np.random.default_rng(seed).uniform(0, 255, (2, 3, 3, 3)).astype(np.float32)
-    changed = renormalise(normalise(pixels, before), before, after)
+    rows = NORMALISATIONS[before], NORMALISATIONS[after]
+    changed = renormalise(normalise(pixels, before), *rows)
     np.testing.assert_allclose(changed, normalise(pixels, after), rtol=0, atol=2e-6)
 
 
