@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from efficientnetv2.evaluation.loaded_model import LoadedModel
 
 # Without weights, only how the labels are read can be set.
-_READ = re.compile(r"data\.(data_dir|\w+_columns?)")
+_READ = re.compile(r"data\.(data_dir|\w+_columns?)|model\.channels")
 _WITH_WEIGHTS = re.compile(r"(model|eval)\.|train\.ft_init_ckpt")
 
 

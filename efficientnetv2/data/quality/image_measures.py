@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from efficientnetv2.data.sources.image_suffixes import pillow_reads
+from efficientnetv2.data.array_image import read_array
+from efficientnetv2.data.sources.image_suffixes import NPY_START, TIFF_STARTS, pillow_reads
 
 _GREY_SIDE = 256  # pixels: longest side of the grey image on which contrast and sharpness are taken
 _ORIENTATION = 274  # EXIF tag: how to turn the stored pixels upright
@@ -88,6 +89,8 @@ def measure_image(path: pathlib.Path) -> ImageMeasures:
 def _reason(error: Exception) -> str:
     from PIL import Image, UnidentifiedImageError
 
+    if type(error) is ValueError and str(error):  # of ``read_array``, in whole words
+        return str(error)
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image"
     if isinstance(error, Image.DecompressionBombError):
@@ -114,15 +117,38 @@ def _measured(encoded: bytes) -> ImageMeasures:
 
 
 def open_image(encoded: bytes) -> Any:
-    """Opens an image with Pillow; the pixels are not decoded yet."""
-    from PIL import Image
+    """Opens an image with Pillow; the pixels are not decoded yet.
+
+    Of ``.npy`` files, and of TIFF files that Pillow cannot read, it is the mean of the channels.
+
+    Raises:
+      ValueError: if such a file cannot be read.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if encoded.startswith(NPY_START):
+        return _mean_of_channels(encoded)
 
     if pillow_reads("HEIC"):
         with contextlib.suppress(ImportError):
             import pillow_heif
 
             pillow_heif.register_heif_opener()
-    return Image.open(io.BytesIO(encoded))
+    try:
+        return Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError:
+        if encoded.startswith(TIFF_STARTS):
+            return _mean_of_channels(encoded)
+        raise
+
+
+def _mean_of_channels(encoded: bytes) -> Any:
+    """Returns the mean of an image's channels as a grey Pillow image, from black to white."""
+    from PIL import Image
+
+    levels = np.nan_to_num(read_array(encoded).astype(np.float32).mean(-1))
+    low, high = float(levels.min()), float(levels.max())
+    return Image.fromarray(np.uint8((levels - low) / max(high - low, 1e-12) * 255))
 
 
 def grey_image(image: Any, *, side: int) -> Any:
