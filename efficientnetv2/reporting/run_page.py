@@ -27,6 +27,7 @@ from efficientnetv2.reporting.number_report import number_figure, number_rows
 from efficientnetv2.reporting.results import data_name, metric_cells, run_title
 from efficientnetv2.runtime.environment import environment
 from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.channels import normalisation_of
 from hparams.config import Config
 from hparams.keys import KEYS
 from hparams.label_kinds import NUMBERS, SEVERAL, label_kind
@@ -179,7 +180,8 @@ def _mistakes(
         return []
     if not len(numbers):
         return []
-    pixels = to_pixels(images.pick([int(number) for number in numbers]), config.model.preprocess)
+    picked = images.pick([int(number) for number in numbers])
+    pixels = to_pixels(picked, normalisation_of(config.model))
     return [
         {
             "picture": embedded_thumbnail(Image.fromarray(image), side=_THUMBNAIL),
