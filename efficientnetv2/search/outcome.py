@@ -110,7 +110,9 @@ def _parameters(trial: FrozenTrial, config: Config, space: Space) -> int:
         return int(trial.user_attrs[RESULT]["parameters"])
     # Not set for a folder of images, which only the trials open.
     classes = config.model.num_classes or 1000
-    return parameters(space.architecture(trial.params), num_classes=classes)
+    return parameters(
+        space.architecture(trial.params), num_classes=classes, channels=config.model.channels
+    )
 
 
 def report_search(

@@ -95,9 +95,10 @@ def architecture_text(architecture: Architecture) -> str:
     )
 
 
-def parameters(architecture: Architecture, *, num_classes: int) -> int:
+def parameters(architecture: Architecture, *, num_classes: int, channels: int = 3) -> int:
     """Returns the number of variables of a network with its classifier."""
-    return cost(architecture, image_size=32, num_classes=num_classes).parameters
+    counts = cost(architecture, image_size=32, num_classes=num_classes, channels=channels)
+    return counts.parameters
 
 
 def _apply_point(stage: BlockSpec, point: Point, prefix: str) -> BlockSpec:
