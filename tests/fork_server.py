@@ -39,6 +39,7 @@ def import_everything() -> None:
         importlib.import_module(module.name)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 10, 10)  # tracing makes many objects, and little garbage
 
 
 def serve(control: socket.socket) -> dict:

@@ -19,7 +19,7 @@ SETTINGS = {
     "model.blocks_args": "[r1_k3_s2_e4_i8_o16_se0.25]",
     "model.feature_size": 16,
     "train.preset": "none",
-    "train.epochs": 3,
+    "train.epochs": 2,
     "train.batch_size": 16,
     "train.stages": 1,
     "train.isize": 16,
@@ -49,6 +49,7 @@ PLAIN = {
     "runtime.worker_timeout_seconds": 60,
 }
 CLOCK = ("seconds", "images_per_second")
+KILLED_AT = 1  # access to the file of records, of two an epoch
 
 
 @pytest.fixture(scope="module")
@@ -96,20 +97,38 @@ def outcome(run):
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_killed_training_ends_with_the_same_bits(
-    kind, folder, start_process, run_process, wait_until
-):
-    whole, broken = folder / f"whole-{kind}", folder / f"broken-{kind}"
-    result = run_process(*program(folder, whole, kind, "--validate"))
+def run_here(main_tf2, folder, *arguments, **changes):
+    _, *command = program(folder, *arguments, **changes)
+    result = main_tf2(*command, cwd=ROOT)
     assert result.returncode == 0, result.stderr
+    return result
+
+
+def kill_process(start_process, wait_until, folder, broken, kind):
     process = start_process(*program(folder, broken, kind, "--validate"))
-    wait_until(lambda: len(lines_of(broken)) >= 2)
+    wait_until(lambda: list((broken / "checkpoints").glob("*.sha256")))
     process.kill()
     process.wait()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_training_ends_with_the_same_bits(
+    kind, folder, main_tf2, start_process, killer, wait_until
+):
+    whole, broken = folder / f"whole-{kind}", folder / f"broken-{kind}"
+    run_here(main_tf2, folder, whole, kind, "--validate")
+    if kind == "several":  # one kind as a process of its own
+        kill_process(start_process, wait_until, folder, broken, kind)
+    else:  # at the second record of an epoch
+        assert not killer.survives(
+            lambda: run_here(main_tf2, folder, broken, kind, "--validate"),
+            where=f"{broken}/metrics.jsonl",
+            touch=KILLED_AT,
+        )
+    assert len(lines_of(broken)) == 1, "the kill came too late"
     (folder / "labels.csv").touch()
-    result = run_process(*program(folder, broken, kind, "--validate"))
-    assert result.returncode == 0, result.stderr
+    result = run_here(main_tf2, folder, broken, kind, "--validate")
+    assert "going on after step" in result.stdout
     assert outcome(broken) == outcome(whole)
     assert (kind == "several") == (whole / "thresholds.csv").exists()
 
@@ -123,10 +142,9 @@ def free_addresses(count):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_have_the_losses_of_one(kind, folder, start_process, run_process):
+def test_two_processes_have_the_losses_of_one(kind, folder, main_tf2, start_process):
     alone, together = folder / f"alone-{kind}", folder / f"together-{kind}"
-    result = run_process(*program(folder, alone, kind, "--validate", **PLAIN))
-    assert result.returncode == 0, result.stderr
+    run_here(main_tf2, folder, alone, kind, "--validate", **PLAIN)
     cluster = free_addresses(2)
     processes = []
     for index in range(2):
