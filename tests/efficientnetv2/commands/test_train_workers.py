@@ -25,12 +25,12 @@ SETTINGS = {
     "model.survival_prob": 1.0,
     "model.dropout_rate": 0.0,
     "model.dropout_base": 0.0,
-    "train.epochs": 50,
+    "train.epochs": 20,
     "train.batch_size": 16,
     "train.stages": 1,
     "train.isize": 16,
     "train.optimizer": "momentum",
-    "train.lr_base": 0.05,
+    "train.lr_base": 0.15,
     "train.lr_warmup_epoch": 0,
     "data.augname": "none",
     "data.crop_area": "[1.0,1.0]",
@@ -39,7 +39,7 @@ SETTINGS = {
     "data.cutmix_alpha": 0.0,
     "eval.isize": 16,
     "eval.batch_size": 5,  # divides neither split, nor does 2 divide it
-    "runtime.save_checkpoint_epochs": 10,
+    "runtime.save_checkpoint_epochs": 5,
     "runtime.keep_checkpoint_max": 2,  # none of a stop by a signal is left
     "runtime.worker_timeout_seconds": 60,
 }
@@ -139,14 +139,14 @@ class Disturbed:
 def disturbed(home, start_two):
     """Two processes of which each gets a signal, and then each is killed once."""
     training = Disturbed(home / "together")
-    for index, epoch in ((1, "epoch  2/50"), (0, "epoch ")):
+    for index, epoch in ((1, "epoch  2/20"), (0, "epoch ")):
         processes = start_two(training.run)
         wait_for(processes[0], epoch)
         processes[index].send_signal(signal.SIGTERM)
         results = finish(processes)
         saved = list((training.run / "checkpoints").glob("ckpt-*.index"))
         training.signalled[index] = (results, saved)
-    for index, epoch in ((0, "epoch 25/50"), (1, "epoch 45/50")):
+    for index, epoch in ((0, "epoch  6/20"), (1, "epoch 16/20")):
         processes = start_two(training.run)
         training.resumed[index] = wait_for(processes[0], epoch)
         processes[index].kill()
@@ -170,7 +170,7 @@ def losses(run):
 
 def test_two_processes_have_the_loss_curve_of_one(alone, disturbed):
     one, two = losses(alone), losses(disturbed.run)
-    assert len(one) == len(two) == 50  # an epoch is one step
+    assert len(one) == len(two) == 20  # an epoch is one step
     assert one[-1] < 0.7 * one[0]
     np.testing.assert_allclose(two, one, atol=1e-4)
 
@@ -184,7 +184,7 @@ def test_two_processes_count_every_image_once(alone, disturbed):
 
 def test_only_the_chief_writes_and_prints(home, alone, disturbed):
     (_, chief_out, chief_err), (_, out, err) = disturbed.results
-    assert chief_out.count("\nepoch ") == 10
+    assert chief_out.count("\nepoch ") == 5
     assert (out, chief_err, err) == ("", "", "")
     ((*_, chief_err), (_, out, err)), _ = disturbed.signalled[1]  # at the first start
     assert (out, chief_err.count("\n"), err) == ("", 1, "")
@@ -221,7 +221,7 @@ def test_a_killed_worker_ends_the_others_and_the_restart_goes_on(killed, disturb
     assert "start all workers again, and they resume from the newest checkpoint" in err
     # In the end, the loss curve is that of one device: see above.
     went_on = ["".join(disturbed.resumed[1]), disturbed.results[0][1]][killed]
-    assert f"going on after step {(20, 40)[killed]} of 50" in went_on
+    assert f"going on after step {(5, 15)[killed]} of 20" in went_on
 
 
 @pytest.mark.parametrize("signalled", [0, 1])
