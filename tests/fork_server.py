@@ -23,7 +23,15 @@ import sys
 
 ROOT = str(pathlib.Path(__file__).parent.parent)
 MOST_BYTES = 1 << 18  # of a request
-LAZY = ("keras", "matplotlib.pyplot", "optuna", "orbit", "tensorflow_datasets")
+LAZY = (
+    "fsspec",
+    "keras",
+    "matplotlib.pyplot",
+    "optuna",
+    "orbit",
+    "tensorboard.summary",
+    "tensorflow_datasets",
+)
 
 
 def import_everything() -> None:

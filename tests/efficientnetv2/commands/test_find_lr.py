@@ -35,6 +35,7 @@ def hashes(folder):
     }
 
 
+@pytest.mark.slow
 def test_both_languages_suggest_the_same_flag(main_tf2, settings, tmp_path, data_dir):
     result = main_tf2("find_lr", *FLAGS, settings, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -9,6 +9,8 @@ from PIL import Image
 
 from efficientnetv2.runtime.run_directory import RunDirectory
 
+pytestmark = pytest.mark.slow  # all tests here read what one training wrote
+
 SETTINGS = (
     "model.blocks_args=[r1_k3_s1_e1_i8_o8_c1],model.feature_size=8,train.min_steps=0,"
     "train.batch_size=8,train.stages=1,data.augname=none"
@@ -83,7 +85,6 @@ def test_a_wrong_name_is_one_line_with_the_nearest(folder, main_tf2):
     assert "published, squash, crop, letterbox" in line and "did you mean 'letterbox'" in line
 
 
-@pytest.mark.slow
 def test_a_run_directory_from_before_the_key_had_its_name(folder, main_tf2):
     assert main_tf2(*TRAINING[:-2], "--model_dir=old", TRAINING[-1], cwd=folder).returncode == 0
     config = folder / "old" / "config.yaml"

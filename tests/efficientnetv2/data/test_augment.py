@@ -89,6 +89,7 @@ def recorded(seed):
     return recorded_draws(seed)
 
 
+@pytest.mark.slow
 def test_ops_are_drawn_uniformly_and_the_layers_independently(recorded):
     pairs = np.bincount(recorded[:, 0], minlength=256)  # first op times 16 plus second
     assert pairs.sum() == 8000
@@ -273,6 +274,7 @@ def painted_boxes(painted):
     return np.stack(boxes, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("area", [(0.02, 0.33), (0.5, 1.5)], ids=["as it is", "often too large"])
 def test_erased_boxes_are_distributed_as_by_the_papers_algorithm(area, monkeypatch, seed):
     monkeypatch.setattr(augment, "_ERASED_AREA", area)

@@ -199,6 +199,7 @@ def mixed(digits):
     return plan, stream, take(stream, plan[-1].end_step)
 
 
+@pytest.mark.slow
 def test_in_every_stage_the_stream_from_a_step_is_the_uninterrupted_one(mixed):
     plan, stream, whole = mixed
     assert_restarts_are_uninterrupted(stream, plan, whole)

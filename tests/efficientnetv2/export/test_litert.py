@@ -59,6 +59,7 @@ def test_smaller_files_come_near(servable, pixels, precision):
     assert len(file) < 0.8 * len(convert(servable, "float32"))
 
 
+@pytest.mark.slow
 def test_the_int8_file_is_the_network_that_was_calibrated(servable, network, int8, pixels):
     outputs, image, output = run(int8, pixels)
     assert (image["dtype"], output["dtype"]) == (np.float32, np.float32)

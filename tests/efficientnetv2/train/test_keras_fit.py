@@ -238,6 +238,7 @@ def test_a_share_of_the_rate_is_dropped():
     np.testing.assert_array_equal(layer(ones, training=False), ones)
 
 
+@pytest.mark.slow
 def test_pixels_for_a_model_that_normalises(data, data_dir):
     pixels = open_digits(data_dir, {}, normalise=False)
     for split in (pixels, pixels.validation, pixels.test):
@@ -289,6 +290,7 @@ def test_class_numbers_cannot_be_mixed(data):
         fit(model, data)
 
 
+@pytest.mark.slow
 def test_fit_keeps_one_iterator(data):
     def iterator():
         return iter(data)
@@ -311,6 +313,7 @@ def test_fit_keeps_one_iterator(data):
         fit(compiled(small_model()), data, steps_per_epoch=2)
 
 
+@pytest.mark.slow
 def test_a_folder_is_only_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for label, name in enumerate(["cat", "dog"]):
@@ -332,6 +335,7 @@ def test_a_folder_is_only_read(tmp_path, monkeypatch):
         np.testing.assert_array_equal(target, kept_target)
 
 
+@pytest.mark.slow
 def test_forgotten_callbacks(data_dir):
     data = open_digits(data_dir, {})
     next(iter(data))

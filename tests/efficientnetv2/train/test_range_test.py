@@ -43,6 +43,7 @@ def measured(digits: Source, data_dir: str) -> RangeTest:
     return run(config_of(data_dir), digits)
 
 
+@pytest.mark.slow
 def test_the_rate_grows_by_the_same_factor_and_is_given_for_a_batch_of_256(
     measured: RangeTest,
 ) -> None:
@@ -52,6 +53,7 @@ def test_the_rate_grows_by_the_same_factor_and_is_given_for_a_batch_of_256(
     assert measured.configured == 0.012
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_then_blows_up(measured: RangeTest) -> None:
     assert measured.losses[0] == pytest.approx(np.log(10), abs=0.3)
     assert measured.smoothed.min() < 0.95 * measured.losses[0]
@@ -61,6 +63,7 @@ def test_the_loss_falls_and_then_blows_up(measured: RangeTest) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_seed_decides(digits: Source, data_dir: str, measured: RangeTest) -> None:
     again = run(config_of(data_dir), digits)
     assert np.array_equal(again.losses, measured.losses)
@@ -108,6 +111,7 @@ def test_no_rate_lowers_the_loss() -> None:
     assert suggest(rates, np.full(50, 2.3)) is None
 
 
+@pytest.mark.slow
 def test_a_result_is_immutable(measured: RangeTest) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         measured.batch_size = 3  # type: ignore[misc]
