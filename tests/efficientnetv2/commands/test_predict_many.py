@@ -201,25 +201,21 @@ def test_many_images_are_predicted_as_few(network, files, crops, flip):
 
 
 @pytest.mark.slow
-def test_killed_three_times_it_writes_the_same(tiny_weights, folder, tmp_path, wait_until):
+def test_killed_three_times_it_writes_the_same(
+    tiny_weights, folder, start_process, tmp_path, wait_until
+):
     images = tmp_path / "images"
     images.mkdir()
     files = sorted((folder / "photos").glob("*.png"))
     for number in range(640):
         shutil.copyfile(files[number * 7 % len(files)], images / f"{number:03}.png")
-    command = [sys.executable, str(ROOT / "main_tf2.py"), *FLAGS, "--data=images", "--features"]
+    command = [ROOT / "main_tf2.py", *FLAGS, "--data=images", "--features"]
     command += [f"--weights={tiny_weights}", f"--hparam_str={BLOCKS}", "--batch_size=8"]
 
     def start(name):
         (tmp_path / name).mkdir(exist_ok=True)
         flags = [f"--output={name}/all.csv", f"--output_dir={name}"]
-        return subprocess.Popen(
-            [*command, *flags],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return start_process(*command, *flags, cwd=tmp_path)
 
     process = start("whole")
     _, errors = process.communicate()

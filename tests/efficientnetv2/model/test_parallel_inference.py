@@ -1,8 +1,5 @@
 """Tests that a batch in parts gives the same outputs, with one thread per operation."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -75,9 +72,7 @@ print(num_parts(), isinstance(fast, ParallelModel), difference < 1e-5)
 
 
 @pytest.mark.slow
-def test_a_process_with_its_threads_set_infers_by_parts():
-    result = subprocess.run(
-        [sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=False
-    )
+def test_a_process_with_its_threads_set_infers_by_parts(run_process):
+    result = run_process("-c", _SCRIPT)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.split() == ["3", "True", "True"]
