@@ -16,11 +16,12 @@ from efficientnetv2.train.progressive import build_stages, stage_settings
 from efficientnetv2.train.step import Trainer
 from efficientnetv2.train.train_state import build_train_state, named_weights
 from hparams import resolve
+from hparams.resolve import resolve_model
 
 pytestmark = pytest.mark.slow  # all tests here train for several seconds
 
 SETTINGS = {
-    "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1", "r2_k3_s2_e4_i8_o16_se0.25"],
+    "model.blocks_args": ["r1_k3_s1_e4_i8_o8_se0.25"],
     "model.feature_size": 16,
     "train.epochs": 4,
     "train.stages": 2,
@@ -112,11 +113,12 @@ def test_the_same_seed_gives_the_same_bits_also_where_the_cpu_is_asked_for(
     assert_same(state(training), state(uninterrupted[0]))
 
 
-def test_another_seed_gives_other_weights(uninterrupted, digits, tmp_path):
-    other = start(tmp_path, digits, **{"train.seed": 1})
-    other.run()
+def test_another_seed_gives_other_weights(digits, tmp_path):
+    one, other = (
+        state(start(tmp_path / str(seed), digits, **{"train.seed": seed})) for seed in (0, 1)
+    )
     name = "weights/stem_conv/kernel"
-    assert np.abs(state(other)[name] - state(uninterrupted[0])[name]).max() > 1e-3
+    assert np.abs(other[name] - one[name]).max() > 1e-3
 
 
 def records(lines):
@@ -158,8 +160,11 @@ def test_epochs_after_the_last_save_are_run_and_recorded_again(digits, tmp_path)
     assert [line["epoch"] for line in RunDirectory(tmp_path).metrics()] == [1, 2, 3, 4]
 
 
-def test_changing_the_size_of_b0_costs_under_2_seconds():
-    config = resolve("efficientnetv2-b0", "digits", {"train.batch_size": 8})
+def test_changing_the_size_of_half_of_b0_costs_under_1_second():
+    whole = resolve_model("efficientnetv2-b0").blocks_args
+    blocks = [f"r{r}{block[2:]}" for r, block in zip((1, 1, 1, 2, 3, 4), whole)]
+    settings = {"train.batch_size": 8, "model.blocks_args": blocks}
+    config = resolve("efficientnetv2-b0", "digits", settings)
     plan = build_stages(config, num_images=1257)
     train_state = build_train_state(config, build_learning_rate(config, plan))
     trainer = Trainer(
@@ -177,7 +182,7 @@ def test_changing_the_size_of_b0_costs_under_2_seconds():
         trainer.train(1)
         seconds.append(time.process_time() - begin)
     assert trainer.num_traces == 1
-    assert seconds[1] < 2 and seconds[2] < 2
+    assert seconds[1] < 1 and seconds[2] < 1
 
 
 def _any_size(images, labels):
