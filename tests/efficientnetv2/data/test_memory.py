@@ -23,8 +23,8 @@ from hparams import resolve
 
 config = resolve("efficientnetv2-s", "folder", {
     "data.data_dir": sys.argv[1], "model.num_classes": 2, "data.train_split": "train",
-    "train.batch_size": 100, "train.epochs": 1000, "train.stages": 1, "train.isize": 48,
-    "data.ibase": 48, "data.augname": "randaug", "data.mixup_alpha": 0.2,
+    "train.batch_size": 100, "train.epochs": 1000, "train.stages": 1, "train.isize": 24,
+    "data.ibase": 24, "data.augname": "randaug", "data.mixup_alpha": 0.2,
     "data.cutmix_alpha": 1.0,
 })
 source = build_source(config)
@@ -46,7 +46,7 @@ def test_memory_is_flat_over_60_000_images(tmp_path):
     photos = tmp_path / "photos"
     make_photos(photos, crops=100)
     for path in list(photos.rglob("*.jpg")):  # 75,000 files, of which 60,000 are to train on
-        Image.open(path).resize((64, 64)).save(path)  # quick to decode
+        Image.open(path).resize((32, 32)).save(path)  # quick to decode
         for copy in range(374):
             path.with_name(f"{path.stem}-{copy}.jpg").hardlink_to(path)
     result = tmp_path / "resident.json"
