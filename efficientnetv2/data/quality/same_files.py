@@ -35,8 +35,8 @@ def leak_notice(
                 size = os.stat(root / image.path).st_size  # noqa: PTH116
                 by_size.setdefault(size, []).append((part, image.path))
     count, example = 0, ("", "")
-    for files in by_size.values():
-        if len({part for part, _ in files}) < 2:
+    for size, files in by_size.items():
+        if size == 0 or len({part for part, _ in files}) < 2:  # empty files are broken, not copies
             continue
         first: dict[bytes, tuple[str, str]] = {}  # digest -> part and path of the first one
         for part, path in files:

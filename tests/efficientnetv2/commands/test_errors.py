@@ -144,6 +144,7 @@ TEXTS = {
     "augment": "=randaug",
     "precision": "=bfloat16",
     "data": "=digits",
+    "resize": "=crop",
 }
 
 
