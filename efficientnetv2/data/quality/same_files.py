@@ -36,7 +36,8 @@ def leak_notice(
                 by_size.setdefault(size, []).append((part, image.path))
     count, example = 0, ("", "")
     for size, files in by_size.items():
-        if size == 0 or len({part for part, _ in files}) < 2:  # empty files are broken, not copies
+        # Empty files are broken, not copies.
+        if size == 0 or len({part for part, _ in files}) < 2:
             continue
         first: dict[bytes, tuple[str, str]] = {}  # digest -> part and path of the first one
         for part, path in files:
