@@ -188,7 +188,7 @@ def accuracy_with_and_without(folder: pathlib.Path, faults: Mapping) -> tuple[fl
         "efficientnet-lite0", folder, weights=weights_file(), model_dir=folder.parent / "run"
     )
     images = sorted((folder / "test").rglob("*.jpg"))
-    right = {p.path: p.label == p.path.parent.name for p in run.predict(images)}
+    right = {p.path: p.class_name == p.path.parent.name for p in run.predict(images)}
     leaked = {path for pair in faults["leak"] for path in pair}
     kept = [is_right for path, is_right in right.items() if path not in leaked]
     return statistics.mean(right.values()), statistics.mean(kept), len(right) - len(kept)

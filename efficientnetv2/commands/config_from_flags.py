@@ -93,8 +93,6 @@ def config_from_flags(values: FlagValues) -> Config:
         find_shards(pathlib.Path(config.data.data_dir or ""))
     if plans:
         config = _with_preset(values, dataset, overrides, facts=facts)
-        if facts is not None and not is_auto(values):
-            require_full_batch(config, num_images=facts.num_images)
         _check_teacher(config, run_from_flags(values), class_names=class_names)
     if config.data.service is not None:
         require_server("data.service", config.data.service)
@@ -109,6 +107,8 @@ def _with_preset(
     config, reasons = resolve_for_images(
         values.model_name, dataset, *overrides, facts=facts, kept=kept
     )
+    if facts is not None and not is_auto(values):
+        require_full_batch(config, num_images=facts.num_images)
     if values.mode == "preview":
         for reason in reasons:
             print(reason, flush=True)
