@@ -106,7 +106,7 @@ def cross_validate(
 
     One that was stopped goes on where it was when the function is called again with the same
     arguments. Several processes may call it at once: each takes a fold that no other has
-    (docs/training.md).
+    (docs/data.md).
 
     Args:
       folds: number of folds, at least 2, and at most as many as the rarest class has images.

@@ -66,7 +66,10 @@ FLAGS: Mapping[str, Flag] = {
     "model_name": Flag("efficientnetv2-s", "name of the model", _WITH_MODEL),
     "dataset_cfg": Flag(None, "name of the data set", _WITH_DATA),
     "model_dir": Flag(
-        None, "run directory; default: runs/<model>-<data set>", _WITH_RUN, is_path=True
+        None,
+        "run directory; default: runs/<model>-<data set>; check: folder for its files",
+        _WITH_RUN,
+        is_path=True,
     ),
     "data_dir": Flag(
         None,

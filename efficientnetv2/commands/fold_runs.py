@@ -26,7 +26,7 @@ from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import find_cluster
 from efficientnetv2.runtime.lock import LockedError, exclusive_lock, training_lock
 from efficientnetv2.runtime.run_directory import RunDirectory
-from efficientnetv2.runtime.signals import StopRequest
+from efficientnetv2.runtime.signals import Stopped, StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.config import Config
 from hparams.datasets import find_dataset
@@ -48,12 +48,22 @@ def run_folds(values: FlagValues, stop: StopRequest) -> Outcome:
     with resumable():
         _begin(config, folds, folder)
         import_tensorflow()
-        with _no_word_of_traces():
+        with _no_word_of_traces(), _said_how_to_go_on(folder):
             code = _train_all(values, config, runs, stop)
         if code:
             return Outcome(None, code)
         _report(config, list(runs.values()), folder)
     return Outcome(CrossValidation(folder, eval_name=values.eval_name))
+
+
+@contextlib.contextmanager
+def _said_how_to_go_on(folder: pathlib.Path) -> Iterator[None]:
+    """Says, if a signal ends the context, that the same command goes on."""
+    try:
+        yield
+    except Stopped:
+        print(f"the folds so far are saved in {folder}; the same command goes on from there")
+        raise
 
 
 @contextlib.contextmanager

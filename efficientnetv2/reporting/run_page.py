@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -30,12 +31,18 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.channels import normalisation_of
 from hparams.config import Config
 from hparams.keys import KEYS
-from hparams.label_kinds import NUMBERS, SEVERAL, label_kind
+from hparams.label_kinds import NUMBERS, ONE, SEVERAL, label_kind
 from hparams.resolve import flat
 
 _CLASSES = 200  # in the table of classes
 _CONFUSED = 30  # classes up to which there is a confusion matrix
 _MISTAKES = 24
+_PAIRS = 20  # of confused classes, where there is no matrix
+_MISTAKES_TITLE = {
+    ONE: "Most confident mistakes",
+    SEVERAL: "Most confident mistakes",
+    NUMBERS: "Largest errors",
+}
 _THUMBNAIL = 144  # pixels
 _LONGEST = 200  # characters of a setting
 _EXPLANATION = "raw: the weights as they were trained; EMA: their moving average. "
@@ -77,9 +84,12 @@ def write_run_page(
         numbers=_numbers(config, found, names),
         table=_table(config, found, names, thresholds),
         confusion=_confusion(found, names),
+        confused=_confused(found, names),
         calibration=_calibration(found),
         mistakes=_mistakes(config, images, found, names),
-        settings=_settings(config),
+        mistakes_title=_MISTAKES_TITLE[label_kind(config)],
+        settings=_settings(_trained_config(config, run)),
+        changes=_changes(config, run),
         environment=list(environment().items()),
         command=_command(config, run),
     )
@@ -113,7 +123,7 @@ def _table(
             for name, count, right, most in class_rows(found, names)
         ]
     elif label_kind(config) == NUMBERS:
-        header = ["number", "R2", "MAE", "RMSE", "mean", "deviation"]
+        header = ["number", "R2", "MAE", "RMSE", "true mean", "true deviation"]
         numbers = number_rows(found, names)
         cells = [[name, *(f"{value:.4g}" for value in values)] for name, *values in numbers]
     elif thresholds is not None and label_kind(config) == SEVERAL:
@@ -138,6 +148,18 @@ def _confusion(found: AnyPredictions | None, names: Sequence[str]) -> dict[str, 
         for name, counts, own in zip(names, matrix, shares)
     ]
     return {"names": names, "rows": rows}
+
+
+def _confused(found: AnyPredictions | None, names: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Returns true class, predicted class and images of the most frequent confusions.
+
+    It is empty where the whole matrix is shown.
+    """
+    if not isinstance(found, Predictions) or len(names) <= _CONFUSED:
+        return []
+    wrong = ~found.right
+    pairs = collections.Counter(zip(found.label[wrong].tolist(), found.predicted[wrong].tolist()))
+    return [(names[label], names[other], n) for (label, other), n in pairs.most_common(_PAIRS)]
 
 
 def _calibration(found: AnyPredictions | None) -> dict[str, Any] | None:
@@ -203,6 +225,17 @@ def _largest_errors(
         for output, target in zip(found.outputs[order, 0], found.targets[order, 0])
     ]
     return found.index[order], texts
+
+
+def _trained_config(config: Config, run: RunDirectory) -> Config:
+    """Returns the config of the training in the run directory, or else that of the evaluation."""
+    return run.config() if run.config_file.exists() else config
+
+
+def _changes(config: Config, run: RunDirectory) -> list[str]:
+    """Returns the settings with which a training was evaluated and that it did not have."""
+    trained = flat(_trained_config(config, run))
+    return [f"{key}={value}" for key, value in flat(config).items() if value != trained[key]]
 
 
 def _settings(config: Config) -> list[tuple[str, str]]:

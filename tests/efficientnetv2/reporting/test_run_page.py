@@ -137,3 +137,35 @@ def test_without_images_there_is_a_page(config, digits, tmp_path):
     images = EvaluationInput(config, digits, split="test")
     text = write_run_page(config, run, images, metrics, {}, NAMES).read_text(encoding="utf-8")
     assert "Settings" in text and "mistakes" not in text
+
+
+def test_many_classes_have_their_most_frequent_confusions(config, digits, predictions, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.create()
+    names = [f"class {number}" for number in range(60)]
+    metrics = {"raw": {"images": 300, "loss": 0.5, "top1": 0.8}}
+    images = EvaluationInput(config, digits, split="test")
+    page = write_run_page(config, run, images, metrics, {"raw": predictions}, names)
+    rows = cells(page.read_text(encoding="utf-8"), "Most frequent confusions")[1:]
+    matrix = predictions.confusion(60)
+    np.fill_diagonal(matrix, 0)
+    assert len(rows) == 20
+    assert [int(row[2]) for row in rows] == sorted(matrix.ravel(), reverse=True)[:20]
+    for label, other, count in rows:
+        assert matrix[names.index(label), names.index(other)] == int(count)
+
+
+def test_an_evaluation_with_other_settings_says_so(config, digits, predictions, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.start(config, NAMES)
+    other = resolve(
+        "efficientnetv2-b0",
+        "digits",
+        {"data.data_dir": config.data.data_dir, "train.epochs": 7, "eval.isize": 24},
+    )
+    images = EvaluationInput(other, digits, split="test")
+    metrics = {"raw": {"images": 300, "loss": 0.5, "top1": 0.8}}
+    page = write_run_page(other, run, images, metrics, {"raw": predictions}, NAMES)
+    text = page.read_text(encoding="utf-8")
+    assert "other settings than it was trained with: eval.isize=24<" in text
+    assert dict(cells(text, "Settings")[1:])["eval.isize"] == "16"
