@@ -159,6 +159,7 @@ def predict(
     top_k: int = 5,
     crops: int = 1,
     flip: bool = False,
+    calibrated: bool = True,
     features: bool = False,
     explain: bool = False,
     output: Path | None = None,
@@ -188,6 +189,8 @@ def predict(
       top_k: classes of an image that are printed and written.
       crops: crops of each image, 1 or 5, to average over.
       flip: average over each image and its mirror image.
+      calibrated: divide logits by the temperature that the training fitted, if it did
+        (docs/training.md); ``False``: raw probabilities.
       features: also return the input of the classifier, and write it to ``features.npz``.
       explain: draw a heat map of the top class over each image, in ``explain/``.
       output: file for all predictions: ``.csv``, ``.json``, ``.jsonl`` or ``.parquet``.
@@ -241,6 +244,7 @@ def export(
     output_dir: Path | None = None,
     preprocessing: bool = True,
     logits: bool = False,
+    calibrated: bool = True,
     integer_io: bool = False,
     debug_int8: bool = False,
     batch_size: int | None = None,
@@ -264,6 +268,7 @@ def export(
       output_dir: folder of the files; None: ``export/`` in the run directory.
       preprocessing: include it: the input is pixels of 0..255.
       logits: output logits instead of probabilities.
+      calibrated: as in ``predict``; the logits are divided, too.
       integer_io: uint8 input and output in the int8 file, instead of float32.
       debug_int8: write the int8 error of each layer to ``int8_layers.csv``.
       batch_size: images checked at once.

@@ -15,6 +15,7 @@ from efficientnetv2.data.sources.image_facts import image_facts, require_arrays
 from efficientnetv2.data.sources.own_images import images_of_run
 from efficientnetv2.data.sources.table_file import is_table
 from efficientnetv2.data.sources.tfrecord_files import find_shards
+from efficientnetv2.runtime.calibration_file import read_temperature
 from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import require_tpu_here, tpu_name
 from efficientnetv2.runtime.preflight import require_devices, require_server
@@ -202,6 +203,30 @@ def takes_arrays(values: FlagValues) -> bool:
         return trained_run_from_flags(values)[1].model.channels != RGB
     except UserError:  # said when the network is opened, after what is wrong with the images
         return False
+
+
+def temperature_from_flags(
+    values: FlagValues, run: RunDirectory | None, config: Config
+) -> float | None:
+    """Returns what logits are divided by before the softmax; None: probabilities stay raw.
+
+    Args:
+      values: the flags of ``infer`` or ``export``.
+      run: the run directory; None: the weights are of no run.
+      config: of the network.
+
+    Raises:
+      UserError: if calibration.json is damaged, or is asked for and not there.
+    """
+    if not values.calibrated:
+        return None
+    temperature = read_temperature(run, config)
+    if temperature is None and values["calibrated"].present:
+        raise UserError(
+            "--calibrated needs a run directory with calibration.json, which training writes where "
+            "a network names one class; leave it out for raw probabilities"
+        )
+    return temperature
 
 
 def _require_effect(mode: str, trained: Mapping[str, Any], requested: Mapping[str, Any]) -> None:

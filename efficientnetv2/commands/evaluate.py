@@ -12,6 +12,7 @@ from efficientnetv2.commands.config_from_flags import (
     run_from_flags,
     trained_run_from_flags,
 )
+from efficientnetv2.runtime.calibration_file import read_temperature
 from efficientnetv2.runtime.checkpoint_store import is_whole
 from efficientnetv2.runtime.checkpoint_watcher import new_checkpoints, wait_for_config
 from efficientnetv2.runtime.lock import lock_holder
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from efficientnetv2.data.eval_input import EvaluationInput
     from efficientnetv2.evaluation.evaluator import AnyPredictions, Metrics
+    from efficientnetv2.train.workers import Workers
 
 
 def run(values: FlagValues, stop: StopRequest) -> Outcome:
@@ -44,12 +46,14 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
         require_devices_from_flags(values, config, trains=False)
         folder = values.model_dir or f"{run_from_flags(values).path}-pretrained"
         results = RunDirectory(folder)
+        read_temperature(whole_run(values.weights), config)  # says now if it is damaged
         import_tensorflow()
         return Outcome(evaluate_weights(config, results, eval_name=values.eval_name))
     wait_for_config(named or run_from_flags(values))
     trained, config = trained_run_from_flags(values)
     assert trained is not None  # only --weights has no run
     require_devices_from_flags(values, config, trains=False)
+    read_temperature(trained, config)
     import_tensorflow()
     return Outcome(evaluate_run(config, trained, eval_name=values.eval_name))
 
@@ -85,7 +89,8 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
         images = open_split(config, source, run, split=config.data.eval_split)
         with workers.strategy.scope():
             model = build_model(config.model)
-        evaluator = open_evaluator(config, model, strategy=workers.strategy)
+        value, strategy = _same_temperature(config, run, workers), workers.strategy
+        evaluator = open_evaluator(config, model, strategy=strategy, temperature=value)
         metrics: Metrics = {}
         predictions: dict[str, AnyPredictions] = {}
         while checkpoint is not None:
@@ -133,8 +138,14 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
             config, source = open_data(config, splits, is_chief=workers.is_chief)
         images = open_split(config, source, splits, split=config.data.eval_split)
         with workers.strategy.scope():
-            loaded = load_trained(config, _trained_on(source.class_names, config))
-        evaluator = open_evaluator(config, loaded.model, strategy=workers.strategy)
+            trained = _trained_on(source.class_names, config)
+            loaded = load_trained(config, trained)
+        evaluator = open_evaluator(
+            config,
+            loaded.model,
+            strategy=workers.strategy,
+            temperature=read_temperature(trained, config),
+        )
         raw, raw_predictions = evaluate_with_predictions(evaluator, images, workers=workers)
     metrics = {"raw": raw}
     if workers.is_chief:
@@ -146,6 +157,15 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
             config, run, images, metrics, predictions, names, thresholds, eval_name=eval_name
         )
     return metrics
+
+
+def _same_temperature(config: Config, run: RunDirectory, workers: Workers) -> float | None:
+    """Returns the temperature of a run; None: it has none. All processes must read the same."""
+    value = read_temperature(run, config)
+    workers.require_same(
+        {"temperature in calibration.json (millionths)": round(1e6 * (value or 0))}
+    )
+    return value
 
 
 def _report(

@@ -10,6 +10,7 @@ from efficientnetv2.commands import Outcome, require_packages
 from efficientnetv2.commands.config_from_flags import (
     run_from_flags,
     takes_arrays,
+    temperature_from_flags,
     trained_run_from_flags,
 )
 from efficientnetv2.data.sources.image_files import find_images
@@ -46,6 +47,7 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     base = trained.path if trained else pathlib.Path(f"{run_from_flags(values).path}-pretrained")
     folder = pathlib.Path(values.output_dir) if values.output_dir else base / "export"
     RunDirectory(folder)  # refuses a path that is a file
+    temperature = temperature_from_flags(values, trained, config)
     import_tensorflow()
     from efficientnetv2.evaluation.loaded_model import load_trained
     from efficientnetv2.export.exporter import ExportOptions, export_model
@@ -60,6 +62,7 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
         integer_io=values.integer_io,
         debug_int8=values.debug_int8,
         with_xla=values.export_to_tpu,
+        temperature=temperature,
     )
     loaded = load_trained(config, trained)
     RunDirectory(folder).create()

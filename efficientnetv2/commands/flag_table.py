@@ -176,6 +176,12 @@ FLAGS: Mapping[str, Flag] = {
     "explain": Flag(False, "draw a heat map of the top class over each image", ("infer",)),
     "crops": Flag("1", "crops of each image to average over", ("infer",), choices=("1", "5")),
     "top_k": Flag(5, "classes to name for each image", ("infer",), limits=(1, 1_000_000)),
+    "calibrated": Flag(
+        True,
+        "divide logits by the temperature in calibration.json of the run, if there is one; "
+        "--nocalibrated: raw probabilities",
+        ("infer", "export"),
+    ),
     # --------------------------------------------------------------------- export
     "format": Flag(
         ["saved_model", "tflite"],

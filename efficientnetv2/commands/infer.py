@@ -17,6 +17,7 @@ from efficientnetv2.commands import Outcome, require_extra
 from efficientnetv2.commands.config_from_flags import (
     run_from_flags,
     takes_arrays,
+    temperature_from_flags,
     trained_run_from_flags,
 )
 from efficientnetv2.data.sources.image_files import find_images
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from efficientnetv2.evaluation.loaded_model import LoadedModel
 
 _FEATURES = "features.npz"
-_PREDICTION_OPTIONS = ("top_k", "crops", "flip", "features", "explain")
+_PREDICTION_OPTIONS = ("top_k", "crops", "flip", "features", "explain", "temperature")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,7 @@ class InferenceOptions:
       features: write the input of the classifier to ``features.npz``.
       explain: draw a heat map over each image, in ``explain/``.
       folder: where the last two go.
+      temperature: by which logits are divided; None: probabilities are raw.
     """
 
     top_k: int
@@ -69,6 +71,7 @@ class InferenceOptions:
     features: bool
     explain: bool
     folder: pathlib.Path
+    temperature: float | None
 
 
 def run(
@@ -115,6 +118,7 @@ def run(
         )
     folder = pathlib.Path(values.output_dir) if values.output_dir else run_from_flags(values).path
     RunDirectory(folder)  # refuses a path that is a file
+    temperature = temperature_from_flags(values, trained, config)
     import_tensorflow()
     options = InferenceOptions(
         top_k=values.top_k,
@@ -124,6 +128,7 @@ def run(
         features=values.features,
         explain=values.explain,
         folder=folder,
+        temperature=temperature,
     )
     return Outcome(folder, infer(config, trained, images, options, kept=kept))
 
@@ -300,6 +305,7 @@ def _predictions(
         (images[index] for index in indices),
         class_names=loaded.class_names,
         thresholds=loaded.thresholds,
+        temperature=options.temperature,
         num_images=len(images),
         crops=options.crops,
         flip=options.flip,

@@ -175,6 +175,8 @@ def _evaluate(session: TrainingSession, *, eval_name: str | None) -> None:
     run = session.run
     config, metrics, names = session.config, result.metrics, session.source.class_names
     report_result(config, run, metrics, eval_name=eval_name)
+    if result.calibration:
+        print(result.calibration)
     page = write_run_page(
         config,
         run,

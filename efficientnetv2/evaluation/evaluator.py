@@ -13,7 +13,7 @@ from tensorflow import keras
 
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.shard import Shard
-from efficientnetv2.evaluation.metric_sums import metric_sums
+from efficientnetv2.evaluation.metric_sums import MetricSums, metric_sums
 from efficientnetv2.evaluation.predictions import (
     FullPredictions,
     Predictions,
@@ -43,6 +43,8 @@ def build_evaluator(
     scale: TargetScale | None = None,
     strategy: tf.distribute.Strategy | None = None,
     with_scores: bool = False,
+    with_logits: bool = False,
+    temperature: float | None = None,
 ) -> Evaluator:
     """Returns an evaluation function, which is traced once and then serves all calls.
 
@@ -62,25 +64,22 @@ def build_evaluator(
       scale: of the targets, if they are numbers; None: they are classes.
       strategy: holds the model's variables; its replicas take turns with the batches.
       with_scores: as in ``metric_sums``; then all predictions are kept, however many they are.
+      with_logits: as there.
+      temperature: as there.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    metrics = metric_sums(loss_type, multi_label=multi_label, scale=scale, with_scores=with_scores)
+    metrics = metric_sums(
+        loss_type,
+        multi_label=multi_label,
+        scale=scale,
+        with_scores=with_scores,
+        with_logits=with_logits,
+        temperature=temperature,
+    )
     most_values = math.inf if with_scores else _MOST_VALUES
     no_sums = np.zeros(metrics.num_sums(model.output.shape[-1]))
 
-    def replica_step(
-        images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = tf.cast(model(images, training=False), tf.float32)
-        return metrics.sums(logits, targets, is_real), metrics.rows(logits, targets, is_real)
-
-    @tf.function
-    def batch_step(
-        images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor, *, with_predictions: bool
-    ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        sums, rows = strategy.run(replica_step, args=(images, targets, is_real))
-        total = strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
-        return total, strategy.gather(rows, axis=0) if with_predictions else None
+    batch_step = _batch_step(model, metrics, strategy)
 
     def evaluate(
         batches: Callable[[Shard], tf.data.Dataset],
@@ -107,6 +106,29 @@ def build_evaluator(
         return metrics.result(total)
 
     return evaluate
+
+
+def _batch_step(
+    model: keras.Model, metrics: MetricSums, strategy: tf.distribute.Strategy
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor | None]]:
+    """Returns the traced function from a batch to its sums and, if wanted, its rows."""
+
+    def replica_step(
+        images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = tf.cast(model(images, training=False), tf.float32)
+        return metrics.sums(logits, targets, is_real), metrics.rows(logits, targets, is_real)
+
+    @tf.function
+    def batch_step(
+        images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor, *, with_predictions: bool
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        sums, rows = strategy.run(replica_step, args=(images, targets, is_real))
+        total = strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+        return total, strategy.gather(rows, axis=0) if with_predictions else None
+
+    step: Callable[..., tuple[tf.Tensor, tf.Tensor | None]] = batch_step
+    return step
 
 
 class _Rows:
@@ -148,6 +170,8 @@ def open_evaluator(
     *,
     strategy: tf.distribute.Strategy | None = None,
     with_scores: bool = False,
+    with_logits: bool = False,
+    temperature: float | None = None,
 ) -> Evaluator:
     """Returns the evaluator of a model, with the loss and labels of its config."""
     return build_evaluator(
@@ -157,6 +181,8 @@ def open_evaluator(
         scale=target_scale(config.model),
         strategy=strategy,
         with_scores=with_scores,
+        with_logits=with_logits,
+        temperature=temperature,
     )
 
 
@@ -201,6 +227,9 @@ def evaluate_with_predictions(
     found = predictions[0]
     if isinstance(found, Predictions):
         metrics["ece"] = calibration_error(found)
+        calibrated = found.as_calibrated()
+        if calibrated is not None:
+            metrics["ece_calibrated"] = calibration_error(calibrated)
     return metrics, found
 
 

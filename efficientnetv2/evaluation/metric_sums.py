@@ -140,6 +140,32 @@ class ScoredClassMetrics(ClassMetrics):
     rows = MetricSums.rows
 
 
+class LogitMetrics(ScoredClassMetrics):
+    """The same, with logits in place of scores."""
+
+    def outputs(self, logits: tf.Tensor) -> tf.Tensor:
+        """Returns the logits."""
+        return tf.cast(logits, tf.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibratedClassMetrics(ClassMetrics):
+    """As ``ClassMetrics``, and the calibrated probability of each predicted class is kept.
+
+    Attributes:
+      temperature: by which the logits are divided for it.
+    """
+
+    temperature: float
+
+    def rows(self, logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
+        """Those of ``ClassMetrics``, with the calibrated probability in column 3: ``[B, 5]``."""
+        *columns, flags = tf.unstack(super().rows(logits, targets, is_real), axis=-1)
+        logits = tf.cast(logits, tf.float32)
+        calibrated = tf.reduce_max(self.outputs(logits / self.temperature), -1)
+        return tf.stack([*columns, calibrated, flags], -1)
+
+
 class LabelMetrics(MetricSums):
     """Of images of several classes: loss, top-1 and top-5 (any label counts), precision, recall."""
 
@@ -219,7 +245,13 @@ class NumberMetrics(MetricSums):
 
 
 def metric_sums(
-    loss_type: str, *, multi_label: bool, scale: TargetScale | None, with_scores: bool = False
+    loss_type: str,
+    *,
+    multi_label: bool,
+    scale: TargetScale | None,
+    with_scores: bool = False,
+    with_logits: bool = False,
+    temperature: float | None = None,
 ) -> MetricSums:
     """Returns the metrics of one kind of labels.
 
@@ -228,12 +260,20 @@ def metric_sums(
       multi_label: whether images have any number of labels.
       scale: of the targets, if they are numbers; None: they are classes.
       with_scores: whether predictions have the scores of all classes, also where an image has one.
+      with_logits: whether they have logits; where an image has one class only.
+      temperature: of calibrated probabilities, where an image has one class; None: none are kept.
     """
     if scale is not None:
         return NumberMetrics(loss_type, scale)
     if multi_label:
         return LabelMetrics(loss_type)
-    return ScoredClassMetrics(loss_type) if with_scores else ClassMetrics(loss_type)
+    if with_logits:
+        return LogitMetrics(loss_type)
+    if with_scores:
+        return ScoredClassMetrics(loss_type)
+    if temperature is not None:
+        return CalibratedClassMetrics(loss_type, temperature)
+    return ClassMetrics(loss_type)
 
 
 def _count(flags: tf.Tensor) -> tf.Tensor:

@@ -21,18 +21,24 @@ class Predictions:
       label: int64, its true class.
       predicted: int64, the most likely class.
       confidence: float32, the probability of the predicted class, 0..1.
+      calibrated: float32, the same, calibrated; None: there is no temperature.
     """
 
     index: np.ndarray
     label: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
+    calibrated: np.ndarray | None = None
 
     @classmethod
     def from_rows(cls, index: np.ndarray, rows: np.ndarray) -> Predictions:
-        """Returns the predictions in rows of predicted class, confidence and label: ``[N, 3]``."""
-        predicted, confidence, label = rows.T
-        return cls(index, np.int64(label), np.int64(predicted), np.float32(confidence))
+        """Returns the predictions in rows, ``[N, 3]`` or ``[N, 4]``.
+
+        Their columns: predicted class, confidence, label; calibrated confidence.
+        """
+        predicted, confidence, label, *more = rows.T
+        calibrated = np.float32(more[0]) if more else None
+        return cls(index, np.int64(label), np.int64(predicted), np.float32(confidence), calibrated)
 
     @property
     def right(self) -> np.ndarray:
@@ -48,7 +54,16 @@ class Predictions:
         """Returns up to ``limit`` wrong predictions, the most confident first."""
         order = np.argsort(-self.confidence, kind="stable")
         chosen = order[~self.right[order]][:limit]
-        return Predictions(*(values[chosen] for values in dataclasses.astuple(self)))
+        columns = vars(self).items()
+        return Predictions(
+            **{name: values[chosen] for name, values in columns if values is not None}
+        )
+
+    def as_calibrated(self) -> Predictions | None:
+        """Returns the same with calibrated confidences; None: there is no temperature."""
+        if self.calibrated is None:
+            return None
+        return dataclasses.replace(self, confidence=self.calibrated)
 
 
 @dataclasses.dataclass(frozen=True)

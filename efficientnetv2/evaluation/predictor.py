@@ -57,6 +57,7 @@ def predict(
     *,
     class_names: Sequence[str] | None = None,
     thresholds: np.ndarray | None = None,
+    temperature: float | None = None,
     num_images: int | None = None,
     crops: int = 1,
     flip: bool = False,
@@ -73,6 +74,8 @@ def predict(
       paths: the image files.
       class_names: K names; None: numbers.
       thresholds: as in ``Prediction``.
+      temperature: logits are divided by it before the softmax, which calibrates the probabilities;
+        None: they are not.
       num_images: of the whole work, of which ``paths`` may be the rest: the more images, the more
         is done to make the network fast, which changes the last bits of its outputs. None: the
         number of paths; many if they cannot be counted.
@@ -89,7 +92,9 @@ def predict(
     if num_images is None:
         num_images = len(paths) if isinstance(paths, Sized) else _WORTH_FOLDING
     run = _probabilities_and_features(
-        for_inference(network) if num_images >= _WORTH_FOLDING else network, config
+        for_inference(network) if num_images >= _WORTH_FOLDING else network,
+        config,
+        temperature=temperature,
     )
     if num_images >= _WORTH_TRACING:
         signature = [tf.TensorSpec([None, None, None, config.model.channels])]
@@ -147,7 +152,7 @@ def _results(
 
 
 def _probabilities_and_features(
-    network: keras.Model, config: Config
+    network: keras.Model, config: Config, *, temperature: float | None
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Maps images ``[B, S, S, C]`` to probabilities ``[B, K]`` and features ``[B, F or 0]``.
 
@@ -163,7 +168,10 @@ def _probabilities_and_features(
         outputs = network(images, training=False)
         features = outputs.get("features", tf.zeros([tf.shape(images)[0], 0]))
         features = tf.cast(features, tf.float32)
-        return metrics.outputs(outputs["logits"]), features
+        logits = outputs["logits"]
+        if temperature is not None:
+            logits = tf.cast(logits, tf.float32) / temperature
+        return metrics.outputs(logits), features
 
     return run
 

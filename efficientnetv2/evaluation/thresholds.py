@@ -33,16 +33,42 @@ def fit_thresholds(
       None: the minival split has no image, or too many predictions to keep.
     """
     min_precision = config.train.min_precision
+    predictions = predict_minival(config, source, run, workers=workers)
+    return (
+        None if predictions is None else choose_thresholds(predictions, min_precision=min_precision)
+    )
+
+
+def predict_minival(
+    config: Config,
+    source: Source,
+    run: RunDirectory,
+    *,
+    workers: Workers,
+    with_logits: bool = False,
+) -> FullPredictions | None:
+    """Returns what the weights that prediction and export use say of the minival split.
+
+    Args:
+      config: as in ``fit_thresholds``, as the others.
+      source: as there.
+      run: as there.
+      workers: as there.
+      with_logits: the outputs are logits, of a network that names one class.
+
+    Returns:
+      None: the split has no image, or too many predictions to keep.
+    """
     try:
         source.num_images(config.data.minival_split)
     except DataError:
         return None
     loaded = load_trained(config, run)
-    evaluator = open_evaluator(config, loaded.model)
+    evaluator = open_evaluator(config, loaded.model, with_logits=with_logits)
     images = open_split(config, source, run, split=config.data.minival_split)
     predictions: list = []
     evaluate_split(evaluator, images, workers=workers, predictions=predictions)
     if not predictions:
         return None
     assert isinstance(predictions[0], FullPredictions)
-    return choose_thresholds(predictions[0], min_precision=min_precision)
+    return predictions[0]

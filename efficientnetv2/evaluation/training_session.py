@@ -16,6 +16,7 @@ from efficientnetv2.checkpoints.loader import WeightsReport
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.open_data import open_data, open_split
 from efficientnetv2.data.sources import Source
+from efficientnetv2.evaluation.calibration import fit_calibration
 from efficientnetv2.evaluation.evaluator import (
     AnyPredictions,
     Evaluator,
@@ -25,6 +26,11 @@ from efficientnetv2.evaluation.evaluator import (
 )
 from efficientnetv2.evaluation.label_scores import with_label_metrics
 from efficientnetv2.evaluation.thresholds import fit_thresholds
+from efficientnetv2.runtime.calibration_file import (
+    read_temperature,
+    takes_temperature,
+    write_calibration,
+)
 from efficientnetv2.runtime.cluster import require_for_replicas
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
@@ -49,12 +55,15 @@ class SessionResult:
       metrics: keyed by "raw" and "ema".
       predictions: keyed by "raw" and "ema"; empty: there are no images, or they are too many.
       thresholds: ``[K]``, where an image may have several classes; None: it has one, or numbers.
+      calibration: what a temperature was fitted to, or why none was, as text; empty: it was not
+        tried now.
     """
 
     images: EvaluationInput
     metrics: Metrics
     predictions: Mapping[str, AnyPredictions]
     thresholds: np.ndarray | None
+    calibration: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,14 +110,16 @@ class TrainingSession:
                 best = BestCheckpoint(self.train_state, self.run, metric=best_metric(self.config))
             after_epoch = self._validation(best)
         if self.workers.is_chief and not self.training.is_finished:
-            self.run.thresholds_file.unlink(missing_ok=True)  # of the weights so far
+            for file in (self.run.thresholds_file, self.run.calibration_file):
+                file.unlink(missing_ok=True)  # of the weights so far
         return self.training.run(after_epoch=after_epoch)
 
     def evaluate(self) -> SessionResult:
         """Evaluates the raw weights and the moving average on the final split.
 
-        Where images have several classes, the chief chooses their thresholds first, and writes them
-        into the run directory, unless they are there: somebody may have changed them.
+        Where images have several classes, the chief chooses their thresholds first, and where they
+        have one it fits the temperature of the probabilities. It writes them into the run
+        directory, unless they are there: somebody may have changed them.
         """
         images = open_split(self.config, self.source, self.run, split=self.config.data.eval_split)
         is_several = label_kind(self.config) == SEVERAL
@@ -116,10 +127,11 @@ class TrainingSession:
             thresholds = fit_thresholds(self.config, self.source, self.run, workers=self.workers)
             if thresholds is not None:
                 self.run.write_thresholds(self.source.class_names, thresholds.tolist())
+        calibration = self._calibrate()
         lists: dict[str, list[AnyPredictions]] = {"raw": [], "ema": []}
         metrics = evaluate_raw_and_ema(
             self.train_state,
-            self._evaluator,
+            self._final_evaluator(),
             images,
             workers=self.workers,
             predictions=lists,
@@ -129,7 +141,29 @@ class TrainingSession:
         if is_several:
             thresholds = np.array(self.run.thresholds(self.source.class_names))
             metrics = with_label_metrics(metrics, predictions, thresholds)
-        return SessionResult(images, metrics, predictions, thresholds)
+        return SessionResult(images, metrics, predictions, thresholds, calibration)
+
+    def _calibrate(self) -> str:
+        """Fits the temperature, if it is not there; returns what has come of it, as text."""
+        is_there = self.run.calibration_file.exists()
+        if not takes_temperature(self.config) or not self.workers.is_chief or is_there:
+            return ""
+        found = fit_calibration(self.config, self.source, self.run, workers=self.workers)
+        if isinstance(found, str):
+            return f"probabilities are not calibrated: {found}"
+        write_calibration(self.run, found)
+        return (
+            f"probabilities are calibrated: temperature {found.temperature:.3f}, ECE "
+            f"{found.ece:.4f} -> {found.ece_calibrated:.4f} on {found.images:,} minival images"
+        )
+
+    def _final_evaluator(self) -> Evaluator:
+        """Returns the evaluator; a single process, which knows the temperature, also applies it."""
+        temperature = read_temperature(self.run, self.config) if self.workers.is_alone else None
+        if temperature is None:
+            return self._evaluator
+        model, strategy = self.train_state.model, self.training.strategy
+        return open_evaluator(self.config, model, strategy=strategy, temperature=temperature)
 
     @functools.cached_property
     def _evaluator(self) -> Evaluator:

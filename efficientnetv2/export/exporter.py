@@ -43,6 +43,7 @@ class ExportOptions:
       integer_io: inputs and outputs of the int8 file are uint8.
       debug_int8: also report the quantisation noise of each layer.
       with_xla: the SavedModel gets another signature that is compiled by XLA, for TPU.
+      temperature: by which the files divide logits; None: they do not.
     """
 
     formats: Sequence[str]
@@ -53,6 +54,7 @@ class ExportOptions:
     integer_io: bool
     debug_int8: bool
     with_xla: bool
+    temperature: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +118,12 @@ def export_model(
     Raises:
       UserError: if there are no images to check with, or a file cannot be written.
     """
-    servable = build_servable(loaded, preprocessing=options.preprocessing, logits=options.logits)
+    servable = build_servable(
+        loaded,
+        preprocessing=options.preprocessing,
+        logits=options.logits,
+        temperature=options.temperature,
+    )
     calibration, verification = _images(config, run, options)
     if not len(verification.pixels):
         raise UserError("no images to check the exported files with; give --image_path=FOLDER")

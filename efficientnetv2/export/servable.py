@@ -39,6 +39,7 @@ class Servable:
       kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
       levels: as in ``Answers``; None: an image has one class.
       measured: how images are normalised, if not by the row of ``preprocess``.
+      temperature: by which the network divides its logits; None: it does not.
     """
 
     model: keras.Model
@@ -53,6 +54,7 @@ class Servable:
     origin: str
     kind: str = ONE
     levels: np.ndarray | None = None
+    temperature: float | None = None
     measured: Normalisation | None = None
 
     @property
@@ -103,6 +105,7 @@ class Servable:
         several = {}
         if self.kind == SEVERAL and self.levels is not None:
             several = {"thresholds": self.levels.tolist()}
+        calibrated = {} if self.temperature is None else {"temperature": self.temperature}
         return {
             "model_name": self.model_name,
             "image_size": self.image_size,
@@ -112,6 +115,7 @@ class Servable:
             "classes": len(self.class_names),
             "output": self.output_name,
             **several,
+            **calibrated,
             "input_range": [0, 255] if self.input_range == "0..255" else self.input_range,
             "mean": list(row.mean),
             "deviation": list(row.deviation),
@@ -119,7 +123,13 @@ class Servable:
         }
 
 
-def build_servable(loaded: LoadedModel, *, preprocessing: bool, logits: bool) -> Servable:
+def build_servable(
+    loaded: LoadedModel,
+    *,
+    preprocessing: bool,
+    logits: bool,
+    temperature: float | None = None,
+) -> Servable:
     """Adds normalisation before a network and the loss's activation (softmax or sigmoid) after it.
 
     Args:
@@ -127,6 +137,9 @@ def build_servable(loaded: LoadedModel, *, preprocessing: bool, logits: bool) ->
         predicts numbers, its classifier is scaled, so that these come in the user's unit.
       preprocessing: add the normalisation, so that the inputs are pixels of 0..255.
       logits: add no activation, so that the outputs are logits.
+      temperature: the classifier's weights are divided by it, so that no operation is added and the
+        probabilities are calibrated. So are logits: their softmax is what the network would say
+        with its activation. None: they stay as they are.
 
     Raises:
       UserError: if logits are wanted of a network that predicts numbers.
@@ -142,9 +155,11 @@ def build_servable(loaded: LoadedModel, *, preprocessing: bool, logits: bool) ->
     model.set_weights(loaded.model.get_weights())
     output_name = "logits" if logits else "probabilities"
     levels = _thresholds(loaded, logits=logits) if kind == SEVERAL else None
+    classifier = model.get_layer("predictions")
+    if temperature is not None:
+        classifier.set_weights([weights / temperature for weights in classifier.get_weights()])
     if scale is not None:
         output_name, levels = "numbers", np.array(scale.deviation)
-        classifier = model.get_layer("predictions")
         kernel, bias = classifier.get_weights()
         classifier.set_weights(
             [kernel * np.array(scale.deviation, np.float32), scale.restore(bias)]
@@ -163,6 +178,7 @@ def build_servable(loaded: LoadedModel, *, preprocessing: bool, logits: bool) ->
         kind=kind,
         levels=levels,
         measured=measured_normalisation(config.model),
+        temperature=temperature,
     )
 
 

@@ -31,6 +31,7 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = {
         "balanced": "balanced_accuracy",
         "macro F1": "macro_f1",
         "ECE": "ece",
+        "ECE cal.": "ece_calibrated",
     },
     SEVERAL: {
         "top-1": "top1",

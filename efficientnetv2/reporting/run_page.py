@@ -179,7 +179,15 @@ def _calibration(found: AnyPredictions | None) -> dict[str, Any] | None:
         if count
     ]
     error = calibration_error(found)
-    text = f"The probabilities are wrong by {100 * error:.1f} points on average (ECE {error:.4f})."
+    text = f"The probabilities are wrong by {100 * error:.1f} points on average (ECE {error:.4f})"
+    calibrated = found.as_calibrated()
+    if calibrated is not None:
+        error = calibration_error(calibrated)
+        text += (
+            f"; with the temperature in calibration.json, as infer and exported files give them, "
+            f"by {100 * error:.1f} points (ECE {error:.4f}). The table shows them without it"
+        )
+    text += "."
     return {"rows": rows, "text": text}
 
 

@@ -81,6 +81,7 @@ class RunDirectory:
         self.bad_images_file = self.path / "bad_images.txt"
         self.teacher_file = self.path / "teacher.json"
         self.thresholds_file = self.path / "thresholds.csv"
+        self.calibration_file = self.path / "calibration.json"
         self.lock_file = self.path / "training.lock"
         self.folds_file = self.path / "folds.yaml"  # of a cross-validation, not of a training
 

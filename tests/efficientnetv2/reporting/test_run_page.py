@@ -1,5 +1,6 @@
 """Tests ``report.html`` of a run: what it says, and that a browser shows it."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -72,6 +73,21 @@ def test_the_tables_are_those_of_the_predictions(page, predictions):
     assert f"(ECE {calibration_error(predictions):.4f})" in text
     counts = [int(row[1]) for row in cells(text, "Calibration")[1:]]
     assert sum(counts) == 300 and len(counts) == 12  # of 15 ranges, three are below 0.2
+
+
+def test_the_error_with_the_temperature_is_beside_the_one_without(
+    config, digits, predictions, tmp_path
+):
+    run = RunDirectory(tmp_path)
+    calibrated = np.float32(np.where(predictions.right, 0.95, 0.3))
+    found = dataclasses.replace(predictions, calibrated=calibrated)
+    metrics = {"raw": {"images": 300, "loss": 0.5, "top1": 0.8}}
+    images = EvaluationInput(config, digits, split="test")
+    page = write_run_page(config, run, images, metrics, {"raw": found}, NAMES)
+    section = page.read_text(encoding="utf-8").partition("<h2>Calibration</h2>")[2]
+    after = calibration_error(dataclasses.replace(predictions, confidence=calibrated))
+    assert f"(ECE {calibration_error(predictions):.4f}); with the temperature" in section
+    assert f"by {100 * after:.1f} points (ECE {after:.4f})" in section
 
 
 def test_mistakes_are_shown_with_their_images_the_surest_first(page, predictions):
