@@ -88,9 +88,10 @@ class Run:
     def model(self) -> keras.Model:
         """The network with its best weights, made of stock Keras layers.
 
-        It maps normalised images float32 ``[B, H, W, 3]`` to logits ``[B, K]``. The weights are
-        those that ``predict`` and ``export`` use: of the checkpoint that was best on minival, or
-        else the newest one. To take the weights of a later checkpoint, open the run again.
+        It maps normalised images float32 ``[B, H, W, 3]`` to logits ``[B, K]``, as they are before
+        calibration (docs/training.md). The weights are those that ``predict`` and ``export`` use:
+        of the checkpoint that was best on minival, or else the newest one. To take the weights of
+        a later checkpoint, open the run again.
 
         Raises:
           UserError: if there is no checkpoint, or it is damaged.

@@ -85,7 +85,7 @@ def test_a_run_is_evaluated_and_exported(folder, run, main_tf2, capfd):
     main_tf2("eval", f"--model_dir={run.path}", "--eval_name=again", cwd=folder)
     again = json.loads((run.path / "eval_again.json").read_text())
     assert {name: again[name] for name in metrics} == metrics
-    options = {"preprocessing": False, "logits": True}
+    options = {"preprocessing": False, "logits": True, "calibrated": False}  # as run.model
     capfd.readouterr()
     path = run.export("keras", output_dir=folder / "files", **options)
     assert capfd.readouterr().out == ""
