@@ -6,6 +6,7 @@ images that were not trained on. The likeliest class of an image stays the same.
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -19,6 +20,7 @@ from efficientnetv2.runtime.calibration_file import HIGHEST, LOWEST, Calibration
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.train.workers import Workers
 from hparams.config import Config
+from hparams.errors import DataError
 
 FEWEST_IMAGES = 50  # of fewer, a temperature says little
 _TOLERANCE = 1e-6  # of the logarithm of the temperature
@@ -37,6 +39,10 @@ def fit_calibration(
       run: holds a checkpoint.
       workers: this process.
     """
+    with contextlib.suppress(DataError):  # minival may be empty
+        count = source.num_images(config.data.minival_split)
+        if count < FEWEST_IMAGES:  # known before a network is built for them
+            return _too_few(count)
     found = predict_minival(config, source, run, workers=workers, with_logits=True)
     if found is None:
         return "minival has no images, or too many outputs to keep"
@@ -52,12 +58,16 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration | str:
     """
     count = len(labels)
     if count < FEWEST_IMAGES:
-        return f"minival has {count} images, {FEWEST_IMAGES} are needed"
+        return _too_few(count)
     if (logits.argmax(-1) == labels).all():  # the lower, the better: the fit has no minimum
         return f"all {count:,} images of minival are named right, so that no temperature is best"
     temperature = fit_temperature(logits, labels)
     nll, ece = zip(*(_errors(logits / value, labels) for value in (1.0, temperature)))
     return Calibration(temperature, count, nll[0], nll[1], ece[0], ece[1])
+
+
+def _too_few(count: int) -> str:
+    return f"minival has {count} images, {FEWEST_IMAGES} are needed"
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
