@@ -114,6 +114,7 @@ def test_evaluation_gives_what_training_gave(main_tf2, home, trained):
     assert again["raw"]["images"] == again["ema"]["images"] == 360
     for weights in ("raw", "ema"):
         assert 0 <= again[weights].pop("ece") <= 1
+        assert 0 <= again[weights].pop("ece_calibrated") <= 1
         assert again[weights] == pytest.approx(after_training[weights], abs=1e-5)
     assert f"{again['raw']['top1']:.4f}" in result.stdout
     assert after_training["raw"]["top1"] > 0.3  # guessing gives 0.1
