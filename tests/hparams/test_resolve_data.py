@@ -144,7 +144,7 @@ def test_one_full_batch_is_enough(images):
 @pytest.mark.parametrize("images", [0, 47])
 def test_an_opened_split_smaller_than_a_batch_is_refused(images):
     config = resolve("efficientnetv2-s", "folder", "data.data_dir=/d,train.batch_size=48")
-    message = TOO_LARGE.format(48, images, "folder", images)
+    message = TOO_LARGE.format(48, images, "'/d'", images)
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         require_full_batch(config, num_images=images)
 

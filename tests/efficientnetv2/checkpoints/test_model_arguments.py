@@ -117,7 +117,7 @@ EFFECTS = {
 }
 REFUSED = (
     *("model_name", "bn_type", "bn_mode", "dropout_base"),
-    *("target_mean", "target_deviation"),
+    *("target_mean", "target_deviation", "channels", "pixel_mean", "pixel_deviation"),
 )
 
 

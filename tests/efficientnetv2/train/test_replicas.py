@@ -40,7 +40,10 @@ assert start("cut", callback=Stop()).run() == signal.SIGTERM
 resumed = start("cut")
 assert resumed.train_state.step == tests.STEPS + 1
 assert resumed.run() is None
-assert tests.records(folder / "cut") == tests.records(folder / "whole")
+# A checkpoint has the sum of the replicas' losses, so the mean may differ in its last bit.
+for line, expected in zip(tests.records(folder / "cut"), tests.records(folder / "whole")):
+    loss = expected.pop("loss")
+    assert abs(line.pop("loss") - loss) < 1e-6 * loss and line == expected
 for value, expected in zip(weights(resumed), weights(whole)):
     np.testing.assert_array_equal(value, expected)
 
