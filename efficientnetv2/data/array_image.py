@@ -25,7 +25,7 @@ from hparams.channels import GREY, count_text
 DIVISORS = {"uint8": 1.0, "uint16": 257.0, "float32": 1.0}
 _PNG_START = b"\x89PNG"
 _KNOWN = "it is not an image of several channels (.npy, TIFF, or PNG with alpha)"
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG and Pillow have it
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG and Pillow have it
 
 
 def decode_array(encoded: bytes, channels: int) -> tuple[np.ndarray, bytes]:
@@ -74,7 +74,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
     A fourth channel, alpha, blends with white.
     """
     pixels = scaled(image)
-    grey = pixels[..., :3] @ _LUMA
+    grey = pixels[..., :3] @ np.array(LUMA, np.float32)
     if pixels.shape[-1] == 4:
         grey = 255 - (255 - grey) * pixels[..., 3] / 255
     return grey[..., np.newaxis].astype(np.float32)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from efficientnetv2.data.array_image import decode_array
+from efficientnetv2.data.array_image import LUMA, decode_array
 from efficientnetv2.data.image_formats import (
     JpegHeader,
     decode_image,
@@ -26,7 +26,6 @@ from efficientnetv2.data.pillow_image import decode_with_pillow, keeps_precision
 from efficientnetv2.data.sources.image_suffixes import NPY_START, TIFF_STARTS
 from hparams.channels import GREY, RGB
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG and Pillow have it
 _PNG_START = b"\x89P"
 _PNG_BITS = 24  # position of the bits a channel in the header
 
@@ -78,7 +77,7 @@ def decode_window(
 
 def _brightness(image: tf.Tensor) -> tf.Tensor:
     """Returns the brightness ``[H, W, 1]`` of an image ``[H, W, 3]``, float32."""
-    return tf.tensordot(tf.cast(image, tf.float32), tf.constant(_LUMA, shape=[3, 1]), 1)
+    return tf.tensordot(tf.cast(image, tf.float32), tf.constant(LUMA, shape=[3, 1]), 1)
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
@@ -122,5 +121,5 @@ def _decode(encoded: bytes, *, channels: int) -> tuple[np.ndarray, bytes]:
     if not is_photo or keeps_precision(encoded):
         return decode_array(encoded, channels)
     image, problem = decode_with_pillow(encoded)  # turns it upright, and knows palettes and alpha
-    grey = image.astype(np.float32) @ np.array(_LUMA, np.float32)[:, np.newaxis]
+    grey = image.astype(np.float32) @ np.array(LUMA, np.float32)[:, np.newaxis]
     return grey, problem

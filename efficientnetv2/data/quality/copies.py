@@ -127,9 +127,11 @@ def _alike(hashes: Sequence[int]) -> tuple[np.ndarray, int]:
     most = max(_FEWEST_PAIRS, len(hashes))
     limit = MOST_BITS
     found: list[tuple[np.ndarray, np.ndarray]] = []  # pairs, and their distances
+    counts = np.zeros(MOST_BITS + 1, np.int64)  # pairs at each distance
     for pairs, distances in _close_pairs(hashes):
         found.append((pairs, distances))
-        while sum((distances <= limit).sum() for _, distances in found) > most and limit > 0:
+        counts += np.bincount(distances, minlength=len(counts))
+        while counts[: limit + 1].sum() > most and limit > 0:
             limit -= 2  # two hashes above their medians in as many places differ in an even number
             found = [(p[d <= limit], d[d <= limit]) for p, d in found]
     if not found:

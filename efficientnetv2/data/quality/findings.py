@@ -179,14 +179,18 @@ def find_problems(
 
 
 def _of_copies(images: Sequence[CheckedImage], copies: Sequence[Copy]) -> Iterator[Finding]:
-    members: dict[int, list[int]] = {}  # group -> all that show the same
+    first_of_label: dict[int, dict[str, int]] = {}  # group -> label -> its first image there
+    first_of_split: dict[int, dict[str, int]] = {}
     for copy in copies:
-        members.setdefault(copy.group, [copy.group]).append(copy.image)
+        for number in (copy.group, copy.image):
+            image = images[number]
+            first_of_label.setdefault(copy.group, {}).setdefault(image.label, number)
+            first_of_split.setdefault(copy.group, {}).setdefault(image.split, number)
     for copy in copies:
-        image, earlier = images[copy.image], members[copy.group]
+        image = images[copy.image]
         detail = "equal files" if copy.is_exact else f"{copy.similarity:.0%} alike"
-        labelled = next((n for n in earlier if images[n].label != image.label), copy.image)
-        divided = next((n for n in earlier if images[n].split != image.split), copy.image)
+        labelled = _first_other(first_of_label[copy.group], image.label, copy.image)
+        divided = _first_other(first_of_split[copy.group], image.split, copy.image)
         if labelled < copy.image:
             yield Finding("conflict", copy.image, labelled, detail)
         if divided < copy.image:
@@ -194,6 +198,11 @@ def _of_copies(images: Sequence[CheckedImage], copies: Sequence[Copy]) -> Iterat
         if min(labelled, divided) >= copy.image:
             kind = "exact_copy" if copy.is_exact else "near_copy"
             yield Finding(kind, copy.image, copy.original, detail)
+
+
+def _first_other(firsts: Mapping[str, int], own: str, default: int) -> int:
+    """Returns the first image of another label or split; the default if there is none."""
+    return min((number for name, number in firsts.items() if name != own), default=default)
 
 
 def _of_measures(measures: Sequence[ImageMeasures]) -> Iterator[Finding]:
