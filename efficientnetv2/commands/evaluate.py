@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
 from typing import TYPE_CHECKING
 
 from efficientnetv2.commands import Outcome
@@ -26,11 +26,9 @@ from hparams.label_kinds import SEVERAL, label_kind
 from hparams.weights import require_weights
 
 if TYPE_CHECKING:
-    import numpy as np
     from absl.flags import FlagValues
 
-    from efficientnetv2.data.eval_input import EvaluationInput
-    from efficientnetv2.evaluation.evaluator import AnyPredictions, Metrics
+    from efficientnetv2.evaluation.evaluator import AnyPredictions, EvaluationResult, Metrics
     from efficientnetv2.train.workers import Workers
 
 
@@ -73,7 +71,11 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
       UserError: if the run, its data or its checkpoints cannot be used.
     """
     from efficientnetv2.data.open_data import open_data, open_split
-    from efficientnetv2.evaluation.evaluator import evaluate_checkpoint, open_evaluator
+    from efficientnetv2.evaluation.evaluator import (
+        EvaluationResult,
+        evaluate_checkpoint,
+        open_evaluator,
+    )
     from efficientnetv2.model.factory import build_model
     from efficientnetv2.reporting.results import append_result
     from efficientnetv2.train.workers import build_workers, settings_checksum
@@ -110,11 +112,8 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
     if not metrics:
         raise RunError(f"no checkpoint in '{run.checkpoints}' existed long enough to be evaluated")
     if workers.is_chief:
-        names = source.class_names
-        thresholds = run.thresholds(names) if label_kind(config) == SEVERAL else None
-        metrics = _report(
-            config, run, images, metrics, predictions, names, thresholds, eval_name=eval_name
-        )
+        result = EvaluationResult(images, source.class_names, metrics, predictions)
+        metrics = _report(config, run, result, eval_name=eval_name)
     return metrics
 
 
@@ -126,8 +125,14 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
       run: folder for the results. If it holds a training on the same data, its split is used.
       eval_name: as in ``evaluate_run``.
     """
+    import numpy as np
+
     from efficientnetv2.data.open_data import open_data, open_split
-    from efficientnetv2.evaluation.evaluator import evaluate_with_predictions, open_evaluator
+    from efficientnetv2.evaluation.evaluator import (
+        EvaluationResult,
+        evaluate_with_predictions,
+        open_evaluator,
+    )
     from efficientnetv2.evaluation.loaded_model import load_trained
     from efficientnetv2.train.workers import build_workers
 
@@ -152,10 +157,9 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
         print(loaded.origin)
         run.create()
         predictions = {} if raw_predictions is None else {"raw": raw_predictions}
-        names, thresholds = source.class_names, loaded.thresholds
-        metrics = _report(
-            config, run, images, metrics, predictions, names, thresholds, eval_name=eval_name
-        )
+        cuts = None if loaded.thresholds is None else np.float64(loaded.thresholds)
+        result = EvaluationResult(images, source.class_names, metrics, predictions, cuts)
+        metrics = _report(config, run, result, eval_name=eval_name)
     return metrics
 
 
@@ -169,19 +173,15 @@ def _same_temperature(config: Config, run: RunDirectory, workers: Workers) -> fl
 
 
 def _report(
-    config: Config,
-    run: RunDirectory,
-    images: EvaluationInput,
-    metrics: Metrics,
-    predictions: Mapping[str, AnyPredictions],
-    names: Sequence[str],
-    thresholds: Sequence[float] | np.ndarray | None,
-    *,
-    eval_name: str | None,
+    config: Config, run: RunDirectory, result: EvaluationResult, *, eval_name: str | None
 ) -> Metrics:
     """Reports an evaluation; returns its metrics, with those that need the thresholds.
 
-    Arguments as in ``report_evaluation``.
+    Args:
+      config: of the evaluation.
+      run: gets the files; it has the thresholds, unless the result has.
+      result: what to report.
+      eval_name: as in ``report_evaluation``.
     """
     import numpy as np
 
@@ -189,24 +189,16 @@ def _report(
     from efficientnetv2.reporting.evaluation_report import report_evaluation
     from efficientnetv2.reporting.run_page import write_run_page
 
-    cuts = None if thresholds is None else np.asarray(thresholds, np.float64)
-    if cuts is not None:
-        metrics = with_label_metrics(metrics, predictions, cuts)
-    report_evaluation(
-        config,
-        run,
-        images,
-        metrics,
-        predictions,
-        names,
-        thresholds=cuts,
-        eval_name=eval_name,
-    )
-    page = write_run_page(
-        config, run, images, metrics, predictions, names, thresholds=cuts, eval_name=eval_name
-    )
+    thresholds = result.thresholds
+    if thresholds is None and label_kind(config) == SEVERAL:
+        thresholds = np.array(run.thresholds(result.names))
+    if thresholds is not None:
+        metrics = with_label_metrics(result.metrics, result.predictions, thresholds)
+        result = dataclasses.replace(result, metrics=metrics, thresholds=thresholds)
+    report_evaluation(config, run, result, eval_name=eval_name)
+    page = write_run_page(config, run, result, eval_name=eval_name)
     print(f"to look at in a browser: {page}")
-    return metrics
+    return result.metrics
 
 
 def _run_with_split(config: Config, run: RunDirectory) -> RunDirectory:

@@ -173,20 +173,10 @@ def _evaluate(session: TrainingSession, *, eval_name: str | None) -> None:
     if not session.workers.is_chief:
         return
     run = session.run
-    config, metrics, names = session.config, result.metrics, session.source.class_names
-    report_result(config, run, metrics, eval_name=eval_name)
+    report_result(session.config, run, result.metrics, eval_name=eval_name)
     if result.calibration:
         print(result.calibration)
-    page = write_run_page(
-        config,
-        run,
-        result.images,
-        metrics,
-        result.predictions,
-        names,
-        thresholds=result.thresholds,
-        eval_name=eval_name,
-    )
+    page = write_run_page(session.config, run, result, eval_name=eval_name)
     best = "best/, " if run.best.is_dir() else ""
     print(
         f"\nwritten to {run.path}: checkpoints/, {best}config.yaml, labels.txt, "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Union
 
 import numpy as np
@@ -33,6 +34,28 @@ Evaluator = Callable[..., dict[str, float]]  # see ``build_evaluator``
 AnyPredictions = Union[Predictions, FullPredictions]
 # Numbers in the predictions of several labels or numbers: of more, there are metrics only.
 _MOST_VALUES = 50_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationResult:
+    """The evaluation of one split, as reports want it.
+
+    Attributes:
+      images: of the split.
+      names: K names, of the classes or the numbers.
+      metrics: keyed by "raw" and "ema".
+      predictions: keyed by "raw" and "ema"; empty: there are no images, or they are too many.
+      thresholds: ``[K]``, where an image may have several classes; None: it has one, or numbers.
+      calibration: what a temperature was fitted to, or why none was, as text; empty: it was not
+        tried now.
+    """
+
+    images: EvaluationInput
+    names: Sequence[str]
+    metrics: Metrics
+    predictions: Mapping[str, AnyPredictions]
+    thresholds: np.ndarray | None = None
+    calibration: str = ""
 
 
 def build_evaluator(

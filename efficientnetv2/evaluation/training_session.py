@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from efficientnetv2.data.sources import Source
 from efficientnetv2.evaluation.calibration import fit_calibration
 from efficientnetv2.evaluation.evaluator import (
     AnyPredictions,
+    EvaluationResult,
     Evaluator,
-    Metrics,
     evaluate_raw_and_ema,
     open_evaluator,
 )
@@ -44,26 +44,6 @@ from efficientnetv2.train.workers import Workers, build_workers, settings_checks
 from hparams.config import Config
 from hparams.label_kinds import SEVERAL, best_metric, label_kind
 from hparams.resolve import require_full_batch, with_overrides
-
-
-@dataclasses.dataclass(frozen=True)
-class SessionResult:
-    """The evaluation of what was trained, on the final split.
-
-    Attributes:
-      images: of the split.
-      metrics: keyed by "raw" and "ema".
-      predictions: keyed by "raw" and "ema"; empty: there are no images, or they are too many.
-      thresholds: ``[K]``, where an image may have several classes; None: it has one, or numbers.
-      calibration: what a temperature was fitted to, or why none was, as text; empty: it was not
-        tried now.
-    """
-
-    images: EvaluationInput
-    metrics: Metrics
-    predictions: Mapping[str, AnyPredictions]
-    thresholds: np.ndarray | None
-    calibration: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +94,7 @@ class TrainingSession:
                 file.unlink(missing_ok=True)  # of the weights so far
         return self.training.run(after_epoch=after_epoch)
 
-    def evaluate(self) -> SessionResult:
+    def evaluate(self) -> EvaluationResult:
         """Evaluates the raw weights and the moving average on the final split.
 
         Where images have several classes, the chief chooses their thresholds first, and where they
@@ -141,7 +121,9 @@ class TrainingSession:
         if is_several:
             thresholds = np.array(self.run.thresholds(self.source.class_names))
             metrics = with_label_metrics(metrics, predictions, thresholds)
-        return SessionResult(images, metrics, predictions, thresholds, calibration)
+        return EvaluationResult(
+            images, self.source.class_names, metrics, predictions, thresholds, calibration
+        )
 
     def _calibrate(self) -> str:
         """Fits the temperature, if it is not there; returns what has come of it, as text."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.preprocess import to_pixels
-from efficientnetv2.evaluation.evaluator import AnyPredictions, Metrics
+from efficientnetv2.evaluation.evaluator import EvaluationResult
 from efficientnetv2.evaluation.label_scores import class_scores
 from efficientnetv2.evaluation.predictions import Predictions
 from efficientnetv2.reporting.figures import fitted, save_figure
@@ -39,12 +39,8 @@ _MAX_MISTAKES = 24
 def report_evaluation(
     config: Config,
     run: RunDirectory,
-    images: EvaluationInput,
-    metrics: Metrics,
-    predictions: Mapping[str, AnyPredictions],
-    names: Sequence[str],
+    result: EvaluationResult,
     *,
-    thresholds: np.ndarray | None,
     eval_name: str | None,
 ) -> None:
     """Reports the metrics of all weights, and the classes and mistakes of the moving average.
@@ -55,17 +51,14 @@ def report_evaluation(
     Args:
       config: the config of the evaluation.
       run: the run directory that the files are written to.
-      images: the evaluated images.
-      metrics: keyed by "raw" and "ema".
-      predictions: keyed by "raw" and "ema"; empty: there were no images.
-      names: the class names.
-      thresholds: ``[K]``, where an image may have several classes; None: it has one, or numbers.
+      result: of the evaluation.
       eval_name: part of the file names; None: not used.
 
     Raises:
       WriteError: if a file cannot be written.
     """
-    report_result(config, run, metrics, eval_name=eval_name)
+    report_result(config, run, result.metrics, eval_name=eval_name)
+    images, names, predictions = result.images, result.names, result.predictions
     files = [run.result_file(eval_name).name]
     if predictions:
         weights = list(predictions)[-1]
@@ -77,9 +70,9 @@ def report_evaluation(
             files += _report_classes(config, run, images, found, names, suffix=suffix, title=title)
         elif label_kind(config) == NUMBERS:
             files += report_numbers(found, names, run.path, suffix=suffix, title=title)
-        elif thresholds is not None:
+        elif result.thresholds is not None:
             files.append(f"per_class{suffix}.csv")
-            scores = class_scores(found, list(names), thresholds)
+            scores = class_scores(found, list(names), result.thresholds)
             report_labels(scores, run.path / files[-1])
     print(f"\nwritten to {run.path}: {', '.join(files)}")
 

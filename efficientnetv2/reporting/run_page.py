@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import pathlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image
 
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.preprocess import to_pixels
-from efficientnetv2.evaluation.evaluator import AnyPredictions, Metrics
+from efficientnetv2.evaluation.evaluator import AnyPredictions, EvaluationResult
 from efficientnetv2.evaluation.label_scores import class_scores
 from efficientnetv2.evaluation.predictions import (
     FullPredictions,
@@ -51,12 +51,8 @@ _EXPLANATION = "raw: the weights as they were trained; EMA: their moving average
 def write_run_page(
     config: Config,
     run: RunDirectory,
-    images: EvaluationInput,
-    metrics: Metrics,
-    predictions: Mapping[str, AnyPredictions],
-    names: Sequence[str],
+    result: EvaluationResult,
     *,
-    thresholds: np.ndarray | None = None,
     eval_name: str | None = None,
 ) -> pathlib.Path:
     """Writes the page of an evaluation into the run directory; returns its path.
@@ -69,6 +65,7 @@ def write_run_page(
     """
     suffix = f"_{eval_name}" if eval_name else ""
     path = run.path / f"report{suffix}.html"
+    names, metrics, predictions = result.names, result.metrics, result.predictions
     header, rows = metric_cells(config, metrics)
     weights = list(predictions)[-1] if predictions else "raw"
     found = predictions.get(weights)
@@ -82,11 +79,11 @@ def write_run_page(
         explanation=_EXPLANATION + f"All below is of the {WEIGHTS[weights]}.",
         curves=_picture(run.curves_file),
         numbers=_numbers(config, found, names),
-        table=_table(config, found, names, thresholds),
+        table=_table(config, found, names, result.thresholds),
         confusion=_confusion(found, names),
         confused=_confused(found, names),
         calibration=_calibration(found),
-        mistakes=_mistakes(config, images, found, names),
+        mistakes=_mistakes(config, result.images, found, names),
         mistakes_title=_MISTAKES_TITLE[label_kind(config)],
         settings=_settings(_trained_config(config, run)),
         changes=_changes(config, run),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from efficientnetv2.data.eval_input import EvaluationInput
+from efficientnetv2.evaluation.evaluator import EvaluationResult
 from efficientnetv2.evaluation.predictions import FullPredictions, Predictions, calibration_error
 from efficientnetv2.reporting.curves import plot_curves
 from efficientnetv2.reporting.run_page import write_run_page
@@ -52,7 +53,7 @@ def page(config, digits, predictions, tmp_path_factory):
     }
     found = {"raw": predictions, "ema": predictions}
     images = EvaluationInput(config, digits, split="test")
-    return write_run_page(config, run, images, metrics, found, NAMES)
+    return write_run_page(config, run, EvaluationResult(images, NAMES, metrics, found))
 
 
 def test_the_tables_are_those_of_the_predictions(page, predictions):
@@ -83,7 +84,7 @@ def test_the_error_with_the_temperature_is_beside_the_one_without(
     found = dataclasses.replace(predictions, calibrated=calibrated)
     metrics = {"raw": {"images": 300, "loss": 0.5, "top1": 0.8}}
     images = EvaluationInput(config, digits, split="test")
-    page = write_run_page(config, run, images, metrics, {"raw": found}, NAMES)
+    page = write_run_page(config, run, EvaluationResult(images, NAMES, metrics, {"raw": found}))
     section = page.read_text(encoding="utf-8").partition("<h2>Calibration</h2>")[2]
     after = calibration_error(dataclasses.replace(predictions, confidence=calibrated))
     assert f"(ECE {calibration_error(predictions):.4f}); with the temperature" in section
@@ -139,7 +140,7 @@ def test_numbers_have_a_picture_and_the_largest_errors(config, digits, tmp_path)
     metrics = {"raw": {"images": 40, "loss": 0.1, "r2": 0.5, "mae": 0.1, "rmse": 0.2}}
     images = EvaluationInput(config, digits, split="test")
     text = write_run_page(
-        numbers, run, images, metrics, {"raw": found}, ["angle"], eval_name="b"
+        numbers, run, EvaluationResult(images, ["angle"], metrics, {"raw": found}), eval_name="b"
     ).read_text(encoding="utf-8")
     assert (run.path / "report_b.html").exists()
     assert cells(text, "Numbers")[1][0] == "angle" and "Predicted against true" in text
@@ -151,7 +152,9 @@ def test_without_images_there_is_a_page(config, digits, tmp_path):
     run.create()
     metrics = {"raw": {"images": 0, "loss": 0.0, "top1": 0.0}}
     images = EvaluationInput(config, digits, split="test")
-    text = write_run_page(config, run, images, metrics, {}, NAMES).read_text(encoding="utf-8")
+    text = write_run_page(config, run, EvaluationResult(images, NAMES, metrics, {})).read_text(
+        encoding="utf-8"
+    )
     assert "Settings" in text and "mistakes" not in text
 
 
@@ -161,7 +164,9 @@ def test_many_classes_have_their_most_frequent_confusions(config, digits, predic
     names = [f"class {number}" for number in range(60)]
     metrics = {"raw": {"images": 300, "loss": 0.5, "top1": 0.8}}
     images = EvaluationInput(config, digits, split="test")
-    page = write_run_page(config, run, images, metrics, {"raw": predictions}, names)
+    page = write_run_page(
+        config, run, EvaluationResult(images, names, metrics, {"raw": predictions})
+    )
     rows = cells(page.read_text(encoding="utf-8"), "Most frequent confusions")[1:]
     matrix = predictions.confusion(60)
     np.fill_diagonal(matrix, 0)
@@ -181,7 +186,9 @@ def test_an_evaluation_with_other_settings_says_so(config, digits, predictions, 
     )
     images = EvaluationInput(other, digits, split="test")
     metrics = {"raw": {"images": 300, "loss": 0.5, "top1": 0.8}}
-    page = write_run_page(other, run, images, metrics, {"raw": predictions}, NAMES)
+    page = write_run_page(
+        other, run, EvaluationResult(images, NAMES, metrics, {"raw": predictions})
+    )
     text = page.read_text(encoding="utf-8")
     assert "other settings than it was trained with: eval.isize=24<" in text
     assert dict(cells(text, "Settings")[1:])["eval.isize"] == "16"
