@@ -1,0 +1,163 @@
+"""Opens LiteRT files in MediaPipe's image classifier, as apps for Android and iOS do."""
+
+import ctypes.util
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from efficientnetv2.evaluation.loaded_model import LoadedModel
+from efficientnetv2.export.int8.quantizer import QuantisedNetwork
+from efficientnetv2.export.litert import convert, convert_int8
+from efficientnetv2.export.servable import build_servable
+from efficientnetv2.model.factory import build_model
+from hparams import resolve
+from tests.package_folder import install_apart, run_apart
+
+from .conftest import SETTINGS, with_random_batchnorm
+
+pytestmark = pytest.mark.slow  # installs a package of 40 MB
+
+MEDIAPIPE = "mediapipe==1.2.3"
+NAMES = ["Löwe", "red panda", "a/b", *[f"digit {number}" for number in range(3, 10)]]
+TINY = {"model.blocks_args": ["r1_k3_s2_e1_i8_o8_c1"], "model.feature_size": 8}
+# The tasks need no TensorFlow, and import it where they find it.
+CLASSIFY = """
+import json, pathlib, sys
+sys.modules["tensorflow"] = None
+import mediapipe as mp, numpy as np
+from mediapipe.tasks.python import BaseOptions
+from mediapipe.tasks.python.vision import ImageClassifier, ImageClassifierOptions
+
+folder = pathlib.Path(sys.argv[1])
+images = [mp.Image(mp.ImageFormat.SRGB, image) for image in np.load(folder / "images.npy")]
+found = {}
+for path in folder.glob("*.tflite"):
+    options = ImageClassifierOptions(base_options=BaseOptions(model_asset_path=str(path)))
+    try:
+        with ImageClassifier.create_from_options(options) as classifier:
+            results = [classifier.classify(image).classifications for image in images]
+        found[path.stem] = [
+            {entry.category_name: entry.score for entry in head.categories} for head, in results
+        ]
+    except (RuntimeError, ValueError) as error:
+        found[path.stem] = str(error)
+print(json.dumps(found))
+"""
+
+
+def servable_with(name, *, loss_type="softmax", preprocessing=True):
+    """A network whose scores differ widely between images and classes."""
+    settings = {**SETTINGS, **TINY, "data.data_dir": "x", "model.num_classes": 10}
+    settings = {
+        **settings,
+        "train.loss_type": loss_type,
+        "data.multi_label": loss_type == "sigmoid",
+    }
+    config = resolve(name, "folder", settings)
+    model = with_random_batchnorm(build_model(config.model))
+    weights = np.random.default_rng(2).normal(0, 8, (8, 10)), np.linspace(-1, 1, 10)
+    model.get_layer("predictions").set_weights(weights)
+    thresholds = np.full(10, 0.5, np.float32) if loss_type == "sigmoid" else None
+    loaded = LoadedModel(model, config, NAMES, "random weights", thresholds)
+    return build_servable(loaded, preprocessing=preprocessing, logits=False)
+
+
+def int8_file(servable, inputs, *, integer_io):
+    return convert_int8(servable, QuantisedNetwork(servable.folded, inputs), integer_io=integer_io)
+
+
+@pytest.fixture(scope="module")
+def exported(pixels):
+    """Name -> LiteRT file, network, and the images as its interpreter takes them."""
+    v1 = servable_with("efficientnet-b0")
+    several = servable_with("efficientnet-b0", loss_type="sigmoid")
+    assert v1.preprocess == several.preprocess == "v1"
+    rows = {
+        "v1_float32": (convert(v1, "float32"), v1, pixels),
+        "v1_float16": (convert(v1, "float16"), v1, pixels),
+        "v1_dynamic": (convert(v1, "dynamic"), v1, pixels),
+        "v1_int8": (int8_file(v1, pixels, integer_io=False), v1, pixels),
+        "v1_integer_io": (int8_file(v1, pixels, integer_io=True), v1, pixels),
+        "several": (convert(several, "float32"), several, pixels),
+        "several_integer_io": (int8_file(several, pixels, integer_io=True), several, pixels),
+    }
+    for name in ("efficientnetv2-s", "efficientnet-lite0", "efficientnet-b0"):
+        raw = servable_with(name, preprocessing=False)
+        inputs = np.float32((pixels - raw.normalisation.mean) / raw.normalisation.deviation)
+        rows[f"{raw.preprocess}_without"] = (convert(raw, "float32"), raw, inputs)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def found(exported, pixels, tmp_path_factory):
+    """Name -> what MediaPipe says of each image, class name -> score; or its error."""
+    for library in ("EGL", "GLESv2"):
+        if ctypes.util.find_library(library) is None:
+            message = f"MediaPipe needs lib{library}: apt-get install libegl1 libgles2"
+            pytest.fail(message) if "CI" in os.environ else pytest.skip(message)
+    folder = install_apart(tmp_path_factory.mktemp("mediapipe"), MEDIAPIPE)
+    files = tmp_path_factory.mktemp("files")
+    np.save(files / "images.npy", pixels.astype(np.uint8))
+    for name, (file, _, _) in exported.items():
+        (files / f"{name}.tflite").write_bytes(file)
+    return json.loads(run_apart(folder, CLASSIFY, files).splitlines()[-1])
+
+
+def scores(interpreter, inputs):
+    """Returns the outputs of a file for each image, float ``[N, 10]``."""
+    interpreter.allocate_tensors()
+    (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    rows = []
+    for pixels in inputs:
+        interpreter.set_tensor(image["index"], pixels[np.newaxis].astype(image["dtype"]))
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(output["index"])[0].astype(np.float32))
+    step, zero = output["quantization"]
+    return np.stack(rows) if step == 0 else (np.stack(rows) - zero) * step
+
+
+OPENED = (
+    "v1_float32",
+    "v1_float16",
+    "v1_dynamic",
+    "v1_int8",
+    "v1_integer_io",
+    "several",
+    "several_integer_io",
+    "v2_without",
+    "lite_without",
+)
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_mediapipe_gives_our_names_and_scores(name, exported, found):
+    file, servable, inputs = exported[name]
+    assert not isinstance(found[name], str), found[name]
+    assert all(set(image) == set(NAMES) for image in found[name])
+    by_mediapipe = np.array([[image[label] for label in NAMES] for image in found[name]])
+    by_litert = scores(Interpreter(model_content=file), inputs)
+    np.testing.assert_allclose(by_mediapipe, by_litert, atol=0.01)
+    by_keras = servable.model.predict(inputs, verbose=0)
+    assert by_keras.std(axis=0).max() > 0.1  # otherwise any file would agree
+    if "int" not in name and "dynamic" not in name:
+        np.testing.assert_allclose(by_mediapipe, by_keras, atol=0.01)
+    sums = by_mediapipe.sum(axis=1)
+    assert np.abs(sums - 1).max() > 0.5 if "several" in name else np.abs(sums - 1).max() < 0.05
+
+
+def test_mediapipe_refuses_to_normalise_each_channel_by_itself(found):
+    """What docs/export.md says about --nopreprocessing: no wrong scores, but an error."""
+    assert "Per-channel image normalization is not available" in found["v1_without"]
+
+
+@pytest.mark.parametrize("name", OPENED)
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_tensorflow_lite_gives_the_scores_of_litert(name, exported):
+    file, _, inputs = exported[name]
+    by_litert = scores(Interpreter(model_content=file), inputs[:8])
+    by_tensorflow = scores(tf.lite.Interpreter(model_content=file), inputs[:8])
+    np.testing.assert_allclose(by_tensorflow, by_litert, atol=0.01)
