@@ -39,7 +39,8 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
             "--mode=export with --weights needs --image_path=FOLDER, images to check the files with"
         )
     for name in values.format:
-        require_packages(FORMATS[name].requires, "export", f"--format={name}")
+        row = FORMATS[name]
+        require_packages(row.requires, row.extra, f"--format={name}")
     images: Sequence[pathlib.Path] = []
     if values.image_path:
         images = find_images(pathlib.Path(values.image_path), arrays=takes_arrays(values))

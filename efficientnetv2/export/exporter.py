@@ -132,9 +132,15 @@ def export_model(
     print(f"{servable.model_name}, {loaded.origin}; checked on {len(inputs):,} images", flush=True)
     names = "".join(f"{name}\n" for name in servable.class_names)
     replace_text(options.folder / "labels.txt", names)
-    int8 = _LazyInt8Network(servable, _model_inputs(calibration, servable))
+    calibration_inputs = _model_inputs(calibration, servable)
+    int8 = _LazyInt8Network(servable, calibration_inputs)
     job = ExportJob(
-        servable, config, int8, integer_io=options.integer_io, with_xla=options.with_xla
+        servable,
+        config,
+        int8,
+        calibration_inputs,
+        integer_io=options.integer_io,
+        with_xla=options.with_xla,
     )
     checks: dict[str, Check] = {}
     in_float: dict[str, list[str]] = {}
@@ -161,12 +167,12 @@ def export_model(
 def _images(
     config: Config, run: RunDirectory | None, options: ExportOptions
 ) -> tuple[Images, Images]:
-    """The images to calibrate an int8 file with (none if none is written), and to check with."""
+    """The images to calibrate files with (none if no format needs any), and to check with."""
     if options.image_files or run is None:
         return file_images(config, options.image_files)
     config, source = open_data(config, run)
     verification = verification_images(config, source)
-    if not any(FORMATS[name].is_int8 for name in options.formats):
+    if not any(FORMATS[name].calibrated for name in options.formats):
         return Images(verification.pixels[:0], None), verification
     return calibration_images(config, source), verification
 

@@ -33,6 +33,8 @@ class ExportJob:
       servable: the network to write.
       config: says how encoded images are cropped and resized.
       int8: returns the 8-bit network, which is made at the first call.
+      calibration: images as the network takes them, float32 ``[N, S, S, C]``; none if no format
+        is ``calibrated``.
       integer_io: inputs and outputs of the int8 file are uint8.
       with_xla: the SavedModel gets another signature that is compiled by XLA, for TPU.
     """
@@ -40,6 +42,7 @@ class ExportJob:
     servable: Servable
     config: Config
     int8: Callable[[], QuantisedNetwork]
+    calibration: np.ndarray
     integer_io: bool
     with_xla: bool
 
@@ -71,8 +74,10 @@ class Format:
       open: opens it with the format's own runtime, as its users will.
       limit: how much its outputs may differ from the Keras model's.
       requires: extra packages that it needs.
+      extra: of this package, which brings them.
       options: the format-specific export flags that apply to it.
-      is_int8: whether it computes in 8-bit integers and is calibrated on images.
+      calibrated: whether it is calibrated on images.
+      is_int8: whether it is a LiteRT file whose operators should all compute in 8 bits.
     """
 
     suffix: str
@@ -80,7 +85,9 @@ class Format:
     open: Callable[[pathlib.Path], Runner]
     limit: Limit
     requires: tuple[str, ...] = ()
+    extra: str = "export"
     options: tuple[str, ...] = ()
+    calibrated: bool = False
     is_int8: bool = False
 
 
@@ -160,9 +167,9 @@ def _open_litert(path: pathlib.Path) -> Runner:
 
 
 def _write_onnx(path: pathlib.Path, job: ExportJob) -> None:
-    from efficientnetv2.export.onnx_file import onnx_bytes
+    from efficientnetv2.export.onnx_file import onnx_model, packed
 
-    path.write_bytes(onnx_bytes(job.servable))
+    path.write_bytes(packed(onnx_model(job.servable), job.servable))
 
 
 def _open_onnx(path: pathlib.Path) -> Runner:
@@ -176,8 +183,34 @@ def _open_onnx(path: pathlib.Path) -> Runner:
     return lambda images: session.run(None, {name: images})[0]
 
 
+def _write_onnx_int8(path: pathlib.Path, job: ExportJob) -> None:
+    from efficientnetv2.export.onnx_int8 import onnx_int8_bytes
+
+    path.write_bytes(onnx_int8_bytes(job.servable, job.calibration))
+
+
+def _write_openvino(*, half: bool) -> Callable[[pathlib.Path, ExportJob], object]:
+    def write(path: pathlib.Path, job: ExportJob) -> None:
+        from efficientnetv2.export.openvino_file import write_openvino
+
+        write_openvino(job.servable, path, half=half)
+
+    return write
+
+
+def _open_openvino(path: pathlib.Path) -> Runner:
+    from efficientnetv2.export.openvino_file import open_openvino
+
+    return open_openvino(path)
+
+
 # Float formats differ only by rounding errors, which some networks magnify a thousandfold.
 _ROUNDING = Limit(1e-3, 0.0)
+
+_HALF = Limit(None, 0.01)
+_INT8 = Limit(None, 0.03, points=0.5)
+_ONNX = ("onnx", "onnxruntime", "tf2onnx")
+_OPENVINO = ("openvino", "onnx", "tf2onnx")
 
 FORMATS: Mapping[str, Format] = {
     "keras": Format(".keras", _write_keras, _open_keras, _ROUNDING),
@@ -189,9 +222,7 @@ FORMATS: Mapping[str, Format] = {
         options=("export_to_tpu",),
     ),
     "tflite": Format(".tflite", _write_litert("float32"), _open_litert, _ROUNDING),
-    "tflite_fp16": Format(
-        "_fp16.tflite", _write_litert("float16"), _open_litert, Limit(None, 0.01)
-    ),
+    "tflite_fp16": Format("_fp16.tflite", _write_litert("float16"), _open_litert, _HALF),
     # The runtime chooses the ranges anew for each image; nothing is calibrated.
     "tflite_dynamic": Format(
         "_dynamic.tflite", _write_litert("dynamic"), _open_litert, Limit(None, 0.10, points=0.5)
@@ -200,11 +231,29 @@ FORMATS: Mapping[str, Format] = {
         "_int8.tflite",
         _write_litert_int8,
         _open_litert,
-        Limit(None, 0.03, points=0.5),
+        _INT8,
         options=("integer_io", "debug_int8"),
+        calibrated=True,
         is_int8=True,
     ),
-    "onnx": Format(
-        ".onnx", _write_onnx, _open_onnx, _ROUNDING, requires=("onnx", "onnxruntime", "tf2onnx")
+    "onnx": Format(".onnx", _write_onnx, _open_onnx, _ROUNDING, requires=_ONNX),
+    "onnx_int8": Format(
+        "_int8.onnx", _write_onnx_int8, _open_onnx, _INT8, requires=_ONNX, calibrated=True
+    ),
+    "openvino": Format(
+        "_openvino",
+        _write_openvino(half=False),
+        _open_openvino,
+        _ROUNDING,
+        requires=_OPENVINO,
+        extra="openvino",
+    ),
+    "openvino_fp16": Format(
+        "_fp16_openvino",
+        _write_openvino(half=True),
+        _open_openvino,
+        _HALF,
+        requires=_OPENVINO,
+        extra="openvino",
     ),
 }

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import pathlib
 import tempfile
+from typing import TYPE_CHECKING
 
 from tensorflow import keras
 
 from efficientnetv2.export.servable import Servable
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
 
+if TYPE_CHECKING:
+    import onnx
 
-def onnx_bytes(servable: Servable) -> bytes:
+
+def onnx_model(servable: Servable) -> onnx.ModelProto:
     """Returns an ONNX model that maps ``image`` float32 ``[B, H, W, C]`` to ``[B, K]``.
 
-    B, H and W are dynamic. ``metadata_props`` hold ``labels`` (one class per line) and
-    ``Servable.metadata``.
+    B, H and W are dynamic.
     """
     import onnx  # not at the top: exports of other formats do not need it
 
@@ -32,6 +35,16 @@ def onnx_bytes(servable: Servable) -> bytes:
             value.type.tensor_type.shape.dim, ("batch", "height", "width")[:num_dynamic]
         ):
             axis.dim_param = name
+    return model
+
+
+def packed(model: onnx.ModelProto, servable: Servable) -> bytes:
+    """Returns the bytes of a model's file, with the class names and what an app must know.
+
+    ``metadata_props`` hold ``labels`` (one class per line) and ``Servable.metadata``.
+    """
+    import onnx
+
     texts = {key: json.dumps(value) for key, value in servable.metadata().items()}
     onnx.helper.set_model_props(model, {**texts, "labels": "\n".join(servable.class_names)})
     model.producer_name = "efficientnetv2-tensorflow"
@@ -43,8 +56,8 @@ def onnx_bytes(servable: Servable) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _rename(model: object, old: str, new: str) -> None:
-    graph = model.graph  # type: ignore[attr-defined]
+def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
+    graph = model.graph
     graph.output[0].name = new
     for node in graph.node:
         node.output[:] = [new if name == old else name for name in node.output]

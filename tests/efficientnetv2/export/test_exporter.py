@@ -1,6 +1,7 @@
 """Tests exports of a run and of weights from the command line, with each format's own runtime."""
 
 import csv
+import importlib.util
 import json
 
 import numpy as np
@@ -30,7 +31,10 @@ FILES = {
     "tflite_dynamic": f"{NAME}_dynamic.tflite",
     "tflite_int8": f"{NAME}_int8.tflite",
     "onnx": f"{NAME}.onnx",
+    "onnx_int8": f"{NAME}_int8.onnx",
 }
+if importlib.util.find_spec("openvino") is not None:
+    FILES |= {"openvino": f"{NAME}_openvino", "openvino_fp16": f"{NAME}_fp16_openvino"}
 
 
 def command(*arguments):

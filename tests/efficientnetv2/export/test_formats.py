@@ -39,6 +39,13 @@ def test_an_option_of_another_format_is_refused(option, needs):
         export(f"--format={others}", f"--{option}")
 
 
-def test_only_int8_is_calibrated():
+def test_formats_of_integers_are_calibrated():
+    calibrated = [name for name, row in FORMATS.items() if row.calibrated]
+    assert calibrated == ["tflite_int8", "onnx_int8"]
     assert [name for name, row in FORMATS.items() if row.is_int8] == ["tflite_int8"]
+
+
+def test_packages_that_formats_need():
     assert FORMATS["onnx"].requires == ("onnx", "onnxruntime", "tf2onnx")
+    extras = {name: row.extra for name, row in FORMATS.items() if row.extra != "export"}
+    assert extras == {"openvino": "openvino", "openvino_fp16": "openvino"}
