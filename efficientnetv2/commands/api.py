@@ -247,6 +247,7 @@ def export(
     calibrated: bool = True,
     integer_io: bool = False,
     debug_int8: bool = False,
+    serving_dir: Path | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
     resize: str | None = None,
@@ -271,6 +272,8 @@ def export(
       calibrated: as in ``predict``; the logits are divided, too.
       integer_io: uint8 input and output in the int8 file, instead of float32.
       debug_int8: write the int8 error of each layer to ``int8_layers.csv``.
+      serving_dir: folder of a server, which gets the SavedModel as its next version; see
+        docs/export.md.
       batch_size: images checked at once.
       image_size: pixels; None: that of the training.
       resize: as in ``train``; None: that of the training.

@@ -15,6 +15,7 @@ from efficientnetv2.commands.config_from_flags import (
 )
 from efficientnetv2.data.sources.image_files import find_images
 from efficientnetv2.export.formats import FORMATS
+from efficientnetv2.runtime.atomic_write import copy_as_next_version, require_writable_file
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
@@ -23,6 +24,8 @@ from hparams.errors import UserError
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
+
+    from efficientnetv2.export.exporter import ExportResult
 
 
 def run(values: FlagValues, stop: StopRequest) -> Outcome:
@@ -41,6 +44,8 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     for name in values.format:
         row = FORMATS[name]
         require_packages(row.requires, row.extra, f"--format={name}")
+    if values.serving_dir:
+        _require_versions(pathlib.Path(values.serving_dir))
     images: Sequence[pathlib.Path] = []
     if values.image_path:
         images = find_images(pathlib.Path(values.image_path), arrays=takes_arrays(values))
@@ -68,5 +73,33 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     loaded = load_trained(config, trained)
     RunDirectory(folder).create()
     result = export_model(loaded, config, trained, options)
+    if values.serving_dir:
+        _add_version(result, pathlib.Path(values.serving_dir))
     report_export(result, options)
     return Outcome(result.paths)
+
+
+def _require_versions(folder: pathlib.Path) -> None:
+    """Checks, before the work, that a folder can hold versions of a SavedModel.
+
+    Raises:
+      UserError: if it cannot.
+    """
+    if (folder / "saved_model.pb").exists():
+        raise UserError(
+            f"--serving_dir '{folder}' is a SavedModel; give the folder that holds its versions, "
+            "1/, 2/ and so on"
+        )
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"--serving_dir '{folder}': '{nearest}' is a file, not a folder")
+    require_writable_file(nearest / "version")
+
+
+def _add_version(result: ExportResult, folder: pathlib.Path) -> None:
+    """Copies the SavedModel to a server's folder, unless it is too far from the Keras model."""
+    path = result.paths["saved_model"]
+    if result.checks[path.name].fault:
+        print(f"no new version in {folder}: the SavedModel is too far from the Keras model")
+    else:
+        print(f"new version for a server: {copy_as_next_version(path, folder)}", flush=True)

@@ -198,6 +198,13 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "debug_int8": Flag(False, "write the int8 error of each layer to int8_layers.csv", ("export",)),
     "export_to_tpu": Flag(False, "add an XLA signature to the SavedModel", ("export",)),
+    "serving_dir": Flag(
+        None,
+        "folder of a server (TensorFlow Serving), which gets the SavedModel as its next version, "
+        "1/, 2/ and so on",
+        ("export",),
+        is_path=True,
+    ),
     # ------------------------------------------------------------------ benchmark
     "models": Flag(
         None,

@@ -219,7 +219,7 @@ FORMATS: Mapping[str, Format] = {
         _write_saved_model,
         _open_saved_model,
         _ROUNDING,
-        options=("export_to_tpu",),
+        options=("export_to_tpu", "serving_dir"),
     ),
     "tflite": Format(".tflite", _write_litert("float32"), _open_litert, _ROUNDING),
     "tflite_fp16": Format("_fp16.tflite", _write_litert("float16"), _open_litert, _HALF),

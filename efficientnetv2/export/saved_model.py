@@ -13,12 +13,15 @@ from tensorflow import keras
 
 from efficientnetv2.data.eval_input import evaluation_image, evaluation_pixels
 from efficientnetv2.export.servable import Servable
+from efficientnetv2.export.warmup_requests import write_warmup_requests
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
 from hparams.channels import GREY, RGB
 from hparams.config import Config
 
 SIGNATURES = ("serving_default", "serving_bytes", "features")
 XLA_SIGNATURE = "serving_xla"
+# Signature -> its input, of those that a server runs when it loads the model.
+_WARMED_UP = {"serving_default": "image", "serving_bytes": "image_bytes", XLA_SIGNATURE: "image"}
 
 
 class _Served(tf.Module):
@@ -38,7 +41,7 @@ def write_saved_model(
     config: Config,
     with_xla: bool,
 ) -> None:
-    """Writes a SavedModel that needs only TensorFlow to run.
+    """Writes a SavedModel that needs only TensorFlow to run, with requests to warm up a server.
 
     Its signatures take any number of images B:
       serving_default: ``image`` float32 ``[B, H, W, C]`` -> ``servable.output_name`` ``[B, K]``.
@@ -99,3 +102,7 @@ def write_saved_model(
         served.assets = [tf.saved_model.Asset(str(file)) for file in (labels, metadata)]
         with silence_native_output():
             tf.saved_model.save(served, str(path), signatures=signatures)
+    requests = {
+        signature: _WARMED_UP[signature] for signature in _WARMED_UP if signature in signatures
+    }
+    write_warmup_requests(servable, path, requests)

@@ -123,6 +123,47 @@ def draft_folder_of(path: pathlib.Path) -> Iterator[pathlib.Path]:
             _remove(folder)
 
 
+def copy_as_next_version(source: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Copies a folder to ``folder/N``, where N is 1 more than the largest number of a folder there.
+
+    Whoever watches ``folder`` sees the whole copy or none: until it is complete, it has a name that
+    is no number. Several processes may do this at the same time: each gets a number of its own.
+
+    Returns:
+      ``folder/N``.
+
+    Raises:
+      WriteError: if it cannot be written; then there is no new number.
+    """
+    with write_error_for(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = _new_draft(folder / "version")
+        try:
+            shutil.copytree(source, draft)
+            for file in sorted(draft.rglob("*")):
+                sync(file)
+            numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+            version = folder / str(max(numbers, default=0) + 1)
+            while not _renamed(draft, version):  # another process has taken the number meanwhile
+                version = folder / str(int(version.name) + 1)
+        except (OSError, KeyboardInterrupt, Stopped):
+            _remove(draft)
+            raise
+        return version
+
+
+def _renamed(draft: pathlib.Path, version: pathlib.Path) -> bool:
+    """Renames a folder, unless there is a file, or a folder with files, of the new name."""
+    try:
+        draft.rename(version)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        return False
+    sync(version.parent)
+    return True
+
+
 def _new_draft(path: pathlib.Path) -> pathlib.Path:
     _remove_leftovers(path.parent)
     tail = path.name[-_TAIL:]

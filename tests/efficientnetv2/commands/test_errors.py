@@ -130,6 +130,7 @@ WRONG = {
     "--mode=search --hparam_str=train.stages=3": "it has no effect: the images of a trial have one",
     "--mode=export --format=": "--format is empty; give one or more of keras, saved_model",
     "--mode=export --integer_io": "--integer_io needs --format=tflite_int8",
+    "--mode=export --format=onnx --serving_dir=x": "--serving_dir needs --format=saved_model",
     "--mode=export --weights=x.h5": "--weights needs --image_path=FOLDER",
     "--mode=export --format=onnx --image_path=no": "--image_path 'no' does not exist",
 }
@@ -146,6 +147,20 @@ TEXTS = {
     "data": "=digits",
     "resize": "=crop",
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("models", "models/photos", "models' is a file, not a folder"),
+        ("photos/saved_model.pb", "photos", "is a SavedModel; give the folder that holds its"),
+    ],
+)
+def test_serving_dir_that_cannot_hold_versions(name, given, message, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    result, seconds = measured("export", f"--serving_dir={given}", cwd=tmp_path)
+    assert result.returncode == 2 and message in result.stderr and seconds < LIMIT_SECONDS
 
 
 @pytest.mark.parametrize("mode", MODES)

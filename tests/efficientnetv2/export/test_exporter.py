@@ -1,6 +1,7 @@
 """Tests exports of a run and of weights from the command line, with each format's own runtime."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 
@@ -12,7 +13,7 @@ from tensorflow import keras
 from efficientnetv2.cli import main
 from efficientnetv2.data.decode import decode_evaluation
 from efficientnetv2.export.answers import FirstClass
-from efficientnetv2.export.formats import FORMATS
+from efficientnetv2.export.formats import FORMATS, Limit
 from efficientnetv2.export.images import Images
 from efficientnetv2.export.verify import verify
 from hparams import resolve
@@ -59,6 +60,7 @@ def exported(run):
         f"--format={formats}",
         "--debug_int8",
         "--export_to_tpu",
+        f"--serving_dir={run / 'models'}",
     )
     assert code in (0, 2)  # 2: the 8-bit files are too far from the Keras model
     return run / "export"
@@ -113,6 +115,22 @@ def test_signatures_of_the_saved_model(exported, pixels):
     assets = exported / FILES["saved_model"] / "assets"
     assert (assets / "labels.txt").read_text().split() == list("0123456789")
     assert json.loads((assets / "metadata.json").read_text())["image_size"] == 16
+
+
+def test_a_server_gets_the_next_version_if_it_is_right(exported, run, monkeypatch, capfd):
+    models = run / "models"
+
+    def contents(folder):
+        return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+    assert contents(models / "1") == contents(exported / FILES["saved_model"])
+    assert "assets.extra/tf_serving_warmup_requests" in contents(models / "1")
+    never = dataclasses.replace(FORMATS["saved_model"], limit=Limit(-1.0, 0.0))
+    monkeypatch.setitem(FORMATS, "saved_model", never)
+    export = "--mode=export", f"--model_dir={run}", f"--output_dir={run / 'again'}"
+    assert command(*export, "--format=saved_model", f"--serving_dir={models}") == 2
+    assert f"no new version in {models}" in capfd.readouterr().out
+    assert [path.name for path in models.iterdir()] == ["1"]
 
 
 def test_bytes_are_seen_as_in_evaluation(exported):

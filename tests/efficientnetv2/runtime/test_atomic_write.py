@@ -15,6 +15,7 @@ import pytest
 from efficientnetv2.runtime.atomic_write import (
     WriteError,
     append_line,
+    copy_as_next_version,
     draft_of,
     remove_all_drafts,
     replace_text,
@@ -135,3 +136,73 @@ def test_only_drafts_of_processes_that_are_gone_are_removed(tmp_path: pathlib.Pa
     remove_all_drafts(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == set(of_others)
     remove_all_drafts(tmp_path / "nowhere")
+
+
+FILES = {"saved_model.pb": "x" * 1000, "variables/variables.index": "y", "assets/labels.txt": "z"}
+
+
+@pytest.fixture
+def saved_model(tmp_path: pathlib.Path) -> pathlib.Path:
+    folder = tmp_path / "saved"
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def versions(folder: pathlib.Path) -> list[str]:
+    """What a server sees: the folders whose names are numbers; each must be complete."""
+    found = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.exists() else []
+    for path in found:
+        assert {name: (path / name).read_text() for name in FILES} == FILES
+    return sorted((path.name for path in found), key=int)
+
+
+def test_versions_are_counted(tmp_path: pathlib.Path, saved_model: pathlib.Path) -> None:
+    folder = tmp_path / "models" / "photos"
+    assert [copy_as_next_version(saved_model, folder).name for _ in range(2)] == ["1", "2"]
+    (folder / "2").rename(folder / "00000009")
+    (folder / "12.old").mkdir()
+    assert copy_as_next_version(saved_model, folder) == folder / "10"
+    assert versions(folder) == ["1", "00000009", "10"]
+
+
+def test_a_server_never_sees_half_a_version(
+    tmp_path: pathlib.Path, saved_model: pathlib.Path, killer
+) -> None:
+    folder = tmp_path / "photos"
+    seen = []
+    for touch in range(100):
+        if killer.survives(lambda: copy_as_next_version(saved_model, folder), touch=touch):
+            break
+        seen.append(versions(folder))
+    assert touch > 10 and seen[0] == [] and seen[-1] == ["1"]
+    drafts = [path.name for path in folder.iterdir() if not path.name.isdecimal()]
+    assert drafts and all(name.startswith(".") for name in drafts)
+
+
+def test_several_exports_at_once_get_their_own_numbers(
+    tmp_path: pathlib.Path, saved_model: pathlib.Path
+) -> None:
+    folder, start = tmp_path / "photos", threading.Barrier(6)
+
+    def copy() -> None:
+        start.wait()
+        for _ in range(5):
+            copy_as_next_version(saved_model, folder)
+
+    threads = [threading.Thread(target=copy) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert versions(folder) == [str(number) for number in range(1, 31)]
+    assert len(list(folder.iterdir())) == 30
+
+
+def test_a_version_that_does_not_fit_leaves_nothing(
+    tmp_path: pathlib.Path, saved_model: pathlib.Path, files_no_larger_than: Limit
+) -> None:
+    with files_no_larger_than(500), pytest.raises(WriteError, match="cannot write"):
+        copy_as_next_version(saved_model, tmp_path / "photos")
+    assert list((tmp_path / "photos").iterdir()) == []
