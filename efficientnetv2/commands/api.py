@@ -20,6 +20,8 @@ from hparams.errors import UserError, shown
 from hparams.overrides import Overrides
 
 if TYPE_CHECKING:
+    from tensorflow import keras
+
     from efficientnetv2.evaluation.image_prediction import Prediction
 
 Path = Union[str, "os.PathLike[str]"]
@@ -236,11 +238,12 @@ def predict(
 
 def export(
     format: str | Sequence[str] = ("saved_model", "tflite"),
-    model: str | None = None,
+    model: str | keras.Model | None = None,
     *,
     weights: Path | None = None,
     model_dir: Path | None = None,
-    images: Path | None = None,
+    images: Path | Any | None = None,
+    class_names: Sequence[str] | Path | None = None,
     output_dir: Path | None = None,
     preprocessing: bool = True,
     logits: bool = False,
@@ -262,10 +265,15 @@ def export(
     Args:
       format: one or more of ``saved_model``, ``keras``, ``tflite``, ``tflite_int8`` and the others
         in docs/export.md.
-      model: name of the network; None: that of the training.
+      model: name of the network, or a Keras model to export as it is (docs/export.md); None: that
+        of the training, or of a ``.keras`` file the model that it holds.
       weights: a file, the name of a release, or a run directory; None: those of ``model_dir``.
       model_dir: the run directory; None: ``runs/<model>-digits``.
-      images: file, folder or pattern, to calibrate and check with; None: those of the training.
+      images: file, folder or pattern, to calibrate and check with; None: those of the training. For
+        a Keras model also an array ``[N, H, W, C]``, a pair of it and labels, or a
+        ``tf.data.Dataset`` of images or pairs, as the exported file takes them.
+      class_names: of a Keras model, or of weights that do not know them: names in the order of the
+        outputs, or a file with one in each line; None: ImageNet's or numbers.
       output_dir: folder of the files; None: ``export/`` in the run directory.
       preprocessing: include it: the input is pixels of 0..255.
       logits: output logits instead of probabilities.
@@ -289,7 +297,19 @@ def export(
     """
     arguments = {**locals(), "image_path": images}
     del arguments["images"]
-    paths: dict[str, pathlib.Path] = call_mode("export", arguments)
+    from efficientnetv2.commands import export as command
+
+    is_array = hasattr(images, "shape") or hasattr(images, "element_spec")
+    in_memory = {
+        "model": hasattr(model, "to_json"),  # Keras's; told without importing Keras
+        "image_path": is_array or isinstance(images, (tuple, list)),
+        "class_names": isinstance(class_names, (tuple, list)),
+    }
+    given = {name: arguments.pop(name) for name, is_given in in_memory.items() if is_given}
+    if "image_path" in given:
+        given["images"] = given.pop("image_path")
+    work = functools.partial(command.run, given=command.InMemory(**given))
+    paths: dict[str, pathlib.Path] = call_mode("export", arguments, work)
     return paths[format] if isinstance(format, str) and format in paths else paths
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,6 +13,12 @@ from efficientnetv2.commands.config_from_flags import (
     takes_arrays,
     temperature_from_flags,
     trained_run_from_flags,
+)
+from efficientnetv2.commands.own_export import (
+    InMemory,
+    class_names_from_flags,
+    export_own_model,
+    is_own_model,
 )
 from efficientnetv2.data.sources.image_files import find_images
 from efficientnetv2.export.formats import FORMATS
@@ -25,31 +32,47 @@ from hparams.errors import UserError
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
-    from efficientnetv2.export.exporter import ExportResult
+    from efficientnetv2.evaluation.loaded_model import LoadedModel
+    from efficientnetv2.export.exporter import ExportOptions, ExportResult
 
 
-def run(values: FlagValues, stop: StopRequest) -> Outcome:
+_NOTHING = InMemory()
+
+
+def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) -> Outcome:
     """Exports to the formats that the flags name; the value is format -> path of its file.
+
+    Args:
+      values: the flags.
+      stop: not used.
+      given: what a Python program gives besides them.
 
     Raises:
       UserError: if the outputs of a file differ from those of the Keras model by more than its
         format allows; all files are written nevertheless.
     """
     del stop
-    is_file = values.weights is not None and whole_run(values.weights) is None
-    if is_file and values.image_path is None:
-        raise UserError(
-            "--mode=export with --weights needs --image_path=FOLDER, images to check the files with"
-        )
     for name in values.format:
         row = FORMATS[name]
         require_packages(row.requires, row.extra, f"--format={name}")
     if values.serving_dir:
         _require_versions(pathlib.Path(values.serving_dir))
+    if is_own_model(values, given):
+        return _reported(*export_own_model(values, given), values.serving_dir)
+    class_names = class_names_from_flags(values, given)
+    if given.images is not None:
+        raise UserError("images must be a path here; arrays are for a Keras model (docs/export.md)")
+    is_file = values.weights is not None and whole_run(values.weights) is None
+    if is_file and values.image_path is None:
+        raise UserError(
+            "--mode=export with --weights needs --image_path=FOLDER, images to check the files with"
+        )
     images: Sequence[pathlib.Path] = []
     if values.image_path:
         images = find_images(pathlib.Path(values.image_path), arrays=takes_arrays(values))
     trained, config = trained_run_from_flags(values)
+    if trained is not None and class_names is not None:
+        raise UserError(f"class_names has no use with '{trained.path}', which knows its classes")
     base = trained.path if trained else pathlib.Path(f"{run_from_flags(values).path}-pretrained")
     folder = pathlib.Path(values.output_dir) if values.output_dir else base / "export"
     RunDirectory(folder)  # refuses a path that is a file
@@ -57,7 +80,6 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     import_tensorflow()
     from efficientnetv2.evaluation.loaded_model import load_trained
     from efficientnetv2.export.exporter import ExportOptions, export_model
-    from efficientnetv2.reporting.export_report import report_export
 
     options = ExportOptions(
         formats=list(dict.fromkeys(values.format)),
@@ -71,10 +93,28 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
         temperature=temperature,
     )
     loaded = load_trained(config, trained)
+    if class_names is not None:
+        loaded = _renamed(loaded, class_names)
     RunDirectory(folder).create()
     result = export_model(loaded, config, trained, options)
-    if values.serving_dir:
-        _add_version(result, pathlib.Path(values.serving_dir))
+    return _reported(result, options, values.serving_dir)
+
+
+def _renamed(loaded: LoadedModel, class_names: list[str]) -> LoadedModel:
+    """Returns a network with other names of its classes."""
+    if len(class_names) != len(loaded.class_names):
+        raise UserError(
+            f"class_names has {len(class_names)} names, but the network has "
+            f"{len(loaded.class_names)} outputs"
+        )
+    return dataclasses.replace(loaded, class_names=class_names)
+
+
+def _reported(result: ExportResult, options: ExportOptions, serving_dir: str | None) -> Outcome:
+    from efficientnetv2.reporting.export_report import report_export
+
+    if serving_dir:
+        _add_version(result, pathlib.Path(serving_dir))
     report_export(result, options)
     return Outcome(result.paths)
 

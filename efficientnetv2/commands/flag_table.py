@@ -193,6 +193,12 @@ FLAGS: Mapping[str, Flag] = {
         True, "include the preprocessing: the input is pixels of 0..255", ("export",)
     ),
     "logits": Flag(False, "output logits instead of probabilities", ("export",)),
+    "class_names": Flag(
+        None,
+        "file with the names of the classes, one in each line, of --weights that do not know them",
+        ("export",),
+        is_path=True,
+    ),
     "integer_io": Flag(
         False, "uint8 input and output in the int8 file, instead of float32", ("export",)
     ),

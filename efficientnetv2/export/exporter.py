@@ -7,12 +7,10 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from efficientnetv2.data.open_data import open_data
-from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.evaluation.loaded_model import LoadedModel
-from efficientnetv2.export.formats import FORMATS, ExportJob
+from efficientnetv2.export.formats import FORMATS, ExportJob, UnsupportedLayerError
 from efficientnetv2.export.images import (
     Images,
     calibration_images,
@@ -70,6 +68,7 @@ class ExportResult:
       paths: format -> its file.
       layer_noise: the quantisation noise of each layer; empty without an int8 file.
       in_float: name of an int8 file -> its operators that do not run in 8 bits.
+      refused: format -> why the network cannot be written in it.
     """
 
     servable: Servable
@@ -79,6 +78,7 @@ class ExportResult:
     paths: dict[str, pathlib.Path]
     layer_noise: Sequence[LayerNoise]
     in_float: dict[str, list[str]]
+    refused: dict[str, str]
 
 
 class _LazyInt8Network:
@@ -127,41 +127,60 @@ def export_model(
     calibration, verification = _images(config, run, options)
     if not len(verification.pixels):
         raise UserError("no images to check the exported files with; give --image_path=FOLDER")
-    inputs = _model_inputs(verification, servable)
+    verification = Images(servable.inputs(verification.pixels), verification.labels)
+    inputs = servable.inputs(calibration.pixels)
+    return export_servable(servable, config, inputs, verification, options)
+
+
+def export_servable(
+    servable: Servable,
+    config: Config,
+    calibration: np.ndarray,
+    verification: Images,
+    options: ExportOptions,
+) -> ExportResult:
+    """Writes each format, runs each file and compares it with the Keras model.
+
+    Args:
+      servable: the network.
+      config: says how encoded images are cropped and resized, and the batch of the Keras model.
+      calibration: the images that 8-bit files are calibrated on, as the network takes them.
+      verification: those that all files are checked on, as the network takes them.
+      options: the formats, and the inputs and outputs of the files.
+
+    Raises:
+      WriteError: if a file cannot be written.
+    """
+    inputs = verification.pixels
     expected = servable.model.predict(inputs, batch_size=config.eval.batch_size, verbose=0)
-    print(f"{servable.model_name}, {loaded.origin}; checked on {len(inputs):,} images", flush=True)
+    print(
+        f"{servable.model_name}, {servable.origin}; checked on {len(inputs):,} images", flush=True
+    )
     names = "".join(f"{name}\n" for name in servable.class_names)
     replace_text(options.folder / "labels.txt", names)
-    calibration_inputs = _model_inputs(calibration, servable)
-    int8 = _LazyInt8Network(servable, calibration_inputs)
-    job = ExportJob(
-        servable,
-        config,
-        int8,
-        calibration_inputs,
-        integer_io=options.integer_io,
-        with_xla=options.with_xla,
-    )
-    checks: dict[str, Check] = {}
-    in_float: dict[str, list[str]] = {}
-    paths = {
-        name: options.folder / f"{servable.model_name}{FORMATS[name].suffix}"
-        for name in options.formats
-    }
-    for name, path in paths.items():
+    int8 = _LazyInt8Network(servable, calibration)
+    io, xla = options.integer_io, options.with_xla
+    job = ExportJob(servable, config, int8, calibration, integer_io=io, with_xla=xla)
+    result = ExportResult(servable, len(inputs), None, {}, {}, [], {}, {})
+    for name in options.formats:
+        path = options.folder / f"{servable.model_name}{FORMATS[name].suffix}"
         # Verified before it takes its place, where another export may put its own file meanwhile.
-        with draft_of(path) as draft:
-            FORMATS[name].write(draft, job)
-            checks[path.name] = verify(
-                name, draft, verification, inputs, expected, servable.answers
-            )
-            if FORMATS[name].is_int8:
-                in_float[path.name] = float_operators(draft.read_bytes())
+        try:
+            with draft_of(path) as draft:
+                FORMATS[name].write(draft, job)
+                result.checks[path.name] = verify(
+                    name, draft, verification, inputs, expected, servable.answers
+                )
+                if FORMATS[name].is_int8:
+                    result.in_float[path.name] = float_operators(draft.read_bytes())
+            result.paths[name] = path
+        except UnsupportedLayerError as error:  # the other formats may be possible
+            result.refused[name] = str(error)
     accuracy = None
     if verification.labels is not None:
         accuracy = servable.answers.score(expected, verification.labels)
     noise = int8.network.layer_noise if int8.network else []
-    return ExportResult(servable, len(inputs), accuracy, checks, paths, noise, in_float)
+    return dataclasses.replace(result, keras_accuracy=accuracy, layer_noise=noise)
 
 
 def _images(
@@ -175,10 +194,3 @@ def _images(
     if not any(FORMATS[name].calibrated for name in options.formats):
         return Images(verification.pixels[:0], None), verification
     return calibration_images(config, source), verification
-
-
-def _model_inputs(images: Images, servable: Servable) -> np.ndarray:
-    """The images as the exported files take them: pixels, or normalised."""
-    if servable.preprocessing:
-        return images.pixels
-    return normalise(tf.constant(images.pixels), servable.normalisation).numpy()

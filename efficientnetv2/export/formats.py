@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
+from hparams.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +46,10 @@ class ExportJob:
     calibration: np.ndarray
     integer_io: bool
     with_xla: bool
+
+
+class UnsupportedLayerError(UserError):
+    """A network that a format cannot express; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +101,7 @@ def _write_keras(path: pathlib.Path, job: ExportJob) -> None:
 
     from efficientnetv2.checkpoints.model_arguments import FIT_MOMENTUM
 
-    for layer in job.servable.model.layers:
+    for layer in () if job.servable.is_own else job.servable.model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = FIT_MOMENTUM  # for whoever trains the file further
     job.servable.model.save(path)
@@ -135,9 +140,14 @@ def _write_litert(precision: str) -> Callable[[pathlib.Path, ExportJob], object]
 
 
 def _write_litert_int8(path: pathlib.Path, job: ExportJob) -> None:
-    from efficientnetv2.export.litert import convert_int8
+    from efficientnetv2.export.int8.arithmetic import is_known
+    from efficientnetv2.export.litert import convert_int8, convert_int8_by_tensorflow
 
-    path.write_bytes(convert_int8(job.servable, job.int8(), integer_io=job.integer_io))
+    if all(map(is_known, job.servable.folded.operations)):
+        file = convert_int8(job.servable, job.int8(), integer_io=job.integer_io)
+    else:
+        file = convert_int8_by_tensorflow(job.servable, job.calibration, integer_io=job.integer_io)
+    path.write_bytes(file)
 
 
 def _open_litert(path: pathlib.Path) -> Runner:

@@ -26,7 +26,7 @@ from hparams.label_kinds import ONE, label_kind
 # Of all calibration images together, as of 128 images of 224 px; more brought no visible gain.
 _CALIBRATION_PIXELS = 128 * 224 * 224
 _MAX_CALIBRATION = 512  # images
-_MAX_VERIFICATION = 1000
+MAX_VERIFICATION = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def split_images(config: Config, source: Source, *, split: str, limit: int) -> I
 
 def verification_images(config: Config, source: Source) -> Images:
     """Returns up to 1000 images of the final split."""
-    return split_images(config, source, split=config.data.eval_split, limit=_MAX_VERIFICATION)
+    return split_images(config, source, split=config.data.eval_split, limit=MAX_VERIFICATION)
 
 
 def calibration_images(config: Config, source: Source) -> Images:
@@ -108,7 +108,7 @@ def file_images(config: Config, paths: Sequence[pathlib.Path]) -> tuple[Images, 
     crops = calibration_count(config.eval.isize)
     shuffled = [calibration_paths[index] for index in _shuffled(len(calibration_paths))]
     calibration = list(itertools.islice(_readable(config, shuffled), crops))
-    verification = list(itertools.islice(_readable(config, verification_paths), _MAX_VERIFICATION))
+    verification = list(itertools.islice(_readable(config, verification_paths), MAX_VERIFICATION))
     if not calibration and not verification:
         raise UserError(f"none of the {len(paths):,} images of --image_path can be read")
     calibration, verification = calibration or verification[:crops], verification or calibration

@@ -5,12 +5,16 @@ Uses TensorFlow's converter, and adds the class names and the metadata that an a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from efficientnetv2.export.formats import UnsupportedLayerError
+from efficientnetv2.export.int8.arithmetic import is_known
 from efficientnetv2.export.int8.quantizer import QuantisedNetwork
 from efficientnetv2.export.litert_metadata import IMAGE, with_metadata
 from efficientnetv2.export.servable import Servable
@@ -57,6 +61,40 @@ def convert_int8(servable: Servable, network: QuantisedNetwork, *, integer_io: b
     return _run_converter(converter, servable)
 
 
+def convert_int8_by_tensorflow(
+    servable: Servable, images: np.ndarray, *, integer_io: bool
+) -> bytes:
+    """Returns a LiteRT file in 8-bit integers that TensorFlow's own quantiser makes.
+
+    For networks with layers that ``QuantisedNetwork`` does not know. Weights are rounded to the
+    nearest step and ranges are those of the images, so more is lost. An operator that has no 8-bit
+    form stays in float32.
+
+    Args:
+      servable: the network to convert.
+      images: to calibrate on, as the network takes them, float32 ``[N, S, S, C]``.
+      integer_io: as in ``convert_int8``.
+    """
+    folded = servable.folded
+    converter = _converter(lambda image: folded(image, training=False), servable)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+        tf.lite.OpsSet.TFLITE_BUILTINS,
+    ]
+    if integer_io:
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.uint8
+    kinds = {type(layer).__name__ for layer in folded.operations if not is_known(layer)}
+    print(
+        f"tflite_int8: quantised by TensorFlow, as this program's own quantiser does not know "
+        f"{', '.join(sorted(kinds))}",
+        flush=True,
+    )
+    return _run_converter(converter, servable)
+
+
 def float_operators(file: bytes) -> list[str]:
     """Lists a file's operators that do not run in int8, as ``OPERATOR (name of its output)``."""
     model = schema.ModelT.InitFromPackedBuf(file, 0)
@@ -89,8 +127,13 @@ def _converter(
 
 
 def _run_converter(converter: tf.lite.TFLiteConverter, servable: Servable) -> bytes:
-    with silence_native_output():
-        file = converter.convert()
+    try:
+        with silence_native_output():
+            file = converter.convert()
+    except Exception as error:  # the converter has no class of errors of its own
+        operators = sorted(set(re.findall(r"\btf\.(\w+)", str(error))))
+        what = f"has no {', '.join(operators)}" if operators else f"refuses it: {error}"
+        raise UnsupportedLayerError(f"LiteRT {what}") from None
     model = schema.ModelT.InitFromPackedBuf(file, 0)
     _keep_batches(model)
     return with_metadata(model, servable)

@@ -92,7 +92,7 @@ def _metadata(servable: Servable) -> bytes:
     row = servable.normalisation
     mean, deviation = ([0.0], [1.0]) if servable.preprocessing else (row.mean, row.deviation)
     builder = flatbuffers.Builder(1024)
-    low, high = (0.0, 255.0) if servable.preprocessing else _normalised_range(mean, deviation)
+    limits = servable.limits if servable.preprocessing else _normalised_range(mean, deviation)
     image = _table(
         builder,
         {
@@ -103,7 +103,7 @@ def _metadata(servable: Servable) -> bytes:
             ),
             3: _image_content(builder, servable),
             4: _offsets(builder, [_normalization(builder, mean, deviation)]),
-            5: _table(builder, {0: _floats(builder, [high]), 1: _floats(builder, [low])}),
+            **({5: _limits(builder, *limits)} if limits else {}),
         },
     )
     labels = _table(
@@ -137,6 +137,10 @@ def _normalised_range(mean: Sequence[float], deviation: Sequence[float]) -> tupl
         min(-m / d for m, d in zip(mean, deviation)),
         max((255 - m) / d for m, d in zip(mean, deviation)),
     )
+
+
+def _limits(builder: flatbuffers.Builder, low: float, high: float) -> int:
+    return _table(builder, {0: _floats(builder, [high]), 1: _floats(builder, [low])})
 
 
 def _image_content(builder: flatbuffers.Builder, servable: Servable) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tensorflow import keras
 
+from efficientnetv2.export.formats import UnsupportedLayerError
 from efficientnetv2.export.servable import Servable
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
 
@@ -19,22 +20,27 @@ if TYPE_CHECKING:
 def onnx_model(servable: Servable) -> onnx.ModelProto:
     """Returns an ONNX model that maps ``image`` float32 ``[B, H, W, C]`` to ``[B, K]``.
 
-    B, H and W are dynamic.
+    B, H and W are dynamic; of a user's model with images of one size only B.
     """
     import onnx  # not at the top: exports of other formats do not need it
 
-    image = keras.InputSpec(dtype="float32", shape=(None, None, None, servable.channels))
+    shape = tuple(servable.folded.inputs[0].shape)
+    image = keras.InputSpec(dtype="float32", shape=shape)
     image.name = "image"
     with tempfile.TemporaryDirectory() as folder, silence_native_output():
         path = pathlib.Path(folder) / "model.onnx"
-        servable.folded.export(str(path), format="onnx", verbose=False, input_signature=[image])
-        model = onnx.load(str(path))
+        try:
+            servable.folded.export(str(path), format="onnx", verbose=False, input_signature=[image])
+            model = onnx.load(str(path))
+            onnx.checker.check_model(model)
+        except (ValueError, NotImplementedError, onnx.checker.ValidationError) as error:
+            raise UnsupportedLayerError(f"ONNX cannot express it: {error}") from None
     _rename(model, model.graph.output[0].name, servable.output_name)
     for value, num_dynamic in ((model.graph.input[0], 3), (model.graph.output[0], 1)):
-        for axis, name in zip(
-            value.type.tensor_type.shape.dim, ("batch", "height", "width")[:num_dynamic]
-        ):
-            axis.dim_param = name
+        axes = zip(value.type.tensor_type.shape.dim, ("batch", "height", "width")[:num_dynamic])
+        for (axis, name), side in zip(axes, shape):
+            if side is None:
+                axis.dim_param = name
     return model
 
 

@@ -18,7 +18,6 @@ from efficientnetv2.runtime.tensorflow_import import silence_native_output
 from hparams.channels import GREY, RGB
 from hparams.config import Config
 
-SIGNATURES = ("serving_default", "serving_bytes", "features")
 XLA_SIGNATURE = "serving_xla"
 # Signature -> its input, of those that a server runs when it loads the model.
 _WARMED_UP = {"serving_default": "image", "serving_bytes": "image_bytes", XLA_SIGNATURE: "image"}
@@ -32,6 +31,16 @@ class _Served(tf.Module):
     """
 
     serve: Callable
+
+
+def _extract_features(servable: Servable, images: tf.TensorSpec) -> Callable:
+    features = keras.Model(servable.folded.input, servable.features)
+
+    @tf.function(input_signature=[images])
+    def extract_features(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"features": features(image, training=False)}
+
+    return extract_features
 
 
 def write_saved_model(
@@ -58,11 +67,11 @@ def write_saved_model(
       with_xla: also write ``serving_xla``.
     """
     folded, name, size = servable.folded, servable.output_name, servable.image_size
-    features = keras.Model(folded.input, folded.get_layer("avg_pool").output)
-    images = tf.TensorSpec([None, None, None, servable.channels], tf.float32, name="image")
+    images = tf.TensorSpec(folded.inputs[0].shape, tf.float32, name="image")
     fixed_images = tf.TensorSpec([None, size, size, servable.channels], tf.float32, name="image")
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     one_image = tf.TensorSpec([size, size, servable.channels], tf.float32)
+    divisor = 255.0 if servable.preprocessing and servable.limits == (0.0, 1.0) else 1.0
     decode = functools.partial(
         evaluation_pixels if servable.preprocessing else evaluation_image, config
     )
@@ -74,11 +83,8 @@ def write_saved_model(
     @tf.function(input_signature=[files])
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         decoded = tf.map_fn(decode, image_bytes, fn_output_signature=one_image)
+        decoded = decoded / tf.constant(divisor) if divisor != 1 else decoded
         return {name: folded(decoded, training=False)}
-
-    @tf.function(input_signature=[images])
-    def extract_features(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"features": features(image, training=False)}
 
     @tf.function(input_signature=[fixed_images], jit_compile=True)
     def serve_xla(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -89,9 +95,11 @@ def write_saved_model(
     # Keras model tracks.
     served.weights = [weight.value for weight in folded.weights]
     served.serve = serve
-    signatures = dict(zip(SIGNATURES, (serve, serve_bytes, extract_features)))
-    if servable.channels not in (GREY, RGB):
-        del signatures["serving_bytes"]
+    signatures = {"serving_default": serve}
+    if servable.channels in (GREY, RGB) and (servable.limits or not servable.preprocessing):
+        signatures["serving_bytes"] = serve_bytes
+    if servable.features is not None:
+        signatures["features"] = _extract_features(servable, images)
     if with_xla:
         signatures[XLA_SIGNATURE] = serve_xla
     with tempfile.TemporaryDirectory() as folder:

@@ -6,9 +6,11 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.data.decode import describe_resize
+from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.evaluation.loaded_model import LoadedModel
 from efficientnetv2.export.answers import ANSWERS, Answers
 from efficientnetv2.model.factory import build_model
@@ -18,6 +20,9 @@ from hparams.channels import RGB, measured_normalisation
 from hparams.choices import LOSSES, NORMALISATIONS, Normalisation
 from hparams.errors import UserError
 from hparams.label_kinds import NUMBERS, ONE, SEVERAL, label_kind
+
+PIXELS = (0.0, 255.0)  # smallest and largest
+_NUMBERS_OF_RANGES = {"0..255": [0, 255], "0..1": [0, 1]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Servable:
       levels: as in ``Answers``; None: an image has one class.
       measured: how images are normalised, if not by the row of ``preprocess``.
       temperature: by which the network divides its logits; None: it does not.
+      limits: smallest and largest input, with ``preprocessing``; None: not known.
+      is_own: the network is a user's Keras model.
     """
 
     model: keras.Model
@@ -56,6 +63,8 @@ class Servable:
     levels: np.ndarray | None = None
     temperature: float | None = None
     measured: Normalisation | None = None
+    limits: tuple[float, float] | None = PIXELS
+    is_own: bool = False
 
     @property
     def normalisation(self) -> Normalisation:
@@ -78,7 +87,7 @@ class Servable:
     @property
     def channels(self) -> int:
         """The number of channels C of the images."""
-        return int(self.model.input.shape[-1])
+        return int(self.folded.inputs[0].shape[-1])
 
     @property
     def resize_steps(self) -> str:
@@ -95,9 +104,27 @@ class Servable:
         """The unit of the inputs, in words."""
         if not self.preprocessing:
             return "normalised"
+        if self.limits is None:
+            return "that of the images that the model was trained on"
+        if self.limits != PIXELS:
+            return "{:g}..{:g}".format(*self.limits)
         if self.channels == RGB:
             return "0..255"
         return "0..255 (16 bits divided by 257; floats as in the training files)"
+
+    @property
+    def features(self) -> keras.KerasTensor | None:
+        """What the classifier sees, a tensor of ``folded``; None: the last layer is no Dense."""
+        operation = self.folded.outputs[0]._keras_history.operation
+        while isinstance(operation, (keras.layers.Activation, keras.layers.Softmax)):
+            operation = operation.input._keras_history.operation
+        return operation.input if isinstance(operation, keras.layers.Dense) else None
+
+    def inputs(self, pixels: np.ndarray) -> np.ndarray:
+        """Returns pixels of 0..255 as the network takes them: as they are, or normalised."""
+        if not self.preprocessing:
+            return normalise(tf.constant(pixels), self.normalisation).numpy()
+        return pixels / np.float32(255) if self.limits == (0.0, 1.0) else pixels
 
     def metadata(self) -> dict[str, Any]:
         """Returns what an app must know to use the network, apart from the class names."""
@@ -116,7 +143,7 @@ class Servable:
             "output": self.output_name,
             **several,
             **calibrated,
-            "input_range": [0, 255] if self.input_range == "0..255" else self.input_range,
+            "input_range": _NUMBERS_OF_RANGES.get(self.input_range, self.input_range),
             "mean": list(row.mean),
             "deviation": list(row.deviation),
             "weights": self.origin,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tensorflow import keras
 
+from efficientnetv2.model.flat_model import batch_norm_affine
 from efficientnetv2.model.kernels import (
     Bfloat16Convolution,
     Bfloat16OutputConvolution,
@@ -165,8 +166,7 @@ def _folded_weights(
 ) -> list[np.ndarray]:
     # In float64, so that the result is rounded only once.
     kernel, *rest = (np.float64(w) for w in convolution.get_weights())
-    gamma, beta, mean, variance = (np.float64(w) for w in normalization.get_weights())
-    scale = gamma / np.sqrt(variance + normalization.epsilon)
-    bias = (rest[0] if rest else 0.0) - mean
-    by_channel = scale[:, np.newaxis] if is_depthwise(convolution) else scale
-    return [np.float32(kernel * by_channel), np.float32(bias * scale + beta)]
+    scale, offset = batch_norm_affine(normalization)
+    bias = rest[0] * scale + offset if rest else offset
+    by_channel = scale.reshape(kernel.shape[2:]) if is_depthwise(convolution) else scale
+    return [np.float32(kernel * by_channel), np.float32(bias)]

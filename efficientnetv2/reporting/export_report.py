@@ -38,6 +38,10 @@ def report_export(result: ExportResult, options: ExportOptions) -> None:
         written.append("int8_layers.csv")
     print(f"\nwritten to {options.folder}: {', '.join([*result.checks, *written])}", flush=True)
     faults = [f"'{name}' {check.fault}" for name, check in result.checks.items() if check.fault]
+    refused = [f"--format={name}: {reason}" for name, reason in result.refused.items()]
+    if refused:
+        others = f" ({'; '.join(faults)})" if faults else ""
+        raise UserError(f"not written: {'; '.join(refused)}{others}")
     if faults:
         raise UserError(f"too far from the Keras model: {'; '.join(faults)}")
 

@@ -23,6 +23,12 @@ _SAME_RANGE = (
 )
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 WEIGHTED = (*CONVOLUTIONS, keras.layers.Dense)
+_KNOWN = (
+    *(keras.layers.InputLayer, keras.layers.Rescaling, keras.layers.Activation),
+    *(keras.layers.GlobalAveragePooling2D, keras.layers.Add, keras.layers.Multiply),
+    *(*WEIGHTED, *_SAME_RANGE),
+)
+_ACTIVATIONS = ("linear", "relu", "relu6", "silu", "sigmoid", "softmax")
 _FUSED = ("relu", "relu6")  # LiteRT fuses these with the convolution
 
 # Ranges of features and logits, relative to the calibrated ones. Features tell classes apart: for
@@ -33,6 +39,18 @@ _LOGITS_MARGIN = 1.2
 
 # Called as ``quantise(key, tensor, **how_its_range_is_chosen)``; returns the tensor, rounded.
 Quantise = Callable[..., tf.Tensor]
+
+
+def is_known(layer: keras.layers.Layer) -> bool:
+    """Whether LiteRT's 8-bit arithmetic of a layer is what ``run_layer`` simulates."""
+    if type(layer) not in _KNOWN:
+        return False
+    if _name_of(getattr(layer, "activation", keras.activations.linear)) not in _ACTIVATIONS:
+        return False
+    if isinstance(layer, CONVOLUTIONS):
+        is_plain = tuple(layer.dilation_rate) == (1, 1) and getattr(layer, "groups", 1) == 1
+        return is_plain and getattr(layer, "depth_multiplier", 1) == 1
+    return not isinstance(layer, keras.layers.Dense) or len(layer.input.shape) == 2
 
 
 def linear(
