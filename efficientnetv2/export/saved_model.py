@@ -102,6 +102,11 @@ def write_saved_model(
         signatures["features"] = _extract_features(servable, images)
     if with_xla:
         signatures[XLA_SIGNATURE] = serve_xla
+    _save(served, signatures, servable, path)
+
+
+def _save(served: _Served, signatures: dict, servable: Servable, path: pathlib.Path) -> None:
+    """Writes the folder, with the labels and the metadata as assets, and requests to warm up."""
     with tempfile.TemporaryDirectory() as folder:
         labels = pathlib.Path(folder) / "labels.txt"
         labels.write_text("".join(f"{label}\n" for label in servable.class_names))
