@@ -20,7 +20,7 @@ def test_files_of_two_formats_never_have_one_name():
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_command_line_takes_each_format_with_its_options(name):
     row = FORMATS[name]
-    values = export(f"--format={name}", *(f"--{option}" for option in row.options))
+    values = export(f"--format={name}", *(f"--{option}=1" for option in row.options))
     assert values.format == [name]
     assert all(values[option].value for option in row.options)
 
