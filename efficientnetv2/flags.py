@@ -49,7 +49,8 @@ flags that matter:
   --format       what --mode=export writes, separated by commas:
                  {formats};
                  with --image_path=FOLDER to calibrate and check on, --output_dir,
-                 --nopreprocessing, --logits, --integer_io, --debug_int8, --serving_dir
+                 --nopreprocessing, --logits, --integer_io, --debug_int8, --serving_dir,
+                 --license
   --models       models to measure with --mode=benchmark, separated by commas (default:
                  --model_name); --batch_size, --image_scale (factor on each model's own sizes),
                  --steps

@@ -251,6 +251,7 @@ def export(
     integer_io: bool = False,
     debug_int8: bool = False,
     serving_dir: Path | None = None,
+    license: str | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
     resize: str | None = None,
@@ -282,6 +283,8 @@ def export(
       debug_int8: write the int8 error of each layer to ``int8_layers.csv``.
       serving_dir: folder of a server, which gets the SavedModel as its next version; see
         docs/export.md.
+      license: of the files, for their model card, as Hugging Face names it, such as
+        ``apache-2.0``; None: the card states none.
       batch_size: images checked at once.
       image_size: pixels; None: that of the training.
       resize: as in ``train``; None: that of the training.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.runtime.weights_run import whole_run
-from hparams.errors import UserError
+from hparams.errors import UserError, shown
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
@@ -55,10 +56,11 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
     for name in values.format:
         row = FORMATS[name]
         require_packages(row.requires, row.extra, f"--format={name}")
+    _require_license(values.license)
     if values.serving_dir:
         _require_versions(pathlib.Path(values.serving_dir))
     if is_own_model(values, given):
-        return _reported(*export_own_model(values, given), values.serving_dir)
+        return _reported(*export_own_model(values, given), serving_dir=values.serving_dir)
     class_names = class_names_from_flags(values, given)
     if given.images is not None:
         raise UserError("images must be a path here; arrays are for a Keras model (docs/export.md)")
@@ -91,13 +93,14 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
         debug_int8=values.debug_int8,
         with_xla=values.export_to_tpu,
         temperature=temperature,
+        license=values.license,
     )
     loaded = load_trained(config, trained)
     if class_names is not None:
         loaded = _renamed(loaded, class_names)
     RunDirectory(folder).create()
     result = export_model(loaded, config, trained, options)
-    return _reported(result, options, values.serving_dir)
+    return _reported(result, options, loaded, trained, serving_dir=values.serving_dir)
 
 
 def _renamed(loaded: LoadedModel, class_names: list[str]) -> LoadedModel:
@@ -110,13 +113,33 @@ def _renamed(loaded: LoadedModel, class_names: list[str]) -> LoadedModel:
     return dataclasses.replace(loaded, class_names=class_names)
 
 
-def _reported(result: ExportResult, options: ExportOptions, serving_dir: str | None) -> Outcome:
+def _reported(
+    result: ExportResult,
+    options: ExportOptions,
+    loaded: LoadedModel | None = None,
+    trained: RunDirectory | None = None,
+    *,
+    serving_dir: str | None,
+) -> Outcome:
     from efficientnetv2.reporting.export_report import report_export
 
     if serving_dir:
         _add_version(result, pathlib.Path(serving_dir))
-    report_export(result, options)
+    report_export(result, options, loaded, trained)
     return Outcome(result.paths)
+
+
+def _require_license(name: str | None) -> None:
+    """Checks that a licence has the form that Hugging Face's list of licences has.
+
+    Raises:
+      UserError: if it has not.
+    """
+    if name is not None and not re.fullmatch("[a-z0-9][a-z0-9.-]*", name):
+        raise UserError(
+            f"--license {shown(name)} must be an identifier in lower case, as Hugging Face lists "
+            "them, such as apache-2.0, mit or other"
+        )
 
 
 def _require_versions(folder: pathlib.Path) -> None:

@@ -204,6 +204,12 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "debug_int8": Flag(False, "write the int8 error of each layer to int8_layers.csv", ("export",)),
     "export_to_tpu": Flag(False, "add an XLA signature to the SavedModel", ("export",)),
+    "license": Flag(
+        None,
+        "licence of the files for their model card, as Hugging Face names it, such as apache-2.0; "
+        "default: none is stated",
+        ("export",),
+    ),
     "serving_dir": Flag(
         None,
         "folder of a server (TensorFlow Serving), which gets the SavedModel as its next version, "

@@ -160,6 +160,7 @@ def _options(
         integer_io=values.integer_io,
         debug_int8=values.debug_int8,
         with_xla=values.export_to_tpu,
+        license=values.license,
     )
 
 

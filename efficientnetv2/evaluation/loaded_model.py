@@ -36,6 +36,7 @@ class LoadedModel:
       origin: where its weights come from, as text for messages.
       thresholds: float32 ``[K]``, from which probability on an image has a class, where it may have
         several; None: it has one, or numbers.
+      is_average: the weights are the moving average of a training.
     """
 
     model: keras.Model
@@ -43,6 +44,7 @@ class LoadedModel:
     class_names: list[str]
     origin: str
     thresholds: np.ndarray | None = None
+    is_average: bool = False
 
 
 def load_trained(config: Config, run: RunDirectory | None) -> LoadedModel:
@@ -69,9 +71,8 @@ def load_trained(config: Config, run: RunDirectory | None) -> LoadedModel:
     load_weights(model, checkpoint, average=average)
     kind = "moving average" if average else "raw weights"
     thresholds = run.thresholds(class_names) if label_kind(config) == SEVERAL else None
-    return LoadedModel(
-        model, config, class_names, f"{kind} of '{checkpoint}'", _as_array(thresholds)
-    )
+    origin = f"{kind} of '{checkpoint}'"
+    return LoadedModel(model, config, class_names, origin, _as_array(thresholds), average)
 
 
 def _pretrained(config: Config) -> LoadedModel:

@@ -42,6 +42,7 @@ class ExportOptions:
       debug_int8: also report the quantisation noise of each layer.
       with_xla: the SavedModel gets another signature that is compiled by XLA, for TPU.
       temperature: by which the files divide logits; None: they do not.
+      license: of the files, as Hugging Face names it, for the model card; None: not stated.
     """
 
     formats: Sequence[str]
@@ -53,6 +54,7 @@ class ExportOptions:
     debug_int8: bool
     with_xla: bool
     temperature: float | None = None
+    license: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,14 +108,18 @@ def write_saved_model(
 def _save(served: _Served, signatures: dict, servable: Servable, path: pathlib.Path) -> None:
     """Writes the folder, with the labels and the metadata as assets, and requests to warm up."""
     with tempfile.TemporaryDirectory() as folder:
-        labels = pathlib.Path(folder) / "labels.txt"
-        labels.write_text("".join(f"{label}\n" for label in servable.class_names))
-        metadata = pathlib.Path(folder) / "metadata.json"
-        metadata.write_text(json.dumps(servable.metadata(), indent=2) + "\n")
-        served.assets = [tf.saved_model.Asset(str(file)) for file in (labels, metadata)]
+        served.assets = _assets(servable, pathlib.Path(folder))
         with silence_native_output():
             tf.saved_model.save(served, str(path), signatures=signatures)
     requests = {
         signature: _WARMED_UP[signature] for signature in _WARMED_UP if signature in signatures
     }
     write_warmup_requests(servable, path, requests)
+
+
+def _assets(servable: Servable, folder: pathlib.Path) -> list[tf.saved_model.Asset]:
+    """Writes the files that a SavedModel carries to a folder, from where it copies them."""
+    labels, metadata = folder / "labels.txt", folder / "metadata.json"
+    labels.write_text("".join(f"{label}\n" for label in servable.class_names))
+    metadata.write_text(json.dumps(servable.metadata(), indent=2) + "\n")
+    return [tf.saved_model.Asset(str(file)) for file in (labels, metadata)]

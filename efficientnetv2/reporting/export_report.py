@@ -5,16 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from efficientnetv2.evaluation.loaded_model import LoadedModel
 from efficientnetv2.export.exporter import ExportOptions, ExportResult
+from efficientnetv2.reporting.model_card import FILE, write_model_card
 from efficientnetv2.reporting.tables import table, write_csv
 from efficientnetv2.runtime.atomic_write import replace_text
+from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.errors import UserError
 
 _SHOWN = 8  # layers in the table of quantisation noise
 
 
-def report_export(result: ExportResult, options: ExportOptions) -> None:
-    """Prints the files' sizes, times and differences, and writes ``export.json``.
+def report_export(
+    result: ExportResult,
+    options: ExportOptions,
+    loaded: LoadedModel | None,
+    run: RunDirectory | None,
+) -> None:
+    """Prints the files' sizes, times and differences, and writes ``export.json`` and a model card.
+
+    Args: as ``write_model_card``.
 
     Raises:
       UserError: if a file differs from the Keras model by more than its format's limit; all files
@@ -36,6 +46,10 @@ def report_export(result: ExportResult, options: ExportOptions) -> None:
     if options.debug_int8 and result.layer_noise:
         _report_layers(result, options)
         written.append("int8_layers.csv")
+    if write_model_card(result, options, loaded, run):
+        written.append(FILE)
+    else:
+        print(f"\n'{options.folder / FILE}' stays as it is: no export wrote it")
     print(f"\nwritten to {options.folder}: {', '.join([*result.checks, *written])}", flush=True)
     faults = [f"'{name}' {check.fault}" for name, check in result.checks.items() if check.fault]
     refused = [f"--format={name}: {reason}" for name, reason in result.refused.items()]

@@ -130,6 +130,7 @@ WRONG = {
     "--mode=search --hparam_str=train.stages=3": "it has no effect: the images of a trial have one",
     "--mode=export --format=": "--format is empty; give one or more of keras, saved_model",
     "--mode=export --integer_io": "--integer_io needs --format=tflite_int8",
+    "--mode=export --license=MIT": "--license 'MIT' must be an identifier in lower case",
     "--mode=export --format=onnx --serving_dir=x": "--serving_dir needs --format=saved_model",
     "--mode=export --weights=x.h5": "--weights needs --image_path=FOLDER",
     "--mode=export --format=onnx --image_path=no": "--image_path 'no' does not exist",

@@ -4,10 +4,14 @@ import csv
 import dataclasses
 import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
+from PIL import Image
+from scipy.stats import binomtest
 from tensorflow import keras
 
 from efficientnetv2.cli import main
@@ -68,7 +72,7 @@ def exported(run):
 
 def test_every_format_is_written_and_checked(exported):
     written = {path.name for path in exported.iterdir()}
-    assert written == {*FILES.values(), "labels.txt", "export.json", "int8_layers.csv"}
+    assert written == {*FILES.values(), "labels.txt", "export.json", "int8_layers.csv", "README.md"}
     result = json.loads((exported / "export.json").read_text())
     assert list(result["files"]) == list(FILES.values())
     assert result["images"] == 360
@@ -115,6 +119,40 @@ def test_signatures_of_the_saved_model(exported, pixels):
     assets = exported / FILES["saved_model"] / "assets"
     assert (assets / "labels.txt").read_text().split() == list("0123456789")
     assert json.loads((assets / "metadata.json").read_text())["image_size"] == 16
+
+
+def test_the_model_card_says_what_was_measured(exported):
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    result = json.loads((exported / "export.json").read_text())
+    fields = yaml.safe_load(card.split("---\n")[1])
+    assert fields["pipeline_tag"] == "image-classification" and "license" not in fields
+    (entry,) = fields["model-index"][0]["results"]
+    assert entry["dataset"] == {"name": "digits", "type": "digits", "split": "test"}
+    accuracy = entry["metrics"][0]["value"]
+    assert abs(accuracy - result["keras_accuracy"]) < 0.01
+    low, high = binomtest(round(360 * accuracy), 360).proportion_ci(0.95, method="wilson")
+    assert f"{accuracy:.1%}** of 360 images" in card
+    assert f"95% interval: {low:.1%} to {high:.1%}" in card
+    for name, check in result["files"].items():
+        (row,) = [line for line in card.splitlines() if line.startswith(f"| `{name}`")]
+        assert f"| {check['megabytes']:.2f} |" in row and f"| {check['accuracy']:.4f} |" in row
+    assert "| epochs | 1 |" in card and "train.epochs: 1" in card
+    assert str(exported) not in card and "data_dir" not in card
+
+
+def test_the_code_of_the_model_card_runs(exported, tmp_path, monkeypatch, capfd):
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    prepare, *uses = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert len(uses) == len({name.partition("_")[0] for name in FILES if name != "saved_model"}) + 1
+    monkeypatch.chdir(exported)
+    pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    expected = keras.models.load_model(FILES["keras"])(np.float32(pixels)[np.newaxis])[0].numpy()
+    for use in uses:
+        names: dict = {}
+        exec(prepare.replace("photo.jpg", str(tmp_path / "photo.png")) + use, names)
+        np.testing.assert_allclose(names["probabilities"], expected, atol=1e-4)
+        assert f"{expected.argmax()} " in capfd.readouterr().out
 
 
 def test_a_server_gets_the_next_version_if_it_is_right(exported, run, monkeypatch, capfd):
