@@ -70,6 +70,7 @@ def rehearse(config: Config, source: Source, folder: pathlib.Path) -> RunEstimat
         build_seconds = max(build_seconds, first)
         work = stage.batch_size * workload.training_multiply_adds(stage.image_size)
         measured.append((work, float(np.median(seconds))))
+    trainer.clear_input()
     estimator = RunEstimator(
         config, source, train_state, workload, folder, strategy.num_replicas_in_sync
     )

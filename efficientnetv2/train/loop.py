@@ -180,6 +180,7 @@ class Training:
             except tf.errors.OpError as error:
                 self._raise_cause(error)
             finally:
+                self._clear_input()
                 self._profiler.stop()
                 self._callback.end()
         return None
@@ -276,6 +277,10 @@ class Training:
         if self._input_shapes is None or has_changed:
             self.trainer.set_input(distribute_training(self.strategy, self._input, start_step=step))
             self._input_shapes = shapes
+
+    def _clear_input(self) -> None:
+        self.trainer.clear_input()
+        self._input_shapes = None
 
     def _record(self, line: dict[str, Any]) -> None:
         bad_images = self._skipped.names()

@@ -169,14 +169,17 @@ def _steps(
         microbatches=config.train.accumulate,
     )
     trainer.set_input(distribute_training(strategy, batches, start_step=0))
-    for step in range(steps):
-        used = _learning_rate(train_state)
-        try:
-            trainer.train(tf.constant(1))
-        except tf.errors.OpError as error:
-            batches.raise_bad_image(error, step=step)
-        yield used, train_state.metrics.result()["loss"]
-        train_state.metrics.reset()
+    try:
+        for step in range(steps):
+            used = _learning_rate(train_state)
+            try:
+                trainer.train(tf.constant(1))
+            except tf.errors.OpError as error:
+                batches.raise_bad_image(error, step=step)
+            yield used, train_state.metrics.result()["loss"]
+            train_state.metrics.reset()
+    finally:  # also if the caller stops here
+        trainer.clear_input()
 
 
 def _learning_rate(train_state: TrainState) -> float:

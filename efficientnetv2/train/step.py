@@ -75,6 +75,17 @@ class Trainer(orbit.AbstractTrainer):
         """Sets the batches to train on from now on, from ``strategy.distribute_training``."""
         self._batches = iter(batches)
 
+    def clear_input(self) -> None:
+        """Frees the batches, with the buffers and threads that prepare them.
+
+        Otherwise they would live until Python's garbage collector finds the trainer, which refers
+        to itself. Then, too, TensorFlow may wait: a stream that goes has to stop the thread that
+        tunes its buffers, which can miss the request and sleeps the longer (up to a minute) the
+        older the stream is.
+        """
+        del self._batches  # an assignment would leave a reference with what tf.Module tracks
+        self._batches = None
+
     def train(self, num_steps: tf.Tensor) -> dict[str, float]:
         """Runs ``num_steps`` steps and returns the epoch's means so far."""
         step = self._train_state.step

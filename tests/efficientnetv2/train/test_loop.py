@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ class Recorder(TrainingCallback):
 
     def __init__(self, stop_after=None):
         self.stop_after = stop_after
-        self.sizes, self.epochs = [], []
+        self.sizes, self.epochs, self.streams = [], [], set()
 
     def stage(self, stage):
         self.sizes.append(stage.image_size)
@@ -73,6 +74,7 @@ def state(training):
 def uninterrupted(tmp_path_factory, digits):
     callback = Recorder()
     training = start(tmp_path_factory.mktemp("run"), digits, callback=callback)
+    callback.step = lambda *_: callback.streams.add(weakref.ref(training.trainer._batches))
     assert training.run() is None
     return training, callback
 
@@ -81,6 +83,11 @@ def test_all_stages_share_one_trace(uninterrupted):
     training, callback = uninterrupted
     assert callback.sizes == [16, 24]
     assert training.trainer.num_traces == 1
+
+
+def test_a_training_that_has_ended_frees_its_batches(uninterrupted):
+    (stream,) = uninterrupted[1].streams  # one for all stages
+    assert stream() is None
 
 
 def test_records_of_an_epoch(uninterrupted):
