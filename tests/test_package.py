@@ -1,11 +1,13 @@
 """Tests the wheel: what it installs, what works with that alone, and who must install more."""
 
+import importlib.metadata
 import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
+from packaging.requirements import Requirement
 
 from efficientnetv2.commands import EXTRAS, MODES, PACKAGE, require_extra
 from hparams.errors import UserError
@@ -60,6 +62,29 @@ def test_a_missing_extra_is_one_line(monkeypatch):
     )
 
 
+def link_requirements(wheel, site):
+    """Links into a folder what a wheel requires without extras, and what these require, and so on.
+
+    They are the packages of this Python, whose versions must be among those required. So the folder
+    is what pip would install, without fetching and unpacking gigabytes.
+    """
+    (metadata,) = importlib.metadata.distributions(name=PACKAGE, path=[str(wheel)])
+    pending, seen = [(metadata, "")], set()
+    while pending:
+        parent, extra = pending.pop()
+        for needed in map(Requirement, parent.requires or ()):
+            if needed.marker and not needed.marker.evaluate({"extra": extra}):
+                continue
+            package = importlib.metadata.distribution(needed.name)
+            assert needed.specifier.contains(package.version, prereleases=True), str(needed)
+            new = {(package.name, name) for name in ("", *needed.extras)} - seen
+            seen |= new
+            pending += [(package, name) for _, name in new]
+            for top in {file.parts[0] for file in package.files} - {"..", "__pycache__"}:
+                if not (site / top).exists():
+                    (site / top).symlink_to(package.locate_file(top))
+
+
 @pytest.mark.slow
 def test_the_wheel_with_its_own_requirements_builds_and_predicts(golden, tmp_path):
     def run(*command, code=0):
@@ -71,10 +96,13 @@ def test_the_wheel_with_its_own_requirements_builds_and_predicts(golden, tmp_pat
 
     python = tmp_path / "venv" / "bin" / "python"
     command = tmp_path / "venv" / "bin" / "efficientnetv2"
-    run(sys.executable, "-m", "venv", tmp_path / "venv")
-    run(python, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, ROOT)
+    pip = [sys.executable, "-m", "pip"]
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    run(*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT)
     (wheel,) = tmp_path.glob("*.whl")
-    run(python, "-m", "pip", "install", "--no-compile", wheel)
+    run(*pip, "--python", python, "install", "--no-deps", "--no-compile", wheel)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    link_requirements(wheel, site)
     shape, answer = run(python, "-c", PREDICT).stdout.splitlines()
     assert shape == "(1, 7)"
     assert answer.startswith("efficientnetv2.training_data needs the package ")
