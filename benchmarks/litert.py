@@ -20,9 +20,9 @@ from sklearn.datasets import load_sample_images
 from benchmarks.fine_tuning import PACKAGE, packaged_weights
 from benchmarks.measurement import write
 from efficientnetv2 import get_model
-from efficientnetv2.export.int8.quantizer import QuantisedNetwork
 from efficientnetv2.export.litert import convert, convert_int8, float_operators
 from efficientnetv2.export.servable import Servable
+from efficientnetv2.int8.quantizer import QuantisedNetwork
 from efficientnetv2.model.fold_batchnorm import fold
 from efficientnetv2.reporting.tables import table
 

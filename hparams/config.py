@@ -89,6 +89,7 @@ class TrainSection(Section, Protocol):
     weight_decay_vars: str
     varsexp: str | None
     ft_init_ckpt: str | None
+    quantise: Literal["none", "int8"]
     teacher: str | None
     teacher_model: str | None
     distill_temperature: float

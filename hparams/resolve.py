@@ -28,6 +28,7 @@ from hparams.overrides import (
     merge_overrides,
     read_overrides,
 )
+from hparams.quantisation import quantisation_problems, settings_of_quantisation
 from hparams.recipes import RECIPES, Recipe
 from hparams.registry import UnknownNameError
 from hparams.search_space import ends, read_space, trial_settings
@@ -60,6 +61,7 @@ def resolve(
     values, problems = _row_values(model_name, dataset_cfg, recipe)
     problems += override_problems + _name_conflicts(values, changes)
     values.update(settings_of_channels(changes))
+    values.update(settings_of_quantisation(changes))
     # The overrides are checked even after a problem, so that one message lists everything.
     return _build(changes if problems else {**values, **changes}, problems, before=values)
 
@@ -209,7 +211,7 @@ def require_trainable(config: Config) -> None:
         that are not given, or a TPU would have to change the image size within an epoch.
       UserError: if there are no such weights.
     """
-    problems = find_training_conflicts(config)
+    problems = find_training_conflicts(config) + quantisation_problems(config)
     row = find_dataset(config.data.ds_name)[1]
     if row.train is not None and config.data.train_split == row.train.name:
         problems += _batch_problems(config, images=row.train.num_images)

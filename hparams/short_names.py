@@ -88,6 +88,10 @@ SHORT_NAMES: Mapping[str, ShortName] = {
     "precision": _short(
         "float32, bfloat16 or float16", train__precision=(*_PLANNING, "search", "benchmark")
     ),
+    "quantise": _short(
+        "int8: fine-tune the run of --weights as its 8-bit file will compute",
+        train__quantise=("train", "traineval", "preview"),
+    ),
     "teacher": _short(
         "trained network to learn from besides the labels: a run directory, a release or a file",
         train__teacher=_PLANNING,

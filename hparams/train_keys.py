@@ -6,6 +6,7 @@ from hparams.choices import LOSSES, NO_PRESET, OPTIMIZERS, PRESETS
 from hparams.factors import Key, factor_keys
 from hparams.label_kinds import METRICS
 from hparams.limits import LARGEST_BATCH, LARGEST_SEED, MOST_EPOCHS, MOST_STEPS
+from hparams.quantisation import INT8, NOT_QUANTISED
 from hparams.recipes import NO_RECIPE, RECIPES
 
 BASE_BATCH = 256  # images, for which train.lr_base is the peak
@@ -176,6 +177,13 @@ TRAIN_KEYS: dict[str, Key] = {
         "weights to start from: imagenet, imagenet21k, imagenet21k-ft1k, jft, or a path; random: "
         "train from scratch",
         is_path=True,
+    ),
+    "train.quantise": Key(
+        NOT_QUANTISED,
+        str,
+        "fine-tune the run of train.ft_init_ckpt as its 8-bit file will compute (int8), with the "
+        "run as teacher and its settings of model and data",
+        choices=(NOT_QUANTISED, INT8),
     ),
     "train.teacher": Key(
         None,

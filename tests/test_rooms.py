@@ -16,6 +16,7 @@ ROOMS = (
     "efficientnetv2.runtime",
     "efficientnetv2.data",
     "efficientnetv2.model",
+    "efficientnetv2.int8",
     "efficientnetv2.checkpoints",
     "efficientnetv2.applications",
     "efficientnetv2.train",

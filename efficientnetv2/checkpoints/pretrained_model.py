@@ -23,6 +23,7 @@ from efficientnetv2.checkpoints.reader import StoredWeights, read_weights
 from efficientnetv2.model.blocks import DEPTHWISE_NAMES
 from efficientnetv2.model.factory import build_model, image_input
 from efficientnetv2.model.variable_dropout import vary_dropout
+from efficientnetv2.runtime.float_run import require_float_weights
 from hparams.architecture import scaled_architecture
 from hparams.arguments import check_flag
 from hparams.config import ModelSection
@@ -195,7 +196,9 @@ def stored_weights(config: ModelSection, weights: str | pathlib.Path) -> StoredW
     """Reads pretrained weights for the network of a ``model`` section, of any number of classes.
 
     Raises:
+      UserError: if they are those of a run with ``train.quantise``.
       WeightsError: as in ``weights_path`` and ``read_weights``.
     """
+    require_float_weights(weights)
     path = weights_path(weights, model_name=config.model_name)
     return read_weights(path, layer_map_of(config), model_name=config.model_name)

@@ -43,6 +43,7 @@ def train(
     resize: str | None = None,
     augment: str | None = None,
     precision: str | None = None,
+    quantise: str | None = None,
     teacher: Path | None = None,
     seed: int | None = None,
     validate: bool = False,
@@ -84,6 +85,8 @@ def train(
         or ``letterbox`` (docs/data.md); None: as the data set has it.
       augment: of single images: a value of ``data.augname`` in docs/hparams.md.
       precision: ``float32``, ``bfloat16`` or ``float16``.
+      quantise: ``int8``: fine-tune the run of ``weights`` as its 8-bit file will compute, with its
+        settings of model and data (docs/export.md); None: train in float.
       teacher: a trained network to learn from besides the labels: a run directory of the same
         classes, the name of a release, or a weights file (docs/finetuning.md); None: none.
       seed: of everything random; the same seed gives the same weights.
@@ -91,7 +94,8 @@ def train(
       extend: give a training of fewer epochs more of them, in the same ``model_dir``.
       weights: to start from: the name of a release, or a path; None: random.
       overrides: all other settings, for example ``{"data.augname": "randaug"}``; docs/hparams.md.
-      model_dir: the run directory; None: ``runs/<model>-<data>``.
+      model_dir: the run directory; None: ``runs/<model>-<data>``; with ``quantise``,
+        ``<weights>-int8``.
       eval_name: metrics go to ``eval_<eval_name>.json``; None: ``eval.json``.
       verbose: print what the command line prints.
 

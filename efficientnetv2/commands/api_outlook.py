@@ -30,6 +30,7 @@ def preview(
     resize: str | None = None,
     augment: str | None = None,
     precision: str | None = None,
+    quantise: str | None = None,
     teacher: Path | None = None,
     seed: int | None = None,
     weights: Path | None = None,

@@ -29,6 +29,7 @@ from efficientnetv2.data.sources.image_splits import SPLITS, ImageSplits
 from efficientnetv2.data.sources.own_images import images_of_run
 from efficientnetv2.data.sources.table_file import is_table
 from efficientnetv2.runtime.console import open_bar
+from efficientnetv2.runtime.float_run import require_float_weights
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
@@ -113,6 +114,7 @@ def _config(values: FlagValues) -> Config:
 
 def _load_network(values: FlagValues) -> LoadedModel:
     """Loads the network that ``--weights`` names, which imports TensorFlow."""
+    require_float_weights(values.weights)
     named = whole_run(values.weights)
     config = pretrained_config(values) if named is None else named.config()
     import_tensorflow()

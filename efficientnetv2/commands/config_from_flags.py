@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from efficientnetv2.commands.auto_batch import is_auto, provisional_batch
+from efficientnetv2.commands.flag_values import give
 from efficientnetv2.data.sources.image_facts import image_facts, require_arrays
 from efficientnetv2.data.sources.own_images import images_of_run
 from efficientnetv2.data.sources.table_file import is_table
@@ -18,6 +19,7 @@ from efficientnetv2.data.sources.tfrecord_files import find_shards
 from efficientnetv2.runtime.calibration_file import read_temperature
 from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import require_tpu_here, tpu_name
+from efficientnetv2.runtime.float_run import find_float_run, require_float_weights
 from efficientnetv2.runtime.preflight import require_devices, require_server
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.teacher_run import (
@@ -36,6 +38,7 @@ from hparams.label_kinds import LABEL_KINDS, require_kind
 from hparams.models import MODELS
 from hparams.overrides import Overrides, merge_overrides
 from hparams.presets import resolve_for_images
+from hparams.quantisation import INT8, is_requested, settings_of_run
 from hparams.resolve import flat, require_full_batch, resolve, with_facts
 from hparams.short_names import SHORT_NAMES, short_settings
 from hparams.weights import NAMES, RANDOM, find_release, require_weights
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from absl.flags import FlagValues
 
 
+_TRAINING = ("train", "traineval", "preview")  # modes for an 8-bit training
 # Flags of the official code that select a TPU -> their config keys.
 _TPU_FLAGS = {
     "tpu": "runtime.tpu",
@@ -66,7 +70,9 @@ def config_from_flags(values: FlagValues) -> Config:
     Raises:
       UserError: on any wrong setting, folder or address.
     """
+    settings = _take_float_run(values)
     dataset, overrides = dataset_from_flags(values), overrides_from_flags(values)
+    overrides.insert(0, settings)
     run = run_of_weights(values.weights) if values.mode == "eval" else None
     if run is not None:
         config = _config_of_weights(values, run, dataset=dataset)
@@ -74,7 +80,7 @@ def config_from_flags(values: FlagValues) -> Config:
         config = resolve(values.model_name, dataset, *overrides)
     plans = values.mode in SHORT_NAMES["preset"].keys
     given = merge_overrides(overrides)[0]
-    for key in () if plans else ("train.preset", "train.recipe", "train.teacher"):
+    for key in () if plans else ("train.preset", "train.recipe", "train.teacher", "train.quantise"):
         if given.get(key) is not None:
             raise UserError(f"{key} has no effect with --mode={values.mode}")
     facts, class_names = None, None
@@ -98,6 +104,39 @@ def config_from_flags(values: FlagValues) -> Config:
     if config.data.service is not None:
         require_server("data.service", config.data.service)
     return config
+
+
+def _take_float_run(values: FlagValues) -> dict[str, Any]:
+    """Reads the float run of an 8-bit training; returns the settings that go on with it.
+
+    Model, data set and folder, unless they are given, become flags as if they had been written.
+
+    Raises:
+      UserError: if there is no such run, or the flags name another model or data set.
+    """
+    given = merge_overrides(overrides_from_flags(values))[0]
+    if not is_requested(given):
+        require_float_weights(values.weights if values.mode in _TRAINING else None)
+        return {}
+    if values.mode not in _TRAINING:
+        raise UserError(f"train.quantise has no effect with --mode={values.mode}")
+    if values.folds is not None:
+        raise UserError("train.quantise does not go with --folds: train one network on all images")
+    run = find_float_run(given.get("train.ft_init_ckpt"))
+    trained = run.config()
+    for flag, requested, own in (
+        ("model_name", MODELS.canonical(values.model_name), trained.model.model_name),
+        ("dataset_cfg", find_dataset(dataset_from_flags(values))[0], trained.data.ds_name),
+    ):
+        if values[flag].present and requested != own:
+            raise UserError(f"--{flag}={requested}, but '{run.path}' holds a training of {own}")
+        if not values[flag].present:
+            give(values, flag, own)
+    if not values["data_dir"].present and trained.data.data_dir is not None:
+        give(values, "data_dir", trained.data.data_dir)
+    if not values["model_dir"].present:
+        give(values, "model_dir", f"{run.path}-{INT8}")
+    return settings_of_run(flat(trained))
 
 
 def _with_preset(
@@ -271,7 +310,10 @@ def _require_no_other_weights(values: FlagValues) -> None:
 
 
 # Settings of a training that its network needs wherever it is used, besides the section model.
-_OF_NETWORK = ("eval.isize", "data.resize", "data.multi_label", "train.loss_type")
+_OF_NETWORK = (
+    *("eval.isize", "data.resize", "data.multi_label"),
+    *("train.loss_type", "train.quantise"),
+)
 
 
 def _config_of_weights(values: FlagValues, run: RunDirectory, *, dataset: str) -> Config:

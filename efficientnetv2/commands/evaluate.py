@@ -76,8 +76,8 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
         evaluate_checkpoint,
         open_evaluator,
     )
-    from efficientnetv2.model.factory import build_model
     from efficientnetv2.reporting.results import append_result
+    from efficientnetv2.train.quantised_network import build_trained_network
     from efficientnetv2.train.workers import build_workers, settings_checksum
 
     follows = lock_holder(run.lock_file) is not None
@@ -90,7 +90,7 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
         workers.require_same(settings_checksum(config))
         images = open_split(config, source, run, split=config.data.eval_split)
         with workers.strategy.scope():
-            model = build_model(config.model)
+            model = build_trained_network(config)
         value, strategy = _same_temperature(config, run, workers), workers.strategy
         evaluator = open_evaluator(config, model, strategy=strategy, temperature=value)
         metrics: Metrics = {}

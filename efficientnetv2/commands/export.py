@@ -29,6 +29,7 @@ from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.runtime.weights_run import whole_run
 from hparams.errors import UserError, shown
+from hparams.quantisation import is_quantised
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
@@ -75,6 +76,8 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
     trained, config = trained_run_from_flags(values)
     if trained is not None and class_names is not None:
         raise UserError(f"class_names has no use with '{trained.path}', which knows its classes")
+    if trained is not None and is_quantised(config):
+        _require_int8(values, trained)
     base = trained.path if trained else pathlib.Path(f"{run_from_flags(values).path}-pretrained")
     folder = pathlib.Path(values.output_dir) if values.output_dir else base / "export"
     RunDirectory(folder)  # refuses a path that is a file
@@ -166,3 +169,23 @@ def _add_version(result: ExportResult, folder: pathlib.Path) -> None:
         print(f"no new version in {folder}: the SavedModel is too far from the Keras model")
     else:
         print(f"new version for a server: {copy_as_next_version(path, folder)}", flush=True)
+
+
+def _require_int8(values: FlagValues, run: RunDirectory) -> None:
+    """Checks that a run with ``train.quantise`` is written as what it was trained for.
+
+    Raises:
+      UserError: if a format is a float one, or the calibration is to be reported.
+    """
+    names = [name for name, row in FORMATS.items() if row.is_int8]
+    others = [name for name in values.format if name not in names]
+    if others:
+        raise UserError(
+            f"'{run.path}' was trained as an 8-bit file (train.quantise): give --format="
+            f"{','.join(names)}; export {','.join(others)} from its float run, "
+            f"{shown(str(run.config().train.ft_init_ckpt))}"
+        )
+    if values.debug_int8:
+        raise UserError(
+            f"--debug_int8 says what calibration loses, but '{run.path}' was trained in 8 bits"
+        )

@@ -37,6 +37,7 @@ from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.config import Config
 from hparams.errors import UserError, shown
 from hparams.label_kinds import LABEL_KINDS, ONE, label_kind
+from hparams.quantisation import is_quantised
 from hparams.resolve import flat
 
 if TYPE_CHECKING:
@@ -110,6 +111,12 @@ def run(
     if output is not None:
         require_writable(output)
     trained, config = trained_run_from_flags(values)
+    if is_quantised(config) and (values.features or values.explain):
+        flag = "--features" if values.features else "--explain"
+        raise UserError(
+            f"{flag} needs a float network, not one that was trained as its 8-bit file: give "
+            f"--weights={config.train.ft_init_ckpt}, its float run"
+        )
     kind = label_kind(config)
     if values["top_k"].present and kind != ONE:
         raise UserError(

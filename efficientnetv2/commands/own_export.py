@@ -91,8 +91,8 @@ def export_own_model(values: FlagValues, given: InMemory) -> tuple[ExportResult,
         _check_settings(values)
     paths = find_images(pathlib.Path(values.image_path), arrays=True) if values.image_path else []
     import_tensorflow()
+    from efficientnetv2.data.sample_images import Images, file_images
     from efficientnetv2.export.exporter import export_servable
-    from efficientnetv2.export.images import Images, file_images
     from efficientnetv2.export.memory_images import memory_images
     from efficientnetv2.export.own_model import open_own_model, own_model, with_levels
 

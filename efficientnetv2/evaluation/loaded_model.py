@@ -17,6 +17,7 @@ from efficientnetv2.runtime.checkpoint_store import latest_checkpoint
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.weights_run import run_of_weights
 from efficientnetv2.train.checkpoint_manager import best_weights, has_average, load_weights
+from efficientnetv2.train.quantised_network import build_trained_network
 from hparams.config import Config
 from hparams.errors import WeightsError
 from hparams.label_kinds import DEFAULT_THRESHOLD, SEVERAL, label_kind
@@ -29,7 +30,8 @@ class LoadedModel:
     """A network with trained weights.
 
     Attributes:
-      model: made of stock Keras layers; maps normalised images float32 ``[B, H, W, C]`` to logits
+      model: made of stock Keras layers, or of a run with ``train.quantise`` the network that
+        computes as its 8-bit file; maps normalised images float32 ``[B, H, W, C]`` to logits
         ``[B, K]``.
       config: says how images are cropped, resized and normalised for it.
       class_names: K names, in the order of the logits.
@@ -67,7 +69,7 @@ def load_trained(config: Config, run: RunDirectory | None) -> LoadedModel:
     best = best_weights(run)
     checkpoint = best.checkpoint if best else latest_checkpoint(run)
     average = best.is_average if best else has_average(checkpoint)
-    model = build_model(config.model)
+    model = build_trained_network(config)
     load_weights(model, checkpoint, average=average)
     kind = "moving average" if average else "raw weights"
     thresholds = run.thresholds(class_names) if label_kind(config) == SEVERAL else None

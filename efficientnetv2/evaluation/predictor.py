@@ -27,6 +27,7 @@ from efficientnetv2.model.parallel_inference import cores, set_inference_threads
 from efficientnetv2.train.target_scale import target_scale
 from hparams.config import Config
 from hparams.label_kinds import label_kind
+from hparams.quantisation import is_quantised
 
 # From this many images on, tracing and folding the network pay for the time that they take; and
 # so does tracing the preprocessing, which then takes a fifth to two fifths of the time.
@@ -91,8 +92,9 @@ def predict(
     network = keras.Model(model.inputs, outputs)
     if num_images is None:
         num_images = len(paths) if isinstance(paths, Sized) else _WORTH_FOLDING
+    is_foldable = not is_quantised(config)  # else its BatchNormalization is folded already
     run = _probabilities_and_features(
-        for_inference(network) if num_images >= _WORTH_FOLDING else network,
+        for_inference(network) if is_foldable and num_images >= _WORTH_FOLDING else network,
         config,
         temperature=temperature,
     )

@@ -15,6 +15,7 @@ import numpy as np
 from efficientnetv2.checkpoints.loader import WeightsReport
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.open_data import open_data, open_split
+from efficientnetv2.data.sample_images import calibration_images
 from efficientnetv2.data.sources import Source
 from efficientnetv2.evaluation.calibration import fit_calibration
 from efficientnetv2.evaluation.evaluator import (
@@ -25,6 +26,7 @@ from efficientnetv2.evaluation.evaluator import (
     open_evaluator,
 )
 from efficientnetv2.evaluation.label_scores import with_label_metrics
+from efficientnetv2.evaluation.loaded_model import load_trained
 from efficientnetv2.evaluation.thresholds import fit_thresholds
 from efficientnetv2.runtime.calibration_file import (
     read_temperature,
@@ -32,6 +34,8 @@ from efficientnetv2.runtime.calibration_file import (
     write_calibration,
 )
 from efficientnetv2.runtime.cluster import require_for_replicas
+from efficientnetv2.runtime.console import open_bar
+from efficientnetv2.runtime.float_run import find_float_run
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.teacher_run import find_teacher, require_same_classes
@@ -39,10 +43,12 @@ from efficientnetv2.train.callbacks import TrainingCallback
 from efficientnetv2.train.checkpoint_manager import BestCheckpoint, repair
 from efficientnetv2.train.early_stop import SIZE
 from efficientnetv2.train.loop import Training
+from efficientnetv2.train.quantised_network import start_from_float
 from efficientnetv2.train.train_state import TrainState, start_from_pretrained
 from efficientnetv2.train.workers import Workers, build_workers, settings_checksum
 from hparams.config import Config
 from hparams.label_kinds import SEVERAL, best_metric, label_kind
+from hparams.quantisation import is_quantised
 from hparams.resolve import require_full_batch, with_overrides
 
 
@@ -184,6 +190,26 @@ class TrainingSession:
         return after_epoch
 
 
+def _calibrate(config: Config, source: Source, train_state: TrainState) -> None:
+    """Starts an 8-bit training from the float run, calibrated on images of the training split.
+
+    Both are the same at each start, and so are the weights and ranges: a training that is killed
+    before its first checkpoint begins as it did.
+    """
+    run = find_float_run(config.train.ft_init_ckpt)
+    trained = load_trained(run.config(), run)
+    with open_bar(unit="layer", desc="int8") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        pixels = calibration_images(config, source).pixels
+        start_from_float(train_state.model, config, trained.model, pixels=pixels, progress=progress)
+    if train_state.average is not None:
+        train_state.average.restart()
+
+
 @contextlib.contextmanager
 def open_training(
     config: Config,
@@ -235,6 +261,8 @@ def open_training(
         )
         step, teacher = training.train_state.step, training.trainer.teacher
         pretrained = start_from_pretrained(config, training.train_state)
+        if is_quantised(config) and step == 0:
+            _calibrate(config, source, training.train_state)
         workers.require_same({"step in the checkpoints of --model_dir": step})
         if teacher is not None:
             workers.require_same({"checksum of the teacher's weights": teacher.checksum})

@@ -9,23 +9,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from efficientnetv2.data.open_data import open_data
-from efficientnetv2.evaluation.loaded_model import LoadedModel
-from efficientnetv2.export.formats import FORMATS, ExportJob, UnsupportedLayerError
-from efficientnetv2.export.images import (
+from efficientnetv2.data.sample_images import (
     Images,
     calibration_images,
     file_images,
     verification_images,
 )
-from efficientnetv2.export.int8.quantizer import LayerNoise, QuantisedNetwork
+from efficientnetv2.evaluation.loaded_model import LoadedModel
+from efficientnetv2.export.formats import FORMATS, ExportJob, UnsupportedLayerError
 from efficientnetv2.export.litert import float_operators
 from efficientnetv2.export.servable import Servable, build_servable
 from efficientnetv2.export.verify import Check, verify
+from efficientnetv2.int8.quantizer import LayerNoise, QuantisedNetwork
+from efficientnetv2.int8.rounded_network import RoundedNetwork
 from efficientnetv2.runtime.atomic_write import draft_of, replace_text
 from efficientnetv2.runtime.console import open_bar
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.quantisation import is_quantised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,9 @@ class _LazyInt8Network:
         self._images = images
         self.network: QuantisedNetwork | None = None
 
-    def __call__(self) -> QuantisedNetwork:
+    def __call__(self) -> RoundedNetwork:
+        if self._servable.rounded is not None:
+            return self._servable.rounded
         if self.network is None:
             with open_bar(unit="layer", desc="int8") as bar:
 
@@ -193,6 +197,7 @@ def _images(
         return file_images(config, options.image_files)
     config, source = open_data(config, run)
     verification = verification_images(config, source)
-    if not any(FORMATS[name].calibrated for name in options.formats):
+    calibrates = not is_quantised(config)
+    if not calibrates or not any(FORMATS[name].calibrated for name in options.formats):
         return Images(verification.pixels[:0], None), verification
     return calibration_images(config, source), verification

@@ -18,8 +18,8 @@ from hparams.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from efficientnetv2.export.int8.quantizer import QuantisedNetwork
     from efficientnetv2.export.servable import Servable
+    from efficientnetv2.int8.rounded_network import RoundedNetwork
     from hparams.config import Config
 
     # Maps images float32 ``[B, S, S, C]`` to logits or probabilities ``[B, K]``.
@@ -42,7 +42,7 @@ class ExportJob:
 
     servable: Servable
     config: Config
-    int8: Callable[[], QuantisedNetwork]
+    int8: Callable[[], RoundedNetwork]
     calibration: np.ndarray
     integer_io: bool
     with_xla: bool
@@ -140,8 +140,8 @@ def _write_litert(precision: str) -> Callable[[pathlib.Path, ExportJob], object]
 
 
 def _write_litert_int8(path: pathlib.Path, job: ExportJob) -> None:
-    from efficientnetv2.export.int8.arithmetic import is_known
     from efficientnetv2.export.litert import convert_int8, convert_int8_by_tensorflow
+    from efficientnetv2.int8.arithmetic import is_known
 
     if all(map(is_known, job.servable.folded.operations)):
         file = convert_int8(job.servable, job.int8(), integer_io=job.integer_io)

@@ -14,10 +14,10 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from efficientnetv2.export.formats import UnsupportedLayerError
-from efficientnetv2.export.int8.arithmetic import is_known
-from efficientnetv2.export.int8.quantizer import QuantisedNetwork
 from efficientnetv2.export.litert_metadata import IMAGE, with_metadata
 from efficientnetv2.export.servable import Servable
+from efficientnetv2.int8.arithmetic import is_known
+from efficientnetv2.int8.rounded_network import RoundedNetwork
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
 
 # Operators that only convert the float input and output of an int8 file.
@@ -44,7 +44,7 @@ def convert(servable: Servable, precision: str) -> bytes:
     return _run_converter(converter, servable)
 
 
-def convert_int8(servable: Servable, network: QuantisedNetwork, *, integer_io: bool) -> bytes:
+def convert_int8(servable: Servable, network: RoundedNetwork, *, integer_io: bool) -> bytes:
     """Returns a LiteRT file whose weights and activations are 8-bit integers.
 
     Args:

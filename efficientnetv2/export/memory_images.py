@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from efficientnetv2.export.images import MAX_VERIFICATION, Images, calibration_count
+from efficientnetv2.data.sample_images import MAX_VERIFICATION, Images, calibration_count
 from hparams.errors import UserError, shown
 from hparams.label_kinds import ONE, SEVERAL
 

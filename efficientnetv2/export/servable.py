@@ -13,13 +13,16 @@ from efficientnetv2.data.decode import describe_resize
 from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.evaluation.loaded_model import LoadedModel
 from efficientnetv2.export.answers import ANSWERS, Answers
+from efficientnetv2.int8.rounded_network import RoundedNetwork
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.fold_batchnorm import fold
-from efficientnetv2.train.target_scale import target_scale
+from efficientnetv2.train.quantised_network import quantised_layer
+from efficientnetv2.train.target_scale import TargetScale, target_scale
 from hparams.channels import RGB, measured_normalisation
 from hparams.choices import LOSSES, NORMALISATIONS, Normalisation
 from hparams.errors import UserError
 from hparams.label_kinds import NUMBERS, ONE, SEVERAL, label_kind
+from hparams.quantisation import is_quantised
 
 PIXELS = (0.0, 255.0)  # smallest and largest
 _NUMBERS_OF_RANGES = {"0..255": [0, 255], "0..1": [0, 1]}
@@ -47,6 +50,8 @@ class Servable:
       temperature: by which the network divides its logits; None: it does not.
       limits: smallest and largest input, with ``preprocessing``; None: not known.
       is_own: the network is a user's Keras model.
+      rounded: the 8-bit network of a run with ``train.quantise``, which ``model`` and ``folded``
+        compute, too; None: the network is float.
     """
 
     model: keras.Model
@@ -65,6 +70,7 @@ class Servable:
     measured: Normalisation | None = None
     limits: tuple[float, float] | None = PIXELS
     is_own: bool = False
+    rounded: RoundedNetwork | None = None
 
     @property
     def normalisation(self) -> Normalisation:
@@ -179,21 +185,20 @@ def build_servable(
     model = build_model(
         config.model, include_preprocessing=preprocessing, classifier_activation=activation
     )
-    model.set_weights(loaded.model.get_weights())
+    rounded = None
+    if is_quantised(config):
+        rounded = quantised_layer(loaded.model).rounded(fold(model), divisor=temperature or 1.0)
+        model = keras.Model(model.input, keras.layers.Lambda(rounded)(model.input))
+    else:
+        model.set_weights(loaded.model.get_weights())
+        _scale_classifier(model, scale=scale, temperature=temperature)
     output_name = "logits" if logits else "probabilities"
     levels = _thresholds(loaded, logits=logits) if kind == SEVERAL else None
-    classifier = model.get_layer("predictions")
-    if temperature is not None:
-        classifier.set_weights([weights / temperature for weights in classifier.get_weights()])
     if scale is not None:
         output_name, levels = "numbers", np.array(scale.deviation)
-        kernel, bias = classifier.get_weights()
-        classifier.set_weights(
-            [kernel * np.array(scale.deviation, np.float32), scale.restore(bias)]
-        )
     return Servable(
         model=model,
-        folded=fold(model),
+        folded=fold(model) if rounded is None else model,
         class_names=loaded.class_names,
         image_size=config.eval.isize,
         preprocessing=preprocessing,
@@ -206,7 +211,22 @@ def build_servable(
         levels=levels,
         measured=measured_normalisation(config.model),
         temperature=temperature,
+        rounded=rounded,
     )
+
+
+def _scale_classifier(
+    model: keras.Model, *, scale: TargetScale | None, temperature: float | None
+) -> None:
+    """Divides the logits by the temperature, or gives numbers in the user's unit."""
+    classifier = model.get_layer("predictions")
+    if temperature is not None:
+        classifier.set_weights([weights / temperature for weights in classifier.get_weights()])
+    if scale is not None:
+        kernel, bias = classifier.get_weights()
+        classifier.set_weights(
+            [kernel * np.array(scale.deviation, np.float32), scale.restore(bias)]
+        )
 
 
 def _thresholds(loaded: LoadedModel, *, logits: bool) -> np.ndarray:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from efficientnetv2.data.sample_images import Images
 from efficientnetv2.export.answers import Answers
 from efficientnetv2.export.formats import FORMATS, Limit
-from efficientnetv2.export.images import Images
 
 _TIMED_CALLS = 21
 _WARM_UP_CALLS = 3

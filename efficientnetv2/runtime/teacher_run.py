@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from efficientnetv2.runtime.checkpoint_store import steps
+from efficientnetv2.runtime.float_run import require_float_weights
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.weights_run import run_of_weights
 from hparams.channels import count_text
@@ -62,6 +63,7 @@ def find_teacher(config: Config) -> TeacherNetwork | None:
 
 
 def _of_run(config: Config, name: str, run: RunDirectory) -> TeacherNetwork:
+    require_float_weights(name)
     trained, requested = run.config(), config.train.teacher_model
     model = trained.model.model_name
     if requested is not None and MODELS.canonical(requested) != model:

@@ -12,7 +12,6 @@ from tensorflow import keras
 from efficientnetv2.checkpoints.loader import WeightsReport
 from efficientnetv2.checkpoints.pretrained_model import load_pretrained
 from efficientnetv2.data.class_balance import log_priors
-from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.layers import StepContext, dtype_policy, training_layers
 from efficientnetv2.train.ema import MovingAverage
 from efficientnetv2.train.learning_rate import KerasSchedule, LearningRate, StagedRate
@@ -20,10 +19,12 @@ from efficientnetv2.train.learning_rate_factors import build_factors
 from efficientnetv2.train.losses import Objective
 from efficientnetv2.train.metrics import TrainingMetrics
 from efficientnetv2.train.optimizers import build_optimizer, decouples_decay
+from efficientnetv2.train.quantised_network import build_trained_network
 from efficientnetv2.train.target_scale import target_scale
 from efficientnetv2.train.weight_decay import NO_DECAY, build_weight_decay, matching
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.quantisation import is_quantised
 from hparams.weights import RANDOM
 
 
@@ -82,7 +83,7 @@ def build_train_state(config: Config, rate: LearningRate | StagedRate) -> TrainS
         precision=config.train.precision,
     )
     with precision_policy(config.train.precision):
-        model = build_model(config.model, layer_set=layers)
+        model = build_trained_network(config, layer_set=layers)
     variables = _select_variables(model, config.train.varsexp)
     factors = build_factors(config, model, variables)
     weight_decay = build_weight_decay(config, variables, total_steps=rate.total_steps)
@@ -141,13 +142,14 @@ def start_from_pretrained(config: Config, train_state: TrainState) -> WeightsRep
     at the loaded weights.
 
     Returns:
-      A report of what was loaded; None if no weights were requested, or training is being resumed.
+      A report of what was loaded; None if no weights were requested, or training is being resumed,
+      or the network computes in 8 bits: then calibration gives it its first weights.
 
     Raises:
       UserError: as ``load_pretrained``.
     """
     weights = config.train.ft_init_ckpt
-    if weights in (None, RANDOM) or train_state.step:
+    if weights in (None, RANDOM) or train_state.step or is_quantised(config):
         return None
     report = load_pretrained(train_state.model, config.model, weights, new_classifier=True)
     if train_state.average is not None:

@@ -82,6 +82,7 @@ NON_DEFAULT = {
     "train.varsexp": "predictions|top_",
     "train.min_steps": 1000,
     "train.accumulate": 4,
+    "train.quantise": "int8",
     "train.teacher": "runs/big",
     "train.teacher_model": "efficientnetv2-l",
     "train.distill_temperature": 2.5,

@@ -16,9 +16,9 @@ from tensorflow import keras
 
 from efficientnetv2.cli import main
 from efficientnetv2.data.decode import decode_evaluation
+from efficientnetv2.data.sample_images import Images
 from efficientnetv2.export.answers import FirstClass
 from efficientnetv2.export.formats import FORMATS, Limit
-from efficientnetv2.export.images import Images
 from efficientnetv2.export.verify import verify
 from hparams import resolve
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import schema_py_generated as schema
 
-from efficientnetv2.export.int8.quantizer import QuantisedNetwork
 from efficientnetv2.export.litert import convert, convert_int8, float_operators
+from efficientnetv2.int8.quantizer import QuantisedNetwork
 
 from .conftest import servable_of
 

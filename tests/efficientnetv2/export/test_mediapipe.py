@@ -10,9 +10,9 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from efficientnetv2.evaluation.loaded_model import LoadedModel
-from efficientnetv2.export.int8.quantizer import QuantisedNetwork
 from efficientnetv2.export.litert import convert, convert_int8
 from efficientnetv2.export.servable import build_servable
+from efficientnetv2.int8.quantizer import QuantisedNetwork
 from efficientnetv2.model.factory import build_model
 from hparams import resolve
 from tests.package_folder import install_apart, run_apart

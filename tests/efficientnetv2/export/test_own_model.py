@@ -13,7 +13,7 @@ from tensorflow import keras
 import efficientnetv2 as env2
 from efficientnetv2.cli import main
 from efficientnetv2.export.formats import FORMATS
-from efficientnetv2.export.int8.arithmetic import is_known
+from efficientnetv2.int8.arithmetic import is_known
 from efficientnetv2.model.flat_model import flatten
 from efficientnetv2.model.fold_batchnorm import fold
 

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from efficientnetv2.data import sample_images as images
 from efficientnetv2.data.eval_input import evaluation_pixels
-from efficientnetv2.export import images
 from efficientnetv2.export.litert import convert
 from efficientnetv2.export.saved_model import write_saved_model
 from hparams import resolve

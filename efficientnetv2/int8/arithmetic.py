@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.int8.ranges import affine
+from efficientnetv2.int8.ranges import quantise as round_to_levels
 from efficientnetv2.model.fold_batchnorm import is_depthwise
 
 _SIGMOID = (0.0, 255 / 256)  # LiteRT's fixed range for outputs in 0..1
@@ -84,8 +86,9 @@ def run_layer(
     if isinstance(layer, keras.layers.InputLayer):
         return quantise(name, inputs[0], margin=1)
     if isinstance(layer, keras.layers.Rescaling):
-        scaled = quantise(f"{name}/scaled", inputs[0] * layer.scale, margin=1)
-        return quantise(name, scaled + layer.offset, margin=1)
+        scale, offset = _rounded_constant(layer.scale), _rounded_constant(layer.offset)
+        scaled = quantise(f"{name}/scaled", inputs[0] * scale, margin=1)
+        return quantise(name, scaled + offset, margin=1)
     if isinstance(layer, WEIGHTED):
         outputs = linear(layer, inputs[0], kernel, bias)
         activation = _name_of(layer.activation)
@@ -104,6 +107,12 @@ def run_layer(
     if isinstance(layer, _SAME_RANGE):
         return outputs
     return quantise(name, outputs, margin=_FEATURES_MARGIN if _feeds_dense(layer) else None)
+
+
+def _rounded_constant(values: np.ndarray | float) -> np.ndarray:
+    """The constant of an operation, which the converter gives 8 bits in the range of its values."""
+    values = np.asarray(values, np.float32)
+    return np.float32(round_to_levels(values, *affine(float(values.min()), float(values.max()))))
 
 
 def _activate(key: str, activation: Callable, tensor: tf.Tensor, quantise: Quantise) -> tf.Tensor:

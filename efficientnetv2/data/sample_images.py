@@ -1,4 +1,4 @@
-"""Collects the images that calibrate int8 files and the images that verify all exported files."""
+"""Collects images that calibrate 8-bit networks, and images that verify exported files."""
 
 from __future__ import annotations
 

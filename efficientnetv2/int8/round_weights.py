@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_STEPS = 127  # int8 without -128, as LiteRT requires of weights
+STEPS = 127  # int8 without -128, as LiteRT requires of weights
 _DAMPING = 0.01  # of the mean of the diagonal: inputs that hardly vary must not get large weights
 # Ridge penalties, relative to the same mean: a smaller one fits the calibration images better and
 # other images worse, so held-out images decide. Without any, deep networks of small images lose
@@ -27,12 +27,12 @@ def channel_scales(kernel: np.ndarray) -> np.ndarray:
       kernel: ``[N, C]``, N weights for each of C output channels.
     """
     largest = np.abs(kernel).max(axis=0)
-    return np.where(largest > 0, largest / _STEPS, 1.0)
+    return np.where(largest > 0, largest / STEPS, 1.0)
 
 
 def round_to_nearest(kernel: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Rounds each weight to the nearest multiple of its channel's step."""
-    return np.clip(np.round(kernel / scales), -_STEPS, _STEPS) * scales
+    return np.clip(np.round(kernel / scales), -STEPS, STEPS) * scales
 
 
 def round_kernel(kernel: np.ndarray, covariance: np.ndarray, scales: np.ndarray) -> np.ndarray:

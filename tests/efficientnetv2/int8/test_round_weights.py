@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from efficientnetv2.export.int8 import round_weights
-from efficientnetv2.export.int8.ranges import affine, best_range, quantise
-from efficientnetv2.export.int8.round_weights import (
+from efficientnetv2.int8 import round_weights
+from efficientnetv2.int8.ranges import affine, best_range, quantise
+from efficientnetv2.int8.round_weights import (
     channel_scales,
     round_depthwise,
     round_kernel,

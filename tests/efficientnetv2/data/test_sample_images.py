@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from efficientnetv2.data import sample_images as images
 from efficientnetv2.data.sources import build_source
-from efficientnetv2.export import images
 from hparams import resolve
 from hparams.errors import UserError
 

@@ -11,21 +11,23 @@ Activations have one range per tensor, weights one step per output channel.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.export.int8.arithmetic import (
-    CONVOLUTIONS,
-    WEIGHTED,
-    linear,
-    run_float,
-    run_layer,
+from efficientnetv2.int8.arithmetic import CONVOLUTIONS, WEIGHTED, linear, run_float
+from efficientnetv2.int8.ranges import affine, best_range
+from efficientnetv2.int8.round_weights import round_depthwise, round_layer
+from efficientnetv2.int8.rounded_network import (
+    Range,
+    RoundedNetwork,
+    Weights,
+    float_weights,
+    sources,
 )
-from efficientnetv2.export.int8.ranges import affine, best_range
-from efficientnetv2.export.int8.round_weights import round_depthwise, round_layer
 from efficientnetv2.model.fold_batchnorm import is_depthwise
 
 _MAX_INPUT_VALUES = 24_000_000  # float32 values that the rounding of a layer looks at
@@ -52,14 +54,8 @@ class LayerNoise:
     high: float
 
 
-@dataclasses.dataclass(frozen=True)
-class _Weights:
-    kernel: np.ndarray
-    bias: np.ndarray
-
-
-class QuantisedNetwork:
-    """A folded model with rounded weights and a range for each tensor.
+class QuantisedNetwork(RoundedNetwork):
+    """A folded model whose rounded weights and ranges were chosen on images.
 
     Args:
       folded: a model that ``fold`` returned, with one input and one output.
@@ -74,63 +70,37 @@ class QuantisedNetwork:
         *,
         progress: Callable[[int, int], object] = max,
     ) -> None:
-        self._folded = folded
-        self._weights: dict[str, _Weights] = {}
-        self._ranges: dict[str, tuple[float, float]] = {}
+        super().__init__(folded, weights={}, ranges={})
         self.layer_noise: list[LayerNoise] = []
         self._calibrate(tf.constant(images), progress)
 
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Maps images ``[B, S, S, C]`` to the 8-bit network's outputs, rounded but in float32."""
-        tensors: dict[str, tf.Tensor] = {}
-        for layer in self._folded.layers:
-            inputs = [tensors[name] for name in _sources(layer)] or [images]
-            tensors[layer.name] = self._run(layer, inputs)
-        return tensors[self._folded.layers[-1].name]
-
-    def _run(self, layer: keras.layers.Layer, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
-        weights = self._weights.get(layer.name)
-        if weights is None:
-            return run_layer(layer, inputs, None, None, self._quantise)
-        # The converter recovers the steps: the largest weight of a channel is 127 of them.
-        kernel, bias = (tf.constant(w, tf.float32) for w in (weights.kernel, weights.bias))
-        return run_layer(layer, inputs, kernel, bias, self._quantise)
-
-    def _quantise(
-        self,
-        key: str,
-        tensor: tf.Tensor,
-        known_range: tuple[float, float] | None = None,
-        through: Callable[[np.ndarray], np.ndarray] | None = None,
-        margin: float | None = None,
-    ) -> tf.Tensor:
-        """Rounds a tensor to 256 levels; the range of a key is chosen when it is first used."""
+    def _range_of(
+        self, key: str, tensor: tf.Tensor, *, through: Any = None, margin: Any = None, **_: Any
+    ) -> Range:
+        """Returns the range of a tensor, which is chosen when it is first used."""
         if key not in self._ranges:
             values = tensor.numpy()
-            if known_range is not None:
-                self._ranges[key] = affine(*known_range)
-            elif margin is not None:
+            if margin is not None:
                 low, high = margin * float(values.min()), margin * float(values.max())
                 self._ranges[key] = affine(low, high)
             else:
                 self._ranges[key] = best_range(values, through=through)
-        low, high = self._ranges[key]
-        return tf.quantization.fake_quant_with_min_max_vars(tensor, low, high)
+        return self._ranges[key]
 
     def _calibrate(self, images: tf.Tensor, progress: Callable[[int, int], object]) -> None:
         exact: dict[str, tf.Tensor] = {}
         rounded: dict[str, tf.Tensor] = {}
-        layers = self._folded.layers
+        layers, runner = self._folded.layers, self.runner()
         finished: set[str] = set()
         for layer in layers:
-            names = _sources(layer)
+            names = sources(layer)
             exact_inputs = [exact[name] for name in names] or [images]
             inputs = [rounded[name] for name in names] or [images]
             exact[layer.name] = run_float(layer, exact_inputs)
             if isinstance(layer, WEIGHTED):
-                target = linear(layer, exact_inputs[0], *_float_weights(layer))
+                target = linear(layer, exact_inputs[0], *float_weights(layer))
                 self._weights[layer.name] = _round_weights(layer, inputs[0], target)
-            rounded[layer.name] = self._run(layer, inputs)
+            rounded[layer.name] = runner.run(layer, inputs)
             if isinstance(layer, WEIGHTED):
                 self._record_noise(layer, exact[layer.name], rounded[layer.name])
             finished.add(layer.name)
@@ -145,24 +115,16 @@ class QuantisedNetwork:
         self, layer: keras.layers.Layer, exact: tf.Tensor, rounded: tf.Tensor
     ) -> None:
         low, high = self._ranges.get(layer.name, (0.0, 0.0))
-        kernel = _float_weights(layer)[0]
+        kernel = float_weights(layer)[0]
         self.layer_noise.append(
             LayerNoise(
                 layer.name,
-                kernel_db=_decibels(kernel.numpy(), self._weights[layer.name].kernel),
+                kernel_db=_decibels(kernel.numpy(), self._weights[layer.name][0]),
                 output_db=_decibels(exact.numpy(), rounded.numpy()),
                 low=low,
                 high=high,
             )
         )
-
-
-def _sources(layer: keras.layers.Layer) -> list[str]:
-    """The names of the layers whose outputs a layer takes."""
-    if isinstance(layer, keras.layers.InputLayer):
-        return []
-    inputs = layer.input if isinstance(layer.input, (list, tuple)) else [layer.input]
-    return [tensor._keras_history.operation.name for tensor in inputs]
 
 
 def _decibels(exact: np.ndarray, rounded: np.ndarray) -> float:
@@ -171,18 +133,9 @@ def _decibels(exact: np.ndarray, rounded: np.ndarray) -> float:
     return 10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
 
 
-def _float_weights(layer: keras.layers.Layer) -> tuple[tf.Tensor, tf.Tensor]:
-    """A layer's kernel and bias; the latter is 0 if it has none."""
-    kernel = tf.convert_to_tensor(layer.weights[0])
-    if layer.use_bias:
-        return kernel, tf.convert_to_tensor(layer.weights[1])
-    channels = kernel.shape[2] if is_depthwise(layer) else kernel.shape[-1]
-    return kernel, tf.zeros([channels])
-
-
-def _round_weights(layer: keras.layers.Layer, inputs: tf.Tensor, target: tf.Tensor) -> _Weights:
+def _round_weights(layer: keras.layers.Layer, inputs: tf.Tensor, target: tf.Tensor) -> Weights:
     """Rounds a layer's weights so that its outputs for ``inputs`` come near to ``target``."""
-    kernel = _float_weights(layer)[0].numpy()
+    kernel = float_weights(layer)[0].numpy()
     channels = target.shape[-1]
     images = inputs[:, tf.newaxis, tf.newaxis] if len(inputs.shape) == 2 else inputs
     outputs = tf.reshape(target, [len(inputs), -1, channels]).numpy()
@@ -197,7 +150,7 @@ def _round_weights(layer: keras.layers.Layer, inputs: tf.Tensor, target: tf.Tens
         rounded, bias = round_depthwise(flat, by_channel, outputs)
     else:
         rounded, bias = round_layer(kernel.reshape(-1, channels), patches, outputs)
-    return _Weights(rounded.reshape(kernel.shape), bias)
+    return rounded.reshape(kernel.shape), bias
 
 
 def _patches(layer: keras.layers.Layer, image: tf.Tensor, positions: np.ndarray) -> np.ndarray:
