@@ -19,6 +19,9 @@ from hparams.limits import MOST_BLOCKS, MOST_CHANNELS
 
 MBCONV: Literal[0] = 0
 FUSED_MBCONV: Literal[1] = 1
+# Ends the names of the layers that pad as PyTorch does: ``stem_conv_padding``. Those of
+# keras.applications, which pad as ``same`` does, end in ``_pad``.
+PADDING_SUFFIX = "padding"
 
 # code in the string -> (attribute, type, whether it is required)
 _FIELDS: dict[str, tuple[str, type, bool]] = {

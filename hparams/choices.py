@@ -159,11 +159,18 @@ class Normalisation:
 
 _IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _IMAGENET_DEVIATION = (0.229 * 255, 0.224 * 255, 0.225 * 255)
-# EfficientNetV2-B0 to B3 were trained with V1's preprocessing, so they use its row.
+_HALF = ((127.5,) * 3, (127.5,) * 3)
+# EfficientNetV2-B0 to B3 were trained with V1's preprocessing, so they use its row. Networks of
+# torchvision and timm see images as Pillow resizes them, with antialiasing; ``half`` is the mean
+# and deviation of 0.5 that some have in place of ImageNet's.
 NORMALISATIONS: Mapping[str, Normalisation] = {
     "v1": Normalisation(_IMAGENET_MEAN, _IMAGENET_DEVIATION, "mean_std"),
     "v2": Normalisation((128.0,) * 3, (128.0,) * 3, "-1_to_1"),
     "lite": Normalisation((127.0,) * 3, (128.0,) * 3, "-1_to_1"),
+    "torch_bilinear": Normalisation(_IMAGENET_MEAN, _IMAGENET_DEVIATION, "mean_std"),
+    "torch_bicubic": Normalisation(_IMAGENET_MEAN, _IMAGENET_DEVIATION, "mean_std"),
+    "torch_bilinear_half": Normalisation(*_HALF, "-1_to_1"),
+    "torch_bicubic_half": Normalisation(*_HALF, "-1_to_1"),
 }
 
 

@@ -28,7 +28,7 @@ class ModelSection(Section, Protocol):
 
     model_name: str
     family: Literal["v1", "v2", "lite", "resnet"]
-    preprocess: Literal["v1", "v2", "lite"]
+    preprocess: str
     channels: int
     pixel_mean: tuple[float, ...]
     pixel_deviation: tuple[float, ...]
@@ -43,6 +43,7 @@ class ModelSection(Section, Protocol):
     act_fn: Literal["silu", "relu", "relu6", "gelu"]
     bn_momentum: float
     bn_epsilon: float
+    padding: Literal["same", "torch"]
     bn_type: Literal["per_replica", "sync"]
     bn_mode: Literal["train", "frozen"]
     survival_prob: float
@@ -114,6 +115,7 @@ class EvalSection(Section, Protocol):
 
     batch_size: int
     isize: int
+    crop_pct: float | None
 
 
 class DataSection(Section, Protocol):

@@ -19,6 +19,7 @@ from hparams.config import Config
 from hparams.errors import UserError, shortened, shown
 from hparams.factors import FACTORS
 from hparams.folds import MOST_FOLDS, parse_fold
+from hparams.image_constraints import image_problems
 from hparams.label_kinds import LABEL_KINDS, METRICS, NUMBERS, ONE, SEVERAL, label_kind
 from hparams.limits import SMALLEST_FLOAT
 from hparams.models import MODELS
@@ -33,7 +34,6 @@ from hparams.train_keys import BASE_BATCH
 # loss of the second step is not finite).
 _PIXELS_LOST = 4
 _LARGEST_PORT = 65_535
-_LARGEST_HUE = 0.5  # of the colour circle, to either side
 _LARGEST_FACTOR = 1000  # of a learning rate
 
 
@@ -165,7 +165,7 @@ def _data_problems(config: config_dict.ConfigDict) -> list[str]:
             problems.append(
                 f"data.{key} must be [smallest, largest] with both above 0, got {[low, high]}"
             )
-    problems += _color_jitter_problems(list(data.color_jitter))
+    problems += image_problems(config)
     piece = train.batch_size // train.accumulate
     if data.repeats > 1 and data.repeats >= piece:
         problems.append(
@@ -174,20 +174,6 @@ def _data_problems(config: config_dict.ConfigDict) -> list[str]:
             f"{max(piece - 1, 1)}"
         )
     return problems
-
-
-def _color_jitter_problems(strengths: list[float]) -> list[str]:
-    if len(strengths) not in (1, 3, 4):
-        return [
-            "data.color_jitter must be one number, or three or four: of brightness, contrast, "
-            f"saturation and hue, got {shown(strengths)}"
-        ]
-    if len(strengths) == 4 and strengths[3] > _LARGEST_HUE:
-        return [
-            f"data.color_jitter: the fourth number, of the hue, must be at most {_LARGEST_HUE}, "
-            f"half of the colour circle, got {strengths[3]:g}"
-        ]
-    return []
 
 
 def _fold_problems(data: config_dict.ConfigDict) -> list[str]:

@@ -40,8 +40,11 @@ KEYS: dict[str, Key] = {
     "model.preprocess": Key(
         "v2",
         str,
-        "how images are cropped for evaluation, resized and normalised",
+        "how images are cropped for evaluation, resized and normalised: as the official code does "
+        "for V1, V2 and Lite, or as torchvision and timm do (bilinearly or bicubically with "
+        "antialiasing; half: with mean and deviation 0.5)",
         choices=tuple(NORMALISATIONS),
+        table="choices.NORMALISATIONS",
     ),
     "model.channels": Key(
         3,
@@ -96,6 +99,14 @@ KEYS: dict[str, Key] = {
     ),
     "model.bn_epsilon": Key(
         1e-3, float, "BatchNorm epsilon, added to the variance", above=0, high=1
+    ),
+    "model.padding": Key(
+        "same",
+        str,
+        "how convolutions with strides of 2 pad: same, as TensorFlow, by one pixel more at the "
+        "right and lower border of an even size; torch, as the networks of torchvision and most of "
+        "timm, by as much at all borders",
+        choices=("same", "torch"),
     ),
     "model.bn_type": Key(
         "per_replica",
@@ -155,6 +166,14 @@ KEYS: dict[str, Key] = {
     ),
     "eval.isize": Key(
         384, int, "pixels: image size of evaluation and inference", low=1, high=LARGEST_IMAGE
+    ),
+    "eval.crop_pct": Key(
+        None,
+        float,
+        "share of an image's shorter side that the centre crop of data.resize=published keeps; not "
+        "set: that of the published accuracies, with a model.preprocess of torch 0.875",
+        above=0,
+        high=1,
     ),
     **DATA_KEYS,
     **SEARCH_KEYS,

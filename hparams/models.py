@@ -58,7 +58,7 @@ class ModelRow:
     family: Literal["v1", "v2", "lite", "resnet"]
     blocks: tuple[str, ...]
     eval_size: int
-    preprocess: Literal["v1", "v2", "lite"]
+    preprocess: str
     progressive: Factors
     published: Published
     width: float = 1.0

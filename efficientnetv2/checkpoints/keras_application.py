@@ -12,6 +12,7 @@ from absl import logging
 from tensorflow import keras
 
 from efficientnetv2.checkpoints.download import fetch_keras_file
+from efficientnetv2.checkpoints.file_settings import model_settings, settings_of_weights
 from efficientnetv2.checkpoints.loader import load_weights
 from efficientnetv2.checkpoints.model_arguments import (
     check_input_shape,
@@ -88,6 +89,7 @@ def build_application(model_name: str, arguments: Arguments) -> keras.Model:
     _check_arguments(model_name, arguments)
     family = MODELS[model_name].family
     overrides = {**_OVERRIDES[family], "data_format": keras.config.image_data_format()}
+    overrides |= model_settings(settings_of_weights(arguments.weights, model_name=model_name))
     config = model_config(model_name, overrides, include_preprocessing=True)
     inputs = _input(config, arguments)
     stored = None  # read before a network is built, which takes seconds

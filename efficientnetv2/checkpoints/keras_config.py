@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from efficientnetv2.checkpoints.keras_file import is_keras_zip
+from efficientnetv2.checkpoints.weight_files import is_keras_zip
 from hparams.channels import count_text
 from hparams.errors import WeightsError, shown
 

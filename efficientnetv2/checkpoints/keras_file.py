@@ -21,10 +21,9 @@ import numpy as np
 
 from efficientnetv2.checkpoints import h5_file
 from efficientnetv2.checkpoints.budget import Budget
+from efficientnetv2.checkpoints.weight_files import KERAS_CONFIG, KERAS_WEIGHTS
 from hparams.errors import WeightsError
 
-H5_START = b"\x89HDF\r\n\x1a\n"
-_WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 _LARGEST_CONFIG = 8 * 2**20  # bytes; that of efficientnet-l2 has 1 MB
 # Attributes of a model that hold its layers, in one version of Keras or another.
 _CONTAINERS = {"layers", "_layer_checkpoint_dependencies"}
@@ -71,9 +70,35 @@ class KerasFile:
     config: tuple[ConfigLayer, ...] = ()
 
 
-def is_keras_zip(archive: zipfile.ZipFile) -> bool:
-    """Whether an archive is a .keras file."""
-    return {_WEIGHTS, _CONFIG} <= set(archive.namelist())
+def read_config_layers(path: pathlib.Path) -> tuple[ConfigLayer, ...]:
+    """Reads the config of a .keras or .h5 file, without its weights; empty: it has none.
+
+    Raises:
+      WeightsError: if the file is damaged, or its config is too large.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            with h5py.File(path, "r") as file:
+                return tuple(_config_layers(_config_of_h5(file), ()))
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(KERAS_CONFIG).file_size > _LARGEST_CONFIG:
+                raise WeightsError("its config is too large for a network")
+            return tuple(_config_layers(json.loads(archive.read(KERAS_CONFIG)), ()))
+    except WeightsError as error:
+        raise WeightsError(f"refusing to load '{path}': {error}") from None
+    except Exception as error:  # as in read_keras
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"'{path}' is not a complete Keras file ({reason})") from None
+
+
+def _config_of_h5(file: h5py.File) -> Any:
+    """Returns the config that a file before Keras 3 keeps in an attribute; None: it has none."""
+    stored = file.attrs.get("model_config")
+    if stored is None:
+        return None
+    if len(stored) > _LARGEST_CONFIG:
+        raise WeightsError("its config is too large for a network")
+    return json.loads(stored)
 
 
 def read_keras(path: pathlib.Path, *, budget: Budget | None = None) -> KerasFile:
@@ -101,7 +126,7 @@ def read_keras(path: pathlib.Path, *, budget: Budget | None = None) -> KerasFile
 
 def _read_zip(path: pathlib.Path, budget: Budget) -> KerasFile:
     with zipfile.ZipFile(path) as archive:
-        config, weights = archive.getinfo(_CONFIG), archive.getinfo(_WEIGHTS)
+        config, weights = archive.getinfo(KERAS_CONFIG), archive.getinfo(KERAS_WEIGHTS)
         # Beside the values: two slots of an optimizer, and 2 kB of groups for each layer.
         if config.file_size > _LARGEST_CONFIG or weights.file_size > 2 * budget.num_bytes:
             raise WeightsError("its config or its weights are too large for the network")
@@ -111,11 +136,7 @@ def _read_zip(path: pathlib.Path, budget: Budget) -> KerasFile:
 
 def _read_h5(stream: BinaryIO, content: Any, budget: Budget) -> KerasFile:
     with h5py.File(stream, "r") as file:
-        if content is None and "model_config" in file.attrs:
-            stored = file.attrs["model_config"]
-            if len(stored) > _LARGEST_CONFIG:
-                raise WeightsError("its config is too large for a network")
-            content = json.loads(stored)
+        content = _config_of_h5(file) if content is None else content
         config = tuple(_config_layers(content, ()))
         if any(layer.class_name == "Lambda" for layer in config):
             raise WeightsError("it has a Lambda layer, which is code; nothing was run")

@@ -8,6 +8,7 @@ from typing import Any
 
 from tensorflow import keras
 
+from efficientnetv2.checkpoints.file_settings import settings_of_weights
 from hparams.arguments import check_count
 from hparams.config import ModelSection
 from hparams.errors import UserError, shown
@@ -80,6 +81,8 @@ def model_config(
     defaults: dict[str, Any] = {"model.bn_momentum": FIT_MOMENTUM}
     if str(weights) in NAMES:
         defaults["model.preprocess"] = find_release(config.model_name, str(weights)).preprocess
+    of_file = settings_of_weights(weights, model_name=config.model_name)
+    defaults |= {key: value for key, value in of_file.items() if key.startswith("model.")}
     return resolve_model(model_name, {**defaults, **given})
 
 

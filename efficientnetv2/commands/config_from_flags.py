@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from efficientnetv2.checkpoints.file_settings import settings_of_weights
 from efficientnetv2.commands.auto_batch import is_auto, provisional_batch
 from efficientnetv2.commands.flag_values import give
 from efficientnetv2.data.sources.image_facts import image_facts, require_arrays
@@ -39,7 +40,7 @@ from hparams.models import MODELS
 from hparams.overrides import Overrides, merge_overrides
 from hparams.presets import resolve_for_images
 from hparams.quantisation import INT8, is_requested, settings_of_run
-from hparams.resolve import flat, require_full_batch, resolve, with_facts
+from hparams.resolve import flat, require_full_batch, resolve, with_facts, with_overrides
 from hparams.short_names import SHORT_NAMES, short_settings
 from hparams.weights import NAMES, RANDOM, find_release, require_weights
 
@@ -103,7 +104,7 @@ def config_from_flags(values: FlagValues) -> Config:
         _check_teacher(config, run_from_flags(values), class_names=class_names)
     if config.data.service is not None:
         require_server("data.service", config.data.service)
-    return config
+    return _with_crop_of_weights(values, config)
 
 
 def _take_float_run(values: FlagValues) -> dict[str, Any]:
@@ -174,12 +175,10 @@ def overrides_from_flags(values: FlagValues, *, with_weights: bool = True) -> li
     flags: dict[str, Any] = {}
     if values.weights is not None and with_weights:
         flags["train.ft_init_ckpt"] = values.weights
-        if values.weights in NAMES:
-            release = find_release(values.model_name, values.weights)
-            flags["model.preprocess"] = release.preprocess
-        run = run_of_weights(values.weights)
-        if run is not None:
-            flags["model.preprocess"] = run.config().model.preprocess
+        flags.update(_settings_of_weights(values))
+        flags.pop("eval.crop_pct", None)  # set by _with_crop_of_weights, where it has an effect
+        if values.mode not in ("eval", "infer", "export"):
+            flags.pop("eval.isize", None)  # that of a training follows from its images
     if values.mode == "export":  # the only order of LiteRT; the weights are the same in both
         flags["model.data_format"] = "channels_last"
     if values.folds is not None:  # what holds for the first holds for all
@@ -197,6 +196,34 @@ def overrides_from_flags(values: FlagValues, *, with_weights: bool = True) -> li
         short["batch_size"] = provisional_batch(longhand)
     flags.update(short_settings(short, longhand, mode=values.mode, prefix="--"))
     return [flags, values.hparam_str, values.sweeps]
+
+
+# What the network of a run or a file has, and another one that starts from its weights.
+_OF_WEIGHTS = (
+    *("model.preprocess", "model.padding", "model.bn_epsilon", "model.round_down_limit"),
+    "eval.crop_pct",
+)
+
+
+def _settings_of_weights(values: FlagValues) -> dict[str, Any]:
+    """Returns the settings that the weights of ``--weights`` were trained with."""
+    if values.weights in NAMES:
+        return {"model.preprocess": find_release(values.model_name, values.weights).preprocess}
+    run = run_of_weights(values.weights)
+    if run is None:
+        return settings_of_weights(values.weights, model_name=values.model_name)
+    trained = flat(run.config())
+    return {key: trained[key] for key in _OF_WEIGHTS}
+
+
+def _with_crop_of_weights(values: FlagValues, config: Config) -> Config:
+    """Sets ``eval.crop_pct`` to that of the weights, where it has an effect and is not given."""
+    settings = {} if values.weights is None else _settings_of_weights(values)
+    crop_pct = settings.get("eval.crop_pct")
+    is_used = config.data.resize == "published" and config.eval.crop_pct is None
+    if crop_pct is None or not is_used or config.model.preprocess != settings["model.preprocess"]:
+        return config
+    return with_overrides(config, {"eval.crop_pct": crop_pct})
 
 
 def run_from_flags(values: FlagValues) -> RunDirectory:
@@ -353,4 +380,4 @@ def pretrained_config(values: FlagValues) -> Config:
         )
     require_weights(weights, model_name=config.model.model_name)
     normalisation_of(config.model)  # says if it is not known
-    return config
+    return _with_crop_of_weights(values, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING
 
+from efficientnetv2.checkpoints.file_settings import metadata_of, settings_of_weights
 from efficientnetv2.checkpoints.writer import find_writer, write_weights
 from efficientnetv2.commands import Outcome
 from efficientnetv2.runtime.atomic_write import require_writable_file
@@ -13,6 +14,7 @@ from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.runtime.weights_run import run_of_weights
 from hparams.config import ModelSection
 from hparams.errors import UserError
+from hparams.overrides import read_overrides
 from hparams.resolve import resolve_model
 from hparams.weights import RANDOM, require_weights
 
@@ -48,7 +50,11 @@ def _network(values: FlagValues) -> ModelSection:
     run = run_of_weights(values.weights)
     if run is not None and not (values["model_name"].present or values.hparam_str):
         return run.config().model
-    return resolve_model(values.model_name, values.hparam_str)
+    of_file = settings_of_weights(values.weights, model_name=values.model_name)
+    of_model = {key: value for key, value in of_file.items() if key.startswith("model.")}
+    resolve_model(values.model_name, values.hparam_str)  # says what is wrong with these
+    given, _ = read_overrides(values.hparam_str, section="model")
+    return resolve_model(values.model_name, {**of_model, **given})
 
 
 def convert(config: ModelSection, weights: str, target: pathlib.Path) -> None:
@@ -69,5 +75,9 @@ def convert(config: ModelSection, weights: str, target: pathlib.Path) -> None:
 
     model = build_model(config, num_classes=config.num_classes or _CLASSES)
     report = load_pretrained(model, config, weights)
-    write_weights(model, target, layer_map_of(config))
+    metadata = metadata_of(config)
+    write_weights(model, target, layer_map_of(config), metadata=metadata)
     print(f"{report}; missing: none\nwritten to {target}")
+    if metadata and target.suffix not in (".keras", ".safetensors"):
+        settings = ",".join(f"{key}={value}" for key, value in metadata.items())
+        print(f'this format cannot say how the network pads; use it with --hparam_str="{settings}"')

@@ -250,7 +250,7 @@ def _open_journal(
             key: value
             for key, value in flat(loaded.config).items()
             if key.startswith(("model.", "eval.isize", "data.resize", "train.loss_type"))
-            or key == "data.multi_label"
+            or key in ("data.multi_label", "eval.crop_pct")
         },
         **{name: getattr(options, name) for name in _PREDICTION_OPTIONS},
     }

@@ -8,6 +8,7 @@ the window that is used.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -18,6 +19,8 @@ from hparams.channels import RGB
 from hparams.choices import RESIZES
 
 _CROP_PADDING = 32  # pixels: the published evaluation crop leaves S / (S + 32) of the shorter side
+_TORCH = "torch_"  # begins the rows of NORMALISATIONS that resize as torchvision and timm do
+_TORCH_CROP_PCT = 0.875  # 224 of 256 pixels
 # A JPEG is never decoded to less than this many times the result's size: that would save no more
 # time (benchmarks/decode.py), and would blur what evaluation sees sharp.
 _SMALLEST_DECODED = 2
@@ -225,6 +228,7 @@ def decode_evaluation(
     image_size: int,
     preprocess: str,
     resize: str = "published",
+    crop_pct: float | None = None,
     channels: int = RGB,
     fill: Sequence[float] | None = None,
 ) -> tf.Tensor:
@@ -234,58 +238,93 @@ def decode_evaluation(
       encoded: one image.
       image_size: pixels.
       preprocess: ``v2`` and ``lite`` resize bilinearly, ``v1`` bicubically (a few values overshoot
-        0..255).
+        0..255), those of torch with antialiasing and to whole numbers, as Pillow does.
       resize: a row of ``hparams.choices.RESIZES``. Published is the centre crop of
-        ``central_window``; with ``v2`` at 320 pixels and more, it is the whole image.
+        ``central_window``; with ``v2`` at 320 pixels and more, it is the whole image. With those of
+        torch the whole image is resized, and the centre then cut.
+      crop_pct: ``eval.crop_pct``.
       channels: as in ``decode_training``.
       fill: as in ``decode_training``.
 
     Raises:
       tf.errors.InvalidArgumentError: as in ``decode_training``.
     """
-    part = _kept_part(resize, image_size=image_size, preprocess=preprocess)
-    if part == "published" and preprocess != "v2":
-        image = _decode_centre(encoded, image_size=image_size, channels=channels)
+    part = _kept_part(resize, image_size=image_size, preprocess=preprocess, crop_pct=crop_pct)
+    is_torch = preprocess.startswith(_TORCH)
+    window_of = functools.partial(central_window, image_size=image_size, crop_pct=crop_pct)
+    if part == "published" and preprocess != "v2" and not is_torch:
+        image = _decode_centre(encoded, functools.partial(window_of, round_up=True), channels)
     else:
         # Decoded whole, then cut: a JPEG decoded inside a window differs by a few grey levels near
         # the window's edge, and the published V2 accuracies were measured this way.
         image = decode_channels(encoded, channels)
     if part == "published" and preprocess == "v2":
-        window = central_window(tf.shape(image)[:2], image_size=image_size, round_up=False)
-        image = _cut(image, window)
+        image = _cut(image, window_of(tf.shape(image)[:2], round_up=False))
+    elif part == "published" and is_torch:
+        image = _resize_then_cut(
+            image, image_size, preprocess=preprocess, crop_pct=crop_pct or _TORCH_CROP_PCT
+        )
     elif part == "square":
         image = _cut(image, central_square(tf.shape(image)[:2]))
     grey = RESIZES[resize].fill
-    if grey is None:
+    if grey is None and not (part == "published" and is_torch):
         image = _resize(image, [image_size, image_size], preprocess=preprocess)
-    else:
+    elif grey is not None:
         placement = place_whole(tf.shape(image)[:2], image_size)
         image = _resize(image, placement.size, preprocess=preprocess)
         image = paint(image, placement, side=image_size, fill=grey if fill is None else fill)
     return tf.ensure_shape(image, [image_size, image_size, channels])
 
 
-def _kept_part(resize: str, *, image_size: int, preprocess: str) -> str:
+def _kept_part(resize: str, *, image_size: int, preprocess: str, crop_pct: float | None) -> str:
     """Returns the part of an image that evaluation sees: published, square or whole."""
     kept = RESIZES[resize].kept
-    if kept == "published" and preprocess == "v2" and image_size >= _V2_WHOLE_IMAGE_FROM:
-        return "whole"
-    return kept
+    is_large_v2 = preprocess == "v2" and image_size >= _V2_WHOLE_IMAGE_FROM
+    return "whole" if kept == "published" and is_large_v2 and crop_pct is None else kept
 
 
-def describe_resize(resize: str, *, image_size: int, preprocess: str, channels: int = RGB) -> str:
+def _resize_then_cut(
+    image: tf.Tensor, image_size: int, *, preprocess: str, crop_pct: float
+) -> tf.Tensor:
+    """Resizes the shorter side to ``image_size / crop_pct``, then cuts the central square."""
+    shape = tf.shape(image)[:2]
+    # Of a line of pixels, what is far from the centre would only take memory.
+    kept = tf.minimum(shape, _LONGEST_ENLARGED * tf.reduce_min(shape))
+    image, shape = _cut(image, tf.concat([(shape - kept) // 2, kept], 0)), kept
+    shorter = _torch_resize_size(image_size, crop_pct)
+    image = _resize(image, shape * shorter // tf.reduce_min(shape), preprocess=preprocess)
+    # tf.round and Python's round, which torchvision uses, take the even one of two neighbours.
+    offset = tf.cast(tf.round((tf.shape(image)[:2] - image_size) / 2), tf.int32)
+    return _cut(image, tf.concat([offset, [image_size, image_size]], 0))
+
+
+def _torch_resize_size(image_size: int, crop_pct: float) -> int:
+    return math.floor(image_size / crop_pct + 1e-3)  # 240 / (240 / 255) is 254.99...
+
+
+def describe_resize(
+    resize: str,
+    *,
+    image_size: int,
+    preprocess: str,
+    crop_pct: float | None = None,
+    channels: int = RGB,
+) -> str:
     """Says what a program has to do with an image before an exported network sees it.
 
     Args:
       resize: a row of ``hparams.choices.RESIZES``.
       image_size: S, pixels, of evaluation.
       preprocess: as in ``decode_evaluation``.
+      crop_pct: as in ``decode_evaluation``.
       channels: as in ``decode_training``.
 
     >>> describe_resize("crop", image_size=224, preprocess="v2")
     'cut the largest central square, and resize it (bilinear) to 224 x 224 pixels'
     """
-    how = "bicubic" if preprocess == "v1" else "bilinear"
+    how = "bicubic" if preprocess == "v1" or "bicubic" in preprocess else "bilinear"
+    is_torch = preprocess.startswith(_TORCH)
+    how += " with antialiasing" if is_torch else ""
     target = f"{image_size} x {image_size} pixels"
     fill = RESIZES[resize].fill
     if fill is not None:
@@ -294,8 +333,15 @@ def describe_resize(resize: str, *, image_size: int, preprocess: str, channels: 
             f"scale the whole image ({how}) so that its longer side is {image_size} pixels, and "
             f"centre it on {target} of {level}"
         )
-    part = _kept_part(resize, image_size=image_size, preprocess=preprocess)
-    share = f"{image_size}/{image_size + _CROP_PADDING} of the shorter side long"
+    part = _kept_part(resize, image_size=image_size, preprocess=preprocess, crop_pct=crop_pct)
+    if part == "published" and is_torch:
+        shorter = _torch_resize_size(image_size, crop_pct or _TORCH_CROP_PCT)
+        return (
+            f"resize the image ({how}) so that its shorter side is {shorter} pixels, and cut the "
+            f"central {target}"
+        )
+    share = f"{image_size}/{image_size + _CROP_PADDING}" if crop_pct is None else f"{crop_pct:.4g}"
+    share += " of the shorter side long"
     cut = {
         "whole": "take the whole image",
         "square": "cut the largest central square",
@@ -304,30 +350,33 @@ def describe_resize(resize: str, *, image_size: int, preprocess: str, channels: 
     return f"{cut}, and resize it ({how}) to {target}"
 
 
-def _decode_centre(encoded: tf.Tensor, *, image_size: int, channels: int) -> tf.Tensor:
+def _decode_centre(
+    encoded: tf.Tensor, window_of: Callable[[tf.Tensor], tf.Tensor], channels: int
+) -> tf.Tensor:
     header = read_header(encoded, channels)
 
     def crop_jpeg() -> tf.Tensor:
-        window = central_window(header.size, image_size=image_size, round_up=True)
-        return decode_window(encoded, window, header=header, channels=channels)
+        return decode_window(encoded, window_of(header.size), header=header, channels=channels)
 
     def crop_decoded() -> tf.Tensor:
         image = decode_channels(encoded, channels)
-        window = central_window(tf.shape(image)[:2], image_size=image_size, round_up=True)
-        return _cut(image, window)
+        return _cut(image, window_of(tf.shape(image)[:2]))
 
     return tf.cond(tf.reduce_max(header.size) > 0, crop_jpeg, crop_decoded)
 
 
-def central_window(shape: tf.Tensor, *, image_size: int, round_up: bool) -> tf.Tensor:
+def central_window(
+    shape: tf.Tensor, *, image_size: int, round_up: bool, crop_pct: float | None = None
+) -> tf.Tensor:
     """Returns int32 ``[y, x, h, w]``: a central square, S / (S + 32) of the shorter side long.
 
     Args:
       shape: int32 ``[height, width]`` of the image.
       image_size: S, pixels.
       round_up: whether offsets of half a pixel round up (V1) or down (V2).
+      crop_pct: another share of the shorter side; None: S / (S + 32).
     """
-    fraction = image_size / (image_size + _CROP_PADDING)
+    fraction = crop_pct or image_size / (image_size + _CROP_PADDING)
     side = tf.cast(fraction * tf.cast(tf.reduce_min(shape), tf.float32), tf.int32)
     side = tf.maximum(side, 1)  # of an image one pixel high or wide, that pixel
     offset = (shape - side + (1 if round_up else 0)) // 2
@@ -349,6 +398,16 @@ def _cut(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 
 
 def _resize(image: tf.Tensor, size: tf.Tensor | list[int], *, preprocess: str) -> tf.Tensor:
+    if preprocess.startswith(_TORCH):
+        method = "bicubic" if "bicubic" in preprocess else "bilinear"
+        resize = functools.partial(tf.image.resize, method=method, antialias=True)
+        if image.shape[-1] != RGB:
+            return resize(image, size)
+        # As Pillow, with which these networks learned: whole numbers after each direction.
+        size = tf.convert_to_tensor(size)
+        for target in (tf.stack([tf.shape(image)[0], size[1]]), size):
+            image = tf.round(tf.clip_by_value(resize(image, target), 0, 255))
+        return image
     if preprocess != "v1":
         return tf.image.resize(image, size)
     # TensorFlow 1's kernel, corners aligned to pixel 0: the V1 weights were trained with it.

@@ -213,6 +213,7 @@ def evaluation_pixels(
         image_size=config.eval.isize if image_size is None else image_size,
         preprocess=config.model.preprocess,
         resize=config.data.resize,
+        crop_pct=config.eval.crop_pct,
         channels=config.model.channels,
         fill=None if config.model.channels == RGB else normalisation_of(config.model).mean,
     )

@@ -43,6 +43,7 @@ class Servable:
       model_name: its name in ``hparams.models.MODELS``.
       preprocess: how images are normalised, a row of ``hparams.choices.NORMALISATIONS``.
       resize: how an image becomes a square in evaluation, a row of ``hparams.choices.RESIZES``.
+      crop_pct: as ``eval.crop_pct``.
       origin: where the weights come from, as text for messages.
       kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
       levels: as in ``Answers``; None: an image has one class.
@@ -71,6 +72,7 @@ class Servable:
     limits: tuple[float, float] | None = PIXELS
     is_own: bool = False
     rounded: RoundedNetwork | None = None
+    crop_pct: float | None = None
 
     @property
     def normalisation(self) -> Normalisation:
@@ -102,6 +104,7 @@ class Servable:
             self.resize,
             image_size=self.image_size,
             preprocess=self.preprocess,
+            crop_pct=self.crop_pct,
             channels=self.channels,
         )
 
@@ -206,6 +209,7 @@ def build_servable(
         model_name=config.model.model_name,
         preprocess=config.model.preprocess,
         resize=config.data.resize,
+        crop_pct=config.eval.crop_pct,
         origin=loaded.origin,
         kind=kind,
         levels=levels,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.model.layers import LayerSet, conv_initializer
-from hparams.block_strings import FUSED_MBCONV, BlockSpec, squeezed_filters
+from hparams.block_strings import FUSED_MBCONV, PADDING_SUFFIX, BlockSpec, squeezed_filters
 
 # keras.applications names the depthwise layers of V1 and V2 differently.
 DEPTHWISE_NAMES = {"v1": "dwconv", "lite": "dwconv", "v2": "dwconv2"}
@@ -28,6 +28,7 @@ class BlockStyle:
       bn_momentum: decay of the moving statistics per step.
       bn_epsilon: added to the variance.
       data_format: ``channels_last`` or ``channels_first``.
+      padding: ``same`` or ``torch``, as ``model.padding``.
       depthwise_name: ``dwconv`` (V1) or ``dwconv2`` (V2) in ``keras.applications``.
     """
 
@@ -36,6 +37,7 @@ class BlockStyle:
     bn_momentum: float
     bn_epsilon: float
     data_format: str
+    padding: str
     depthwise_name: str
 
     @property
@@ -67,17 +69,37 @@ def conv_bn(
       ``[B, H/strides, W/strides, filters]``, sizes rounded up.
     """
     layer_set = style.layer_set
+    x, padding = _pad(x, style, kernel_size=kernel_size, strides=strides, name=names[0])
     x = (layer_set.activated_convolution if names[2] else layer_set.convolution)(
         filters,
         kernel_size,
         strides=strides,
-        padding="same",
+        padding=padding,
         use_bias=False,
         data_format=style.data_format,
         kernel_initializer=conv_initializer(),
         name=names[0],
     )(x)
     return _bn_act(x, style, bn_name=names[1], act_name=names[2])
+
+
+def _pad(
+    x: tf.Tensor, style: BlockStyle, *, kernel_size: int, strides: int, name: str
+) -> tuple[tf.Tensor, str]:
+    """Pads the input of a convolution as PyTorch does, where that is not what ``same`` does.
+
+    With strides of 2 and an even size, ``same`` pads the right and lower border by one pixel more;
+    PyTorch's networks pad all four by ``(kernel_size - 1) / 2``. Sizes are the same with both.
+
+    Returns:
+      (the input, how the convolution has to pad it).
+    """
+    if style.padding == "same" or strides == 1:
+        return x, "same"
+    pad = keras.layers.ZeroPadding2D(
+        (kernel_size - 1) // 2, data_format=style.data_format, name=f"{name}_{PADDING_SUFFIX}"
+    )
+    return pad(x), "valid"
 
 
 def _bn_act(x: tf.Tensor, style: BlockStyle, *, bn_name: str, act_name: str | None) -> tf.Tensor:
@@ -91,14 +113,16 @@ def _bn_act(x: tf.Tensor, style: BlockStyle, *, bn_name: str, act_name: str | No
 
 
 def _depthwise_bn(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str) -> tf.Tensor:
+    conv_name = f"{name}_{style.depthwise_name}"
+    x, padding = _pad(x, style, kernel_size=spec.kernel_size, strides=spec.strides, name=conv_name)
     x = keras.layers.DepthwiseConv2D(
         spec.kernel_size,
         strides=spec.strides,
-        padding="same",
+        padding=padding,
         use_bias=False,
         data_format=style.data_format,
         depthwise_initializer=conv_initializer(),
-        name=f"{name}_{style.depthwise_name}",
+        name=conv_name,
     )(x)
     return _bn_act(x, style, bn_name=f"{name}_bn", act_name=None)
 

@@ -123,6 +123,7 @@ def _style(config: ModelSection, layer_set: LayerSet) -> BlockStyle:
         bn_momentum=config.bn_momentum,
         bn_epsilon=config.bn_epsilon,
         data_format=config.data_format,
+        padding=config.padding,
         depthwise_name=DEPTHWISE_NAMES[config.family],
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.checkpoints.file_settings import model_settings, settings_of_weights
 from efficientnetv2.checkpoints.loader import load_weights
 from efficientnetv2.checkpoints.pretrained_model import stored_weights
 from efficientnetv2.model.factory import build_model
@@ -144,6 +145,9 @@ def _section(config: Config, network: TeacherNetwork) -> ModelSection:
     """Returns the ``model`` section to build, of the classes of the data."""
     settings = {**network.model.to_dict(), "num_classes": config.model.num_classes}
     settings["data_format"] = "channels_last"  # in which the images come
+    if network.run is None:
+        of_file = settings_of_weights(network.weights, model_name=network.model.model_name)
+        settings |= model_settings(of_file)
     name = settings.pop("model_name")
     return resolve_model(name, settings)
 

@@ -31,6 +31,7 @@ NON_DEFAULT = {
     "model.act_fn": "gelu",
     "model.bn_momentum": 0.95,
     "model.bn_epsilon": 2e-5,
+    "model.padding": "torch",
     "model.bn_type": "sync",
     "model.bn_mode": "frozen",
     "model.survival_prob": 0.7,
@@ -95,6 +96,7 @@ NON_DEFAULT = {
     "train.seed": 2104,
     "eval.batch_size": 24,
     "eval.isize": 176,
+    "eval.crop_pct": 0.9,
     "data.source": "folder",
     "data.tfds_name": "null",
     "data.data_dir": "/data: 'räksmörgås', # 1e3",
@@ -178,12 +180,15 @@ BALANCE_KEYS = (
 )
 CHANNEL_KEYS = ("model.channels", "model.pixel_mean", "model.pixel_deviation")
 EXCLUSIVE = (
-    ("train.size_schedule", "model.bn_type", "data.augname", *BALANCE_KEYS, *CHANNEL_KEYS),
+    (
+        *("train.size_schedule", "model.bn_type", "data.augname", "eval.crop_pct"),
+        *(*BALANCE_KEYS, *CHANNEL_KEYS),
+    ),
     (
         *("train.scale_batch_with_size", "runtime.xla", *RANDAUGMENT_KEYS),
         *("data.multi_label", "train.loss_type", "train.teacher", "train.teacher_model"),
         *("train.distill_temperature", "train.distill_weight", "train.min_precision"),
-        *("data.service", "data.color_jitter"),
+        *("data.service", "data.color_jitter", "data.resize"),
     ),
 )
 

@@ -42,6 +42,7 @@ def test_published_numbers_of_resnets_say_at_which_size():
 FIXED_FOR_RESNETS = {
     "act_fn": "silu",
     "bn_epsilon": 0.001,
+    "padding": "torch",
     "survival_prob": 0.8,
     "width_coefficient": 1.1,
     "depth_coefficient": 1.1,

@@ -110,6 +110,7 @@ EFFECTS = {
     "act_fn": ({}, "relu"),
     "bn_momentum": ({}, 0.5),
     "bn_epsilon": ({}, 0.5),
+    "padding": ({}, "torch"),
     "survival_prob": ({"blocks_args": ["r3_k3_s1_e1_i8_o8"]}, 0.5),
     "dropout_rate": ({}, 0.75),
     "num_classes": ({}, 7),

@@ -1,0 +1,204 @@
+"""Recognises from a file of weights how its network pads, normalises and sees images.
+
+PyTorch's networks have the weights of the official ones, but some pad and normalise differently.
+The names in a file, and the config.json that is stored beside it, say which. No weights are read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+from efficientnetv2.checkpoints.safetensors_file import LARGEST_HEADER, read_safetensors_shapes
+from efficientnetv2.checkpoints.torch_file import LEGACY_START, read_torch_shapes
+from efficientnetv2.checkpoints.weight_files import file_in_folder, is_keras_file
+from hparams.block_strings import PADDING_SUFFIX
+from hparams.choices import NORMALISATIONS
+from hparams.config import ModelSection
+from hparams.errors import WeightsError
+from hparams.models import MODELS
+from hparams.overrides import ConfigError, checked
+from hparams.resolve import resolve_model
+from hparams.torchvision_weights import OWN_EPSILON, release_of_file
+from hparams.weights import NAMES, RANDOM
+
+Settings = dict[str, Any]
+# Names of the output of the first block, which is wider if rounding is limited to 10%.
+_FIRST_OUTPUT = re.compile(
+    r"features\.1\.0\.block\.2\.0\.weight|blocks\.0\.0\.conv_pw\.weight|"
+    r"(efficientnet\.encoder\.blocks\.0\.projection\.|_blocks\.0\._)project_conv\.weight"
+)
+_WIDER_B3 = 24  # channels, of B3's first stage with that limit; without it: 16
+_TIMM_FILE = re.compile(r"((?:tf_)?efficientnet\w*)-[0-9a-f]{8}\.pth")
+_TIMM_EPSILON = 1e-5  # of networks that are not ports from TensorFlow
+_OF_METADATA = ("model.padding", "model.bn_epsilon", "model.preprocess", "model.round_down_limit")
+_HALF = (0.5, 0.5, 0.5)
+_LARGEST_CONFIG = 2**20  # bytes
+
+
+def settings_of_weights(weights: str | os.PathLike[str] | None, *, model_name: str) -> Settings:
+    """Returns the settings of a network that its weights were trained with.
+
+    Args:
+      weights: as for ``--weights``.
+      model_name: a row of ``hparams.models.MODELS``.
+
+    Returns:
+      ``section.key`` -> value, for what differs from the row of the model: of the section
+      ``model``, and ``eval.isize`` and ``eval.crop_pct``. Empty for everything but files of
+      PyTorch, and for those that cannot be read, which fail where their weights are read.
+    """
+    if weights is None or str(weights) in (*NAMES, RANDOM):
+        return {}
+    model_name = MODELS.canonical(model_name)
+    if MODELS[model_name].family == "resnet":  # whose weights cannot be read
+        return {}
+    try:
+        path = file_in_folder(pathlib.Path(weights))
+        if is_keras_file(path):
+            return _of_keras(path)
+        shapes, metadata = _contents(path)
+        config = _json_beside(path)
+    except (WeightsError, OSError, ValueError):
+        return {}
+    settings = _of_names(shapes, path, config, model_name=model_name)
+    if model_name == "efficientnet-b3" and any(
+        _FIRST_OUTPUT.fullmatch(name) and shape[:1] == (_WIDER_B3,)
+        for name, shape in shapes.items()
+    ):
+        settings["model.round_down_limit"] = 0.1
+    return {**settings, **_of_metadata(metadata)}
+
+
+def model_settings(settings: Settings) -> Settings:
+    """Returns those of the section ``model``, without the name of the section."""
+    start = "model."
+    return {k.removeprefix(start): v for k, v in settings.items() if k.startswith(start)}
+
+
+def metadata_of(config: ModelSection) -> dict[str, str]:
+    """Returns what a file has to say of a network besides its weights; empty if it is as its row.
+
+    Args:
+      config: the section ``model`` of the network.
+    """
+    own = resolve_model(config.model_name)
+    keys = [key.partition(".")[2] for key in _OF_METADATA]
+    return {f"model.{key}": str(config[key]) for key in keys if config[key] != own[key]}
+
+
+def _contents(path: pathlib.Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Returns (name -> shape, metadata) of a file of PyTorch; empty for other files."""
+    if not path.is_file():
+        return {}, {}
+    with path.open("rb") as stream:
+        start = stream.read(32)
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LARGEST_HEADER:
+        return read_safetensors_shapes(path)
+    if start.startswith(LEGACY_START) or _is_torch_zip(path):
+        return read_torch_shapes(path), {}
+    return {}, {}
+
+
+def _is_torch_zip(path: pathlib.Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _json_beside(path: pathlib.Path) -> Mapping[str, Any]:
+    """Returns the config.json in a file's folder; empty if there is none that can be read."""
+    file = path.parent / "config.json"
+    if not file.is_file() or file.stat().st_size > _LARGEST_CONFIG:
+        return {}
+    content = json.loads(file.read_bytes())
+    return content if isinstance(content, dict) else {}
+
+
+def _of_names(
+    names: Mapping[str, Any],
+    path: pathlib.Path,
+    config: Mapping[str, Any],
+    *,
+    model_name: str,
+) -> Settings:
+    if "features.0.0.weight" in names:
+        return _of_torchvision(model_name, path.name)
+    if "conv_stem.weight" in names:
+        return _of_timm(path, config, model_name=model_name)
+    if "efficientnet.embeddings.convolution.weight" in names:
+        epsilon = config.get("batch_norm_eps")
+        is_number = isinstance(epsilon, float) and 0 < epsilon <= 1
+        return {"model.bn_epsilon": epsilon} if is_number else {}
+    return {}
+
+
+def _of_torchvision(model_name: str, file: str) -> Settings:
+    release = release_of_file(model_name, file)
+    if release is None:
+        epsilon = OWN_EPSILON.get(MODELS[model_name].family, 1e-5)
+        return {"model.padding": "torch", "model.bn_epsilon": epsilon}
+    return {
+        "model.padding": "torch",
+        "model.bn_epsilon": release.bn_epsilon,
+        "model.preprocess": release.preprocess,
+        "eval.isize": release.crop_size,
+        "eval.crop_pct": release.crop_size / release.resize_size,
+    }
+
+
+def _of_timm(path: pathlib.Path, config: Mapping[str, Any], *, model_name: str) -> Settings:
+    """Returns the settings of timm's networks, which ``tf_`` before the name tells apart.
+
+    The name is in config.json, or in that of the file (``efficientnet_b0_ra-3dd342df.pth``).
+    Without either, a file counts as a port from TensorFlow, as most of timm's weights are.
+    """
+    cfg = config.get("pretrained_cfg", {})
+    cfg = cfg if isinstance(cfg, dict) else {}
+    released = _TIMM_FILE.fullmatch(path.name)
+    architecture = str(config.get("architecture") or (released[1] if released else ""))
+    is_half = tuple(cfg.get("mean") or ()) == _HALF == tuple(cfg.get("std") or ())
+    if not architecture.startswith("efficientnet"):
+        own = NORMALISATIONS[MODELS[model_name].preprocess]
+        return {"model.preprocess": "v2"} if is_half and own.result == "mean_std" else {}
+    settings = {"model.padding": "torch", "model.bn_epsilon": _TIMM_EPSILON}
+    kind = "bilinear" if cfg.get("interpolation") == "bilinear" else "bicubic"
+    settings["model.preprocess"] = f"torch_{kind}{'_half' if is_half else ''}"
+    size = cfg.get("test_input_size") or cfg.get("input_size")
+    share = cfg.get("test_crop_pct") or cfg.get("crop_pct")
+    if isinstance(size, list) and size and isinstance(size[-1], int) and size[-1] > 0:
+        settings["eval.isize"] = size[-1]
+    if isinstance(share, (int, float)) and 0 < share <= 1:
+        settings["eval.crop_pct"] = float(share)
+    return settings
+
+
+def _of_keras(path: pathlib.Path) -> Settings:
+    """Returns the settings of a Keras file of ours: the padding is a layer, the epsilon in one."""
+    from efficientnetv2.checkpoints.keras_file import read_config_layers  # h5py takes 0.15 s
+
+    layers = read_config_layers(path)
+    by_name = {layer.name: layer for layer in layers}
+    if f"stem_conv_{PADDING_SUFFIX}" not in by_name or "stem_bn" not in by_name:
+        return {}
+    epsilon = by_name["stem_bn"].settings.get("epsilon")
+    return {"model.padding": "torch", "model.bn_epsilon": checked("model.bn_epsilon", epsilon)}
+
+
+def _of_metadata(metadata: Mapping[str, str]) -> Settings:
+    """Returns what ``--mode=convert`` has written into a file; see ``writer``."""
+    settings: Settings = {}
+    for key in _OF_METADATA:
+        if key in metadata:
+            try:
+                settings[key] = checked(key, metadata[key])
+            except ConfigError:
+                continue
+    return settings

@@ -1,0 +1,155 @@
+"""Tests weights of torchvision on the command line: settings that follow them into every file."""
+
+import tarfile
+
+import pytest
+import yaml
+
+from efficientnetv2.checkpoints.file_settings import settings_of_weights
+from efficientnetv2.commands.config_from_flags import config_from_flags
+from efficientnetv2.commands.flag_values import define_flags
+from efficientnetv2.data.decode import describe_resize
+from efficientnetv2.flags import parse
+from hparams import ConfigError, resolve
+
+BLOCKS = (
+    "model.blocks_args=[r1_k3_s1_e1_i8_o8_se0.25,r2_k5_s2_e6_i8_o8_se0.25,"
+    "r1_k3_s2_e6_i8_o16_se0.25],model.feature_size=64"
+)
+SETTINGS = f"{BLOCKS},data.augname=none,train.stages=1,eval.batch_size=8,train.batch_size=8"
+OF_FILE = {"padding": "torch", "bn_epsilon": 1e-5, "preprocess": "torch_bicubic"}
+
+
+@pytest.fixture(scope="module")
+def folder(golden, tmp_path_factory):
+    """A folder with a file of torchvision, as torchvision wrote it."""
+    folder = tmp_path_factory.mktemp("torch_weights")
+    with tarfile.open(golden / "torch_networks.tar.xz") as archive:
+        archive.extract("torchvision_v1/weights.pth", folder, filter="data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(main_tf2, folder, photos):
+    """The output of a training from that file, in the folder's run directory ``run``."""
+    result = main_tf2(
+        *("train", photos, "--model=efficientnet-b0", "--preset=none", "--epochs=1"),
+        *("--image_size=28", "--weights=torchvision_v1/weights.pth", "--model_dir=run"),
+        *("--resize=published", f"--hparam_str={SETTINGS}"),
+        cwd=folder,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def config_of(run):
+    return yaml.safe_load((run / "config.yaml").read_text())
+
+
+@pytest.mark.slow
+def test_a_training_has_the_padding_of_its_weights(folder, trained):
+    assert "weights.pth' (PyTorch, torchvision)" in trained
+    config = config_of(folder / "run")
+    assert {key: config["model"][key] for key in OF_FILE} == OF_FILE
+    assert (config["eval"]["crop_pct"], config["eval"]["isize"]) == (0.875, 28)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(("resize", "crop_pct"), [("published", 0.875), ("squash", None)])
+def test_a_training_that_starts_from_the_run_has_it_too(folder, photos, resize, crop_pct):
+    arguments = ["main_tf2.py", "train", str(photos), "--model=efficientnet-b0"]
+    arguments += [f"--weights={folder}/run", f"--resize={resize}", f"--hparam_str={BLOCKS}"]
+    config = config_from_flags(parse(define_flags({}), arguments))
+    assert {key: config.model[key] for key in OF_FILE} == OF_FILE
+    assert config.eval.crop_pct == crop_pct
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")
+def test_exported_files_pad_as_the_network(main_tf2, folder):
+    """Each file is run by its own runtime and compared with the network, as always."""
+    formats = "keras,saved_model,tflite,tflite_int8,onnx"
+    result = main_tf2(
+        *("export", "--model_dir=run", f"--format={formats}", "--output_dir=exported"), cwd=folder
+    )
+    assert result.returncode == 0, result.stderr
+    again = settings_of_weights(
+        next((folder / "exported").glob("*.keras")), model_name="efficientnet-b0"
+    )
+    assert again == {"model.padding": "torch", "model.bn_epsilon": 1e-5}
+
+
+@pytest.mark.slow
+def test_images_are_classified_by_the_file_as_it_is(main_tf2, folder, photos):
+    result = main_tf2(
+        *("infer", photos / "test", "--weights=torchvision_v1/weights.pth"),
+        *("--model=efficientnet-b0", f"--hparam_str={BLOCKS},model.num_classes=5"),
+        cwd=folder,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_converted_files_say_how_the_network_pads(main_tf2, folder):
+    command = ("convert", "--weights=torchvision_v1/weights.pth", "--model=efficientnet-b0")
+    for name in ("b0.safetensors", "b0.keras", "b0.weights.h5"):
+        result = main_tf2(
+            *(*command, f"--output={name}", f"--hparam_str={BLOCKS},model.num_classes=5"),
+            cwd=folder,
+        )
+        assert result.returncode == 0, result.stderr
+        settings = settings_of_weights(folder / name, model_name="efficientnet-b0")
+        hint = '--hparam_str="model.padding=torch,model.bn_epsilon=1e-05'
+        assert (hint in result.stdout) == (name == "b0.weights.h5")
+        if name != "b0.weights.h5":
+            assert settings["model.padding"] == "torch"
+            assert settings["model.bn_epsilon"] == 1e-5
+
+
+def test_your_own_setting_wins(main_tf2, folder):
+    result = main_tf2(
+        *("convert", "--weights=torchvision_v1/weights.pth", "--model=efficientnet-b0"),
+        *(
+            "--output=own.weights.h5",
+            f"--hparam_str={BLOCKS},model.num_classes=5,model.padding=same",
+        ),
+        cwd=folder,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "model.padding" not in result.stdout
+
+
+def test_a_crop_needs_a_resize_that_crops():
+    message = "eval.crop_pct=0.9 is for data.resize=published, not for squash"
+    with pytest.raises(ConfigError, match=message):
+        resolve("efficientnet-b0", "imagenet2012", "eval.crop_pct=0.9,data.resize=squash")
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "crop_pct", "text"),
+    [
+        (
+            "torch_bilinear",
+            240 / 255,
+            "resize the image (bilinear with antialiasing) so that its shorter side is 255 pixels, "
+            "and cut the central 240 x 240 pixels",
+        ),
+        (
+            "torch_bicubic_half",
+            None,
+            "resize the image (bicubic with antialiasing) so that its shorter side is 274 pixels, "
+            "and cut the central 240 x 240 pixels",
+        ),
+        (
+            "v1",
+            0.9,
+            "cut the central square that is 0.9 of the shorter side long, and resize it (bicubic) "
+            "to 240 x 240 pixels",
+        ),
+    ],
+)
+def test_the_crop_in_words(preprocess, crop_pct, text):
+    described = describe_resize(
+        "published", image_size=240, preprocess=preprocess, crop_pct=crop_pct
+    )
+    assert described == text
