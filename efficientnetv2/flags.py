@@ -40,7 +40,7 @@ flags that matter:
   --model_dir    where everything is written and resumed from (default: runs/<model>-<data set>)
   --hparam_str   all other settings, for example "data.mixup_alpha=0.2,train.gclip=1", or a .yaml
                  file; docs/hparams.md lists all keys
-  --weights      pretrained weights: imagenet, imagenet21k, imagenet21k-ft1k, jft, or a path;
+  --weights      pretrained weights: imagenet, imagenet21k, imagenet21k-ft1k, jft, best, or a path;
                  --mode=train starts from them, --mode=infer needs no --model_dir with them
   --image_path   image file, folder, "*.jpg", list.txt or - (a list on standard input), for
                  --mode=infer; with --top_k=5, --output=all.csv (.json, .jsonl, .parquet), --flip,

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from hparams.errors import UserError, shown
 from hparams.model_names import split_weights
 from hparams.models import MODELS
+from hparams.published_weights import BEST, best_weights
 from hparams.registry import did_you_mean
 
 _BUCKET = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet"
@@ -142,6 +143,8 @@ def name_and_weights(
 ) -> tuple[str, str | pathlib.Path | None]:
     """Moves weights that are part of a name, such as timm's ``tf_efficientnetv2_s.in21k``.
 
+    ``best`` becomes the weights with the highest published accuracy.
+
     Args:
       model_name: of the network, in any spelling.
       weights: those that are asked for beside the name; None: none.
@@ -150,13 +153,16 @@ def name_and_weights(
       (name of the network alone, weights).
 
     Raises:
-      UserError: if the name has other weights, or some that were not released.
+      UserError: if the name has other weights, or some that were not released, or ``best`` is asked
+        for where nothing is published.
     """
     network, named = split_weights(model_name)
     if named is not None and weights is not None and str(weights) != named:
         raise UserError(
             f"{shown(model_name)} names the weights '{named}', not {shown(str(weights))}"
         )
+    if weights is not None and str(weights) == BEST:
+        return network, best_weights(network).weights
     return network, named or weights
 
 
@@ -177,7 +183,7 @@ def require_weights(weights: str | pathlib.Path, *, model_name: str) -> None:
     if not path or not (_exists(path) or _exists(f"{path}.index")):
         raise UserError(
             f"there are no weights {shown(path)}: give the path of a file, or one of "
-            f"{', '.join(NAMES)}"
+            f"{', '.join(NAMES)}, {BEST}"
         )
 
 

@@ -28,6 +28,7 @@ from hparams.architecture import scaled_architecture
 from hparams.arguments import check_flag
 from hparams.config import ModelSection
 from hparams.errors import WeightsError
+from hparams.published_weights import BEST, why_best
 from hparams.weights import NAMES, find_release, name_and_weights, require_weights
 
 _IMAGENET_CLASSES = 1000
@@ -57,10 +58,11 @@ def get_model(
       model_name: one of ``list_models()``, also as Keras, timm and torchvision spell it. A name of
         timm with weights, such as ``tf_efficientnetv2_s.in21k_ft_in1k``, loads them.
       weights: None for random initial values; ``imagenet``, ``imagenet21k``, ``imagenet21k-ft1k``
-        or ``jft`` for released ones (downloaded once); or the path of a TensorFlow checkpoint, a
-        run directory, or a ``.weights.h5``, ``.h5``, ``.keras``, ``.pth`` or ``.safetensors`` file
-        (``checkpoints.reader.read_weights``). A file of torchvision or timm also says how its
-        network pads, normalises and sees images; ``overrides`` win.
+        or ``jft`` for released ones (downloaded once); ``best`` for those of them with the highest
+        published accuracy (``hparams.published_weights``); or the path of a TensorFlow checkpoint,
+        a run directory, or a ``.weights.h5``, ``.h5``, ``.keras``, ``.pth`` or ``.safetensors``
+        file (``checkpoints.reader.read_weights``). A file of torchvision or timm also says
+        how its network pads, normalises and sees images; ``overrides`` win.
       include_top: whether the model has a classifier.
       num_classes: outputs of the classifier; None: the number in ``overrides``, or else 1000. If
         the weights have another number of classes, a number given here makes a new classifier.
@@ -105,7 +107,10 @@ def get_model(
     input_shape = check_input_shape(input_shape)
     check_weights(weights)
     if isinstance(model_name, str):
+        is_best = isinstance(weights, str) and weights == BEST
         model_name, weights = name_and_weights(model_name, weights)
+        if is_best:
+            logging.warning("%s", why_best(model_name))
     config = model_config(
         model_name, overrides, include_preprocessing=include_preprocessing, weights=weights
     )

@@ -21,6 +21,7 @@ from hparams.datasets import is_dataset_name
 from hparams.errors import UserError, shown
 from hparams.folds import parse_count
 from hparams.model_names import split_weights
+from hparams.published_weights import BEST, why_best
 from hparams.registry import did_you_mean
 from hparams.scalars import to_float, to_int
 from hparams.weights import name_and_weights
@@ -210,11 +211,14 @@ def _check_short_flags(values: flags.FlagValues) -> None:
 def _take_weights_from_name(values: flags.FlagValues) -> None:
     """Reads a ``--model_name`` with weights behind it as both flags."""
     network, named = split_weights(values.model_name)
-    if named is None:
+    if named is None and values.weights != BEST:
         return
     if values.mode not in FLAGS["weights"].modes:
         raise UserError(f"--mode={values.mode} takes no weights; give --model_name={network}")
+    is_best = values.weights == BEST
     values.model_name, values.weights = name_and_weights(values.model_name, values.weights)
+    if is_best:
+        print(why_best(values.model_name), flush=True)
 
 
 def _require_used(values: flags.FlagValues, name: str, row: Flag) -> None:

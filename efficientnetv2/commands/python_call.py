@@ -50,7 +50,7 @@ def call_mode(
     """
     given = dict(arguments)
     verbose, stop = given.pop("verbose"), StopRequest(kills=False)
-    with system_errors():
+    with muted(not verbose), system_errors():
         values = _flag_values(mode, given)
     try:
         with muted(not verbose), random_state_kept(), stop.listening(), system_errors():
