@@ -54,12 +54,7 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
         format allows; all files are written nevertheless.
     """
     del stop
-    for name in values.format:
-        row = FORMATS[name]
-        require_packages(row.requires, row.extra, f"--format={name}")
-    _require_license(values.license)
-    if values.serving_dir:
-        _require_versions(pathlib.Path(values.serving_dir))
+    _check_outputs(values)
     if is_own_model(values, given):
         return _reported(*export_own_model(values, given), serving_dir=values.serving_dir)
     class_names = class_names_from_flags(values, given)
@@ -132,17 +127,23 @@ def _reported(
     return Outcome(result.paths)
 
 
-def _require_license(name: str | None) -> None:
-    """Checks that a licence has the form that Hugging Face's list of licences has.
+def _check_outputs(values: FlagValues) -> None:
+    """Checks, before the work, what the flags say about the files to write.
 
     Raises:
-      UserError: if it has not.
+      UserError: if a format's package is missing, the licence is not of the form that Hugging
+        Face's list of licences has, or a server's folder cannot be one.
     """
-    if name is not None and not re.fullmatch("[a-z0-9][a-z0-9.-]*", name):
+    for name in values.format:
+        row = FORMATS[name]
+        require_packages(row.requires, row.extra, f"--format={name}")
+    if values.license and not re.fullmatch("[a-z0-9][a-z0-9.-]*", values.license):
         raise UserError(
-            f"--license {shown(name)} must be an identifier in lower case, as Hugging Face lists "
-            "them, such as apache-2.0, mit or other"
+            f"--license {shown(values.license)} must be an identifier in lower case, as Hugging "
+            "Face lists them, such as apache-2.0, mit or other"
         )
+    if values.serving_dir:
+        _require_versions(pathlib.Path(values.serving_dir))
 
 
 def _require_versions(folder: pathlib.Path) -> None:
@@ -164,8 +165,10 @@ def _require_versions(folder: pathlib.Path) -> None:
 
 def _add_version(result: ExportResult, folder: pathlib.Path) -> None:
     """Copies the SavedModel to a server's folder, unless it is too far from the Keras model."""
-    path = result.paths["saved_model"]
-    if result.checks[path.name].fault:
+    path = result.paths.get("saved_model")
+    if path is None:
+        print(f"no new version in {folder}: there is no SavedModel of this network")
+    elif result.checks[path.name].fault:
         print(f"no new version in {folder}: the SavedModel is too far from the Keras model")
     else:
         print(f"new version for a server: {copy_as_next_version(path, folder)}", flush=True)
