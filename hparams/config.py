@@ -106,6 +106,7 @@ class TrainSection(Section, Protocol):
     profile: tuple[int, ...]
     best_metric: str | None
     min_precision: float | None
+    known_share: float
     patience: int
     seed: int
 
@@ -131,6 +132,7 @@ class DataSection(Section, Protocol):
     split_column: str | None
     group_column: str | None
     fold: str | None
+    leave_out: tuple[str, ...]
     weight_column: str | None
     multi_label: bool
     sampling: Literal["natural", "sqrt", "balanced"]

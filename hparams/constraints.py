@@ -17,10 +17,11 @@ from hparams.choices import AUGMENTATIONS, LOSSES, NATURAL_SAMPLING, NO_PRESET
 from hparams.class_weights import BALANCED, given_weights, needs_counts
 from hparams.config import Config
 from hparams.errors import UserError, shortened, shown
+from hparams.evaluation_rules import evaluation_problems
 from hparams.factors import FACTORS
 from hparams.folds import MOST_FOLDS, parse_fold
 from hparams.image_constraints import image_problems
-from hparams.label_kinds import LABEL_KINDS, METRICS, NUMBERS, ONE, SEVERAL, label_kind
+from hparams.label_kinds import LABEL_KINDS, NUMBERS, ONE, label_kind
 from hparams.limits import SMALLEST_FLOAT
 from hparams.models import MODELS
 from hparams.recipes import RECIPES
@@ -72,18 +73,7 @@ def _label_problems(config: config_dict.ConfigDict) -> list[str]:
         if train.teacher is not None:
             problems.append(f"{loss}, train.teacher for classes")
     problems += _balance_problems(config, kind)
-    metric = train.best_metric
-    if metric is not None and kind not in METRICS[metric].kinds:
-        fitting = [name for name, row in METRICS.items() if kind in row.kinds]
-        problems.append(
-            f"train.best_metric={metric} is not for images with {LABEL_KINDS[kind].text}; give "
-            f"{' or '.join(fitting)}"
-        )
-    if train.min_precision is not None and kind != SEVERAL:
-        problems.append(
-            f"train.min_precision={train.min_precision:g} is for images with several classes, "
-            f"not with {LABEL_KINDS[kind].text}"
-        )
+    problems += evaluation_problems(config, kind)
     if len(config.model.target_mean) != len(config.model.target_deviation):
         problems.append("model.target_mean and model.target_deviation must be equally long")
     return problems

@@ -50,6 +50,13 @@ DATA_KEYS: dict[str, Key] = {
         "part of your own images that is held out to evaluate on: 2/5 is the second of five folds; "
         "not set: the test split",
     ),
+    "data.leave_out": Key(
+        [],
+        list,
+        "classes of your own images that are not trained on; evaluation tells whether their images "
+        "are recognised as unknown",
+        takes_numbers=True,
+    ),
     "data.weight_column": Key(
         None,
         str,

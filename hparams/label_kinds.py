@@ -12,6 +12,8 @@ from hparams.errors import DataError
 ONE = "one"
 SEVERAL = "several"
 NUMBERS = "numbers"
+UNKNOWN = "unknown"  # the answer for an image of none of the classes
+KNOWN_SHARE = 0.95  # of the images of the classes, that are not to be named so
 DEFAULT_THRESHOLD = 0.5  # from which probability on an image has a class, until one is chosen
 
 

@@ -118,12 +118,13 @@ _REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("data.ds_name", "data.source", "data.tfds_name", "data.data_dir"), _IMAGES),
     **dict.fromkeys(("data.multi_label", "data.on_bad_image", "model.num_classes"), _IMAGES),
     **dict.fromkeys(("data.path_column", "data.label_columns", "data.target_columns"), _IMAGES),
+    "data.leave_out": _IMAGES,
     **dict.fromkeys(("data.split_column", "data.group_column", "data.weight_column"), _IMAGES),
     **dict.fromkeys(("data.train_split", "data.minival_split", "data.eval_split"), _IMAGES),
     **dict.fromkeys(("data.cache_mib", "data.service", "data.service_streams"), _SPEED),
     "data.shuffle_buffer": _SPEED,
     **dict.fromkeys(("model.target_mean", "model.target_deviation", "train.class_counts"), _IMAGES),
-    **dict.fromkeys(("train.best_metric", "train.min_precision"), _EVALUATION),
+    **dict.fromkeys(("train.best_metric", "train.min_precision", "train.known_share"), _EVALUATION),
 }
 # The keys of the section model that belong to the training.
 _OF_MODEL = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hparams.choices import LOSSES, NO_PRESET, OPTIMIZERS, PRESETS
 from hparams.factors import Key, factor_keys
-from hparams.label_kinds import METRICS
+from hparams.label_kinds import KNOWN_SHARE, METRICS
 from hparams.limits import LARGEST_BATCH, LARGEST_SEED, MOST_EPOCHS, MOST_STEPS
 from hparams.quantisation import INT8, NOT_QUANTISED
 from hparams.recipes import NO_RECIPE, RECIPES
@@ -283,6 +283,14 @@ TRAIN_KEYS: dict[str, Key] = {
         "several classes an image: each class's threshold finds as many of its images of minival "
         "as it can with at least this precision; not set: the threshold with the best F1",
         above=0.0,
+        high=1.0,
+    ),
+    "train.known_share": Key(
+        KNOWN_SHARE,
+        float,
+        "share of the minival images that are not named unknown: the threshold for it is chosen so "
+        "after the training",
+        low=0.0,
         high=1.0,
     ),
     "train.patience": Key(

@@ -121,6 +121,10 @@ def evaluate(
     batch_size: int | None = None,
     image_size: int | None = None,
     resize: str | None = None,
+    crops: int = 1,
+    flip: bool = False,
+    unknown: Path | None = None,
+    corruptions: bool = False,
     overrides: Overrides = None,
     eval_name: str | None = None,
     verbose: bool = False,
@@ -140,6 +144,11 @@ def evaluate(
       batch_size: images evaluated at once.
       image_size: pixels; None: that of the training.
       resize: as in ``train``; None: that of the training.
+      crops: as in ``predict``.
+      flip: as there.
+      unknown: file, folder or pattern, images of none of the classes: how well they are told from
+        the others (docs/training.md).
+      corruptions: also evaluate under mild blur, noise, brightness and JPEG.
       overrides: other settings, as in ``train``.
       eval_name: results go to ``eval_<eval_name>.json`` and pictures of this name.
       verbose: print what the command line prints.
@@ -166,6 +175,7 @@ def predict(
     crops: int = 1,
     flip: bool = False,
     calibrated: bool = True,
+    allow_unknown: bool = False,
     features: bool = False,
     explain: bool = False,
     output: Path | None = None,
@@ -196,7 +206,9 @@ def predict(
       crops: crops of each image, 1 or 5, to average over.
       flip: average over each image and its mirror image.
       calibrated: divide logits by the temperature that the training fitted, if it did
-        (docs/training.md); ``False``: raw probabilities.
+        (docs/training.md); ``False``: raw probabilities, and no image is unknown.
+      allow_unknown: print and write the answer for each image: its class, or ``unknown``
+        (docs/training.md); ``is_unknown`` and ``answer`` of the predictions say it in any case.
       features: also return the input of the classifier, and write it to ``features.npz``.
       explain: draw a heat map of the top class over each image, in ``explain/``.
       output: file for all predictions: ``.csv``, ``.json``, ``.jsonl`` or ``.parquet``.
@@ -209,7 +221,8 @@ def predict(
 
     Returns:
       A prediction for each image, in the order of the paths, with ``path``, ``class_name``,
-      ``class_names``, ``probabilities`` (float32 ``[K]``, 0..1) and ``top(count)``; where an image
+      ``class_names``, ``probabilities`` (float32 ``[K]``, 0..1), ``top(count)``, ``answer`` and
+      ``is_unknown``; where an image
       may have several classes also ``labels``, and ``numbers`` where it has numbers.
       ``predictions_to_frame`` makes a table of pandas of them.
 

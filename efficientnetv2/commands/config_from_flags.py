@@ -17,7 +17,7 @@ from efficientnetv2.data.sources.image_facts import image_facts, require_arrays
 from efficientnetv2.data.sources.own_images import images_of_run
 from efficientnetv2.data.sources.table_file import is_table
 from efficientnetv2.data.sources.tfrecord_files import find_shards
-from efficientnetv2.runtime.calibration_file import read_temperature
+from efficientnetv2.runtime.calibration_file import read_temperature, read_threshold
 from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import require_tpu_here, tpu_name
 from efficientnetv2.runtime.float_run import find_float_run, require_float_weights
@@ -293,6 +293,29 @@ def temperature_from_flags(
             "a network names one class; leave it out for raw probabilities"
         )
     return temperature
+
+
+def threshold_from_flags(
+    values: FlagValues, run: RunDirectory | None, config: Config
+) -> float | None:
+    """Returns the probability below which an image is unknown; None: there is none.
+
+    It belongs to the calibrated probabilities.
+
+    Args: as ``temperature_from_flags``.
+
+    Raises:
+      UserError: if calibration.json is damaged, or the threshold is needed and not there.
+    """
+    threshold = read_threshold(run, config) if values.calibrated else None
+    if values.allow_unknown and threshold is None:
+        if not values.calibrated:
+            raise UserError("--allow_unknown needs calibrated probabilities; drop --nocalibrated")
+        raise UserError(
+            "--allow_unknown needs a run directory whose calibration.json has a threshold, which "
+            "training writes where a network predicts classes; there is none"
+        )
+    return threshold
 
 
 def _require_effect(mode: str, trained: Mapping[str, Any], requested: Mapping[str, Any]) -> None:

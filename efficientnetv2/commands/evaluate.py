@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from efficientnetv2.commands import Outcome
@@ -10,9 +12,11 @@ from efficientnetv2.commands.config_from_flags import (
     config_from_flags,
     require_devices_from_flags,
     run_from_flags,
+    takes_arrays,
     trained_run_from_flags,
 )
-from efficientnetv2.runtime.calibration_file import read_temperature
+from efficientnetv2.data.sources.image_files import find_images
+from efficientnetv2.runtime.calibration_file import read_temperature, read_threshold
 from efficientnetv2.runtime.checkpoint_store import is_whole
 from efficientnetv2.runtime.checkpoint_watcher import new_checkpoints, wait_for_config
 from efficientnetv2.runtime.lock import lock_holder
@@ -20,21 +24,50 @@ from efficientnetv2.runtime.run_directory import RunDirectory, RunError
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.runtime.weights_run import whole_run
+from hparams.channels import GREY, RGB
 from hparams.config import Config
 from hparams.errors import UserError
-from hparams.label_kinds import SEVERAL, label_kind
+from hparams.label_kinds import LABEL_KINDS, NUMBERS, ONE, SEVERAL, label_kind
 from hparams.weights import require_weights
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
 
-    from efficientnetv2.evaluation.evaluator import AnyPredictions, EvaluationResult, Metrics
+    from efficientnetv2.data.eval_input import EvaluationInput
+    from efficientnetv2.data.sources import Source
+    from efficientnetv2.evaluation.evaluator import (
+        AnyPredictions,
+        EvaluationResult,
+        Metrics,
+        MoreInputs,
+    )
     from efficientnetv2.train.workers import Workers
+
+
+@dataclasses.dataclass(frozen=True)
+class Looks:
+    """At what an evaluation looks besides the images of the split as they are.
+
+    Attributes:
+      crops: crops of each image to average over, 1 or 5.
+      flip: also average over the mirror image of each crop.
+      unknown: files of images of none of the classes; None: there are none.
+      corruptions: whether to evaluate on corrupted images, too.
+    """
+
+    crops: int = 1
+    flip: bool = False
+    unknown: Sequence[pathlib.Path] | None = None
+    corruptions: bool = False
+
+
+PLAIN = Looks()
 
 
 def run(values: FlagValues, stop: StopRequest) -> Outcome:
     """Evaluates the run or the weights that the flags name; the value is the metrics."""
     del stop
+    looks = _looks(values)
     has_data = values["data_dir"].present or values["dataset_cfg"].present
     takes_all = not has_data and not values["model_dir"].present
     named = whole_run(values.weights) if takes_all else None
@@ -45,18 +78,55 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
         folder = values.model_dir or f"{run_from_flags(values).path}-pretrained"
         results = RunDirectory(folder)
         read_temperature(whole_run(values.weights), config)  # says now if it is damaged
+        read_threshold(whole_run(values.weights), config)
+        _require_fitting(looks, config)
         import_tensorflow()
-        return Outcome(evaluate_weights(config, results, eval_name=values.eval_name))
+        return Outcome(evaluate_weights(config, results, eval_name=values.eval_name, looks=looks))
     wait_for_config(named or run_from_flags(values))
     trained, config = trained_run_from_flags(values)
     assert trained is not None  # only --weights has no run
     require_devices_from_flags(values, config, trains=False)
     read_temperature(trained, config)
+    read_threshold(trained, config)
+    _require_fitting(looks, config)
     import_tensorflow()
-    return Outcome(evaluate_run(config, trained, eval_name=values.eval_name))
+    return Outcome(evaluate_run(config, trained, eval_name=values.eval_name, looks=looks))
 
 
-def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) -> Metrics:
+def _looks(values: FlagValues) -> Looks:
+    """Returns what the flags ask for besides the images of the split."""
+    paths = None
+    if values.unknown is not None:
+        try:
+            paths = list(find_images(pathlib.Path(values.unknown), arrays=takes_arrays(values)))
+        except UserError as error:
+            raise UserError(str(error).replace("--image_path", "--unknown")) from None
+    return Looks(int(values.crops), values.flip, paths, values.corruptions)
+
+
+def _require_fitting(looks: Looks, config: Config) -> None:
+    """Checks that a network can be evaluated so.
+
+    Raises:
+      UserError: if it predicts numbers, or its images cannot be stored as JPEG.
+    """
+    kind = label_kind(config)
+    if looks.unknown is not None and kind == NUMBERS:
+        raise UserError("--unknown is for networks that predict classes; this one predicts numbers")
+    if looks.corruptions and kind != ONE:
+        raise UserError(
+            f"--corruptions is for networks that name one class; this one predicts "
+            f"{LABEL_KINDS[kind].text} an image"
+        )
+    if looks.corruptions and config.model.channels not in (GREY, RGB):
+        raise UserError(
+            f"--corruptions is for grey and colour images, not for {config.model.channels} channels"
+        )
+
+
+def evaluate_run(
+    config: Config, run: RunDirectory, *, eval_name: str | None, looks: Looks = PLAIN
+) -> Metrics:
     """Evaluates the newest checkpoint on the final split, with raw and averaged weights.
 
     While a training runs in the directory, each checkpoint that it saves is evaluated and adds a
@@ -66,11 +136,12 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
       config: of the run.
       run: holds a checkpoint, or a training that will save one.
       eval_name: results go to ``eval_<eval_name>.json``; None: ``eval.json``.
+      looks: at which views and at what else the network looks.
 
     Raises:
       UserError: if the run, its data or its checkpoints cannot be used.
     """
-    from efficientnetv2.data.open_data import open_data, open_split
+    from efficientnetv2.data.open_data import open_data
     from efficientnetv2.evaluation.evaluator import (
         EvaluationResult,
         evaluate_checkpoint,
@@ -88,7 +159,7 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
         with workers.chief_first():
             config, source = open_data(config, run, is_chief=workers.is_chief)
         workers.require_same(settings_checksum(config))
-        images = open_split(config, source, run, split=config.data.eval_split)
+        images, more = _open_inputs(config, source, run, looks, trained=run)
         with workers.strategy.scope():
             model = build_trained_network(config)
         value, strategy = _same_temperature(config, run, workers), workers.strategy
@@ -98,7 +169,7 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
         while checkpoint is not None:
             try:
                 metrics, predictions = evaluate_checkpoint(
-                    checkpoint, model, evaluator, images, workers=workers
+                    checkpoint, model, evaluator, images, workers=workers, more=more
                 )
             except RunError:
                 # The training keeps only a few checkpoints and may have removed this one.
@@ -117,17 +188,53 @@ def evaluate_run(config: Config, run: RunDirectory, *, eval_name: str | None) ->
     return metrics
 
 
-def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None) -> Metrics:
+def _open_inputs(
+    config: Config,
+    source: Source,
+    run: RunDirectory,
+    looks: Looks,
+    *,
+    trained: RunDirectory | None,
+) -> tuple[EvaluationInput, MoreInputs]:
+    """Opens the images of the split, and what else is asked for.
+
+    Args:
+      config: of the evaluation.
+      source: its data set.
+      run: logs images that cannot be read.
+      looks: what is asked for.
+      trained: has the threshold of unknown images; None: there is none.
+    """
+    from efficientnetv2.data.corruptions import CORRUPTIONS
+    from efficientnetv2.data.open_data import open_split
+    from efficientnetv2.data.views import Views
+    from efficientnetv2.evaluation.evaluator import MoreInputs
+    from efficientnetv2.evaluation.unknown_images import open_unknown
+
+    views, split = Views(crops=looks.crops, flip=looks.flip), config.data.eval_split
+    corrupted = {
+        name: open_split(config, source, run, split=split, views=views, corruption=name)
+        for name in (CORRUPTIONS if looks.corruptions else ())
+    }
+    unknown = open_unknown(config, source, looks.unknown, views=views)
+    more = MoreInputs(unknown, read_threshold(trained, config), corrupted)
+    return open_split(config, source, run, split=split, views=views), more
+
+
+def evaluate_weights(
+    config: Config, run: RunDirectory, *, eval_name: str | None, looks: Looks = PLAIN
+) -> Metrics:
     """Evaluates the weights that ``train.ft_init_ckpt`` names.
 
     Args:
       config: of the network of the weights, and of the data.
       run: folder for the results. If it holds a training on the same data, its split is used.
-      eval_name: as in ``evaluate_run``.
+      eval_name: as in ``evaluate_run``, as the next.
+      looks: as there.
     """
     import numpy as np
 
-    from efficientnetv2.data.open_data import open_data, open_split
+    from efficientnetv2.data.open_data import open_data
     from efficientnetv2.evaluation.evaluator import (
         EvaluationResult,
         evaluate_with_predictions,
@@ -141,9 +248,9 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
         with workers.chief_first():
             splits = _run_with_split(config, run)
             config, source = open_data(config, splits, is_chief=workers.is_chief)
-        images = open_split(config, source, splits, split=config.data.eval_split)
+        trained = _trained_on(source.class_names, config)
+        images, more = _open_inputs(config, source, splits, looks, trained=trained)
         with workers.strategy.scope():
-            trained = _trained_on(source.class_names, config)
             loaded = load_trained(config, trained)
         evaluator = open_evaluator(
             config,
@@ -151,7 +258,9 @@ def evaluate_weights(config: Config, run: RunDirectory, *, eval_name: str | None
             strategy=workers.strategy,
             temperature=read_temperature(trained, config),
         )
-        raw, raw_predictions = evaluate_with_predictions(evaluator, images, workers=workers)
+        raw, raw_predictions = evaluate_with_predictions(
+            evaluator, images, workers=workers, more=more
+        )
     metrics = {"raw": raw}
     if workers.is_chief:
         print(loaded.origin)

@@ -13,6 +13,7 @@ from efficientnetv2.commands.config_from_flags import (
     run_from_flags,
     takes_arrays,
     temperature_from_flags,
+    threshold_from_flags,
     trained_run_from_flags,
 )
 from efficientnetv2.commands.own_export import (
@@ -77,6 +78,7 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
     folder = pathlib.Path(values.output_dir) if values.output_dir else base / "export"
     RunDirectory(folder)  # refuses a path that is a file
     temperature = temperature_from_flags(values, trained, config)
+    threshold = threshold_from_flags(values, trained, config)
     import_tensorflow()
     from efficientnetv2.evaluation.loaded_model import load_trained
     from efficientnetv2.export.exporter import ExportOptions, export_model
@@ -92,6 +94,7 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
         with_xla=values.export_to_tpu,
         temperature=temperature,
         license=values.license,
+        threshold=threshold,
     )
     loaded = load_trained(config, trained)
     if class_names is not None:

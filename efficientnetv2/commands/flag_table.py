@@ -169,18 +169,36 @@ FLAGS: Mapping[str, Flag] = {
     "flip": Flag(
         False,
         "average over each image and its mirror image",
-        ("infer",),
+        ("infer", "eval"),
         _for(_TRAINING, '--hparam_str="data.flip={value}"'),
     ),
     "features": Flag(False, "write the input of the classifier to features.npz", ("infer",)),
     "explain": Flag(False, "draw a heat map of the top class over each image", ("infer",)),
-    "crops": Flag("1", "crops of each image to average over", ("infer",), choices=("1", "5")),
+    "crops": Flag(
+        "1", "crops of each image to average over", ("infer", "eval"), choices=("1", "5")
+    ),
+    "unknown": Flag(
+        None,
+        "images of none of the classes (as --image_path): how well they are told from the others",
+        ("eval",),
+        {"infer": "--allow_unknown"},
+        is_path=True,
+    ),
+    "corruptions": Flag(
+        False, "also evaluate under mild blur, noise, brightness and JPEG", ("eval",)
+    ),
     "top_k": Flag(5, "classes to name for each image", ("infer",), limits=(1, 1_000_000)),
     "calibrated": Flag(
         True,
         "divide logits by the temperature in calibration.json of the run, if there is one; "
         "--nocalibrated: raw probabilities",
         ("infer", "export"),
+    ),
+    "allow_unknown": Flag(
+        False,
+        "add the answer for each image: its likeliest class, or unknown where the probability is "
+        "below the threshold in calibration.json of the run",
+        ("infer",),
     ),
     # --------------------------------------------------------------------- export
     "format": Flag(

@@ -18,6 +18,7 @@ from efficientnetv2.commands.config_from_flags import (
     run_from_flags,
     takes_arrays,
     temperature_from_flags,
+    threshold_from_flags,
     trained_run_from_flags,
 )
 from efficientnetv2.data.sources.image_files import find_images
@@ -29,7 +30,7 @@ from efficientnetv2.reporting.prediction_journal import (
     PredictionTally,
     weights_checksum,
 )
-from efficientnetv2.reporting.row_layout import LAYOUTS, RowLayout
+from efficientnetv2.reporting.row_layout import LAYOUTS, Row, RowLayout
 from efficientnetv2.runtime.console import open_bar
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
@@ -46,7 +47,10 @@ if TYPE_CHECKING:
     from efficientnetv2.evaluation.loaded_model import LoadedModel
 
 _FEATURES = "features.npz"
-_PREDICTION_OPTIONS = ("top_k", "crops", "flip", "features", "explain", "temperature")
+_PREDICTION_OPTIONS = (
+    *("top_k", "crops", "flip", "features", "explain"),
+    *("temperature", "threshold", "allow_unknown"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,8 @@ class InferenceOptions:
       explain: draw a heat map over each image, in ``explain/``.
       folder: where the last two go.
       temperature: by which logits are divided; None: probabilities are raw.
+      threshold: an image whose best probability is below it is unknown; None: none is.
+      allow_unknown: say of each image which class it is, or that it is unknown.
     """
 
     top_k: int
@@ -73,6 +79,8 @@ class InferenceOptions:
     explain: bool
     folder: pathlib.Path
     temperature: float | None
+    threshold: float | None = None
+    allow_unknown: bool = False
 
 
 def run(
@@ -126,6 +134,7 @@ def run(
     folder = pathlib.Path(values.output_dir) if values.output_dir else run_from_flags(values).path
     RunDirectory(folder)  # refuses a path that is a file
     temperature = temperature_from_flags(values, trained, config)
+    threshold = threshold_from_flags(values, trained, config)
     import_tensorflow()
     options = InferenceOptions(
         top_k=values.top_k,
@@ -136,6 +145,8 @@ def run(
         explain=values.explain,
         folder=folder,
         temperature=temperature,
+        threshold=threshold,
+        allow_unknown=values.allow_unknown,
     )
     return Outcome(folder, infer(config, trained, images, options, kept=kept))
 
@@ -260,7 +271,8 @@ def _open_journal(
 def _layout(loaded: LoadedModel, options: InferenceOptions) -> RowLayout:
     """Returns the layout of the rows of predictions."""
     count = min(options.top_k, len(loaded.class_names))
-    return LAYOUTS[label_kind(loaded.config)](loaded.class_names, count)
+    layout = LAYOUTS[label_kind(loaded.config)]
+    return layout(loaded.class_names, count, with_answer=options.allow_unknown)
 
 
 def _predict(
@@ -289,7 +301,7 @@ def _predict(
             rows = [
                 result.reason
                 if isinstance(result, UnreadableImage)
-                else (images.name(index), result.row(options.top_k))
+                else Row(images.name(index), result.row(options.top_k), result.answer)
                 for index, result in enumerate(batch, start=tally.images)
             ]
             features = [result.features for result in batch if isinstance(result, Prediction)]
@@ -313,6 +325,7 @@ def _predictions(
         class_names=loaded.class_names,
         thresholds=loaded.thresholds,
         temperature=options.temperature,
+        known_from=options.threshold,
         num_images=len(images),
         crops=options.crops,
         flip=options.flip,

@@ -76,6 +76,8 @@ def _write_table(config: Config, run: RunDirectory, path: pathlib.Path) -> Outco
         raise UserError(f"--write_table is for your own images, not for {config.data.ds_name}")
     if config.data.fold is not None:
         raise UserError("--write_table writes the splits of the images; leave data.fold out")
+    if config.data.leave_out:
+        raise UserError("--write_table writes the images of all classes; leave data.leave_out out")
     images = images_of_run(config, run)
     count = write_table(images, path)
     named = f" --target_columns={','.join(images.class_names)}" * (images.kind == NUMBERS)

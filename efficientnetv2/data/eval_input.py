@@ -10,11 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnetv2.data.bad_images import Element, SkippedLog, prepare_readable, raise_bad_image
+from efficientnetv2.data.corruptions import CORRUPTIONS
 from efficientnetv2.data.decode import decode_evaluation
 from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.data.shard import WHOLE, Shard
 from efficientnetv2.data.sources import Source
 from efficientnetv2.data.targets import target_of
+from efficientnetv2.data.views import ONE_VIEW, Views
 from hparams.channels import RGB, normalisation_of
 from hparams.choices import LOSSES
 from hparams.config import Config
@@ -30,6 +32,9 @@ class EvaluationInput:
       skipped: log of the images that cannot be read and that ``data.on_bad_image=skip`` leaves out;
         None: they are named on stderr.
       normalised: as in ``TrainingInput``.
+      views: of each image; more than one adds an axis V to the images of ``batches`` and
+        ``padded``: ``[b, V, S, S, C]``.
+      corruption: a row of ``CORRUPTIONS``, which is done to the pixels; None: nothing is.
     """
 
     def __init__(
@@ -40,8 +45,10 @@ class EvaluationInput:
         split: str,
         skipped: SkippedLog | None = None,
         normalised: bool = True,
+        views: Views = ONE_VIEW,
+        corruption: str | None = None,
     ) -> None:
-        self._image = evaluation_image if normalised else evaluation_pixels
+        self._normalised, self._views, self._corruption = normalised, views, corruption
         self._config = config
         self._source = source
         self._split = split
@@ -92,7 +99,11 @@ class EvaluationInput:
                 shard,
                 num_images=self._source.num_images(self._split),
                 batch_size=self._replica_batch_size(shard),
-                image_shape=(*(self._config.eval.isize,) * 2, self._config.model.channels),
+                image_shape=(
+                    *([self._views.count] if self._views.count > 1 else []),
+                    *(self._config.eval.isize,) * 2,
+                    self._config.model.channels,
+                ),
             )
         return self._padded[shard]
 
@@ -103,6 +114,8 @@ class EvaluationInput:
 
     def pick(self, indices: Sequence[int]) -> np.ndarray:
         """Returns some of the images, float32 ``[N, S, S, C]``, normalised, in the requested order.
+
+        Of several views of an image, the first.
 
         Args:
           indices: numbers of the images, as ``batches`` counts them; each at most once.
@@ -116,7 +129,8 @@ class EvaluationInput:
             numbered = self.batches().unbatch().enumerate()
             images = numbered.filter(is_requested).map(plain(lambda _, pair: pair))
         by_index = dict(zip(sorted(indices), (image.numpy() for image, _ in images)))
-        return np.stack([by_index[index] for index in indices])
+        picked = np.stack([by_index[index] for index in indices])
+        return picked[:, 0] if self._views.count > 1 else picked
 
     def raise_bad_image(self, error: tf.errors.OpError, shard: Shard = WHOLE) -> NoReturn:
         """Raises a ``DataError`` that names a shard's first unreadable image, or ``error``."""
@@ -137,14 +151,25 @@ class EvaluationInput:
         return references.shard(shard.count, shard.index) if shard.count > 1 else references
 
     def _prepare(self, index: tf.Tensor, reference: Element) -> tuple[tf.Tensor, tf.Tensor]:
-        del index
         _, encoded, label = self._source.load(reference)
         target = target_of(
             label,
             num_classes=self._config.model.num_classes,
             share_weight=LOSSES[self._config.train.loss_type].shares_target,
         )
-        return self._image(self._config, encoded), target
+        return self._image(index, encoded), target
+
+    def _image(self, index: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+        """Returns the image as batches have it; ``index`` is its number in the split."""
+        pixels = evaluation_pixels(
+            self._config, encoded, image_size=self._views.source_size(self._config.eval.isize)
+        )
+        if self._corruption is not None:
+            pixels = CORRUPTIONS[self._corruption](pixels, index)
+        if self._normalised:
+            pixels = normalise(pixels, normalisation_of(self._config.model))
+        views = self._views.of_image(pixels)
+        return views if self._views.count > 1 else views[0]
 
 
 def pad_batches(
@@ -153,7 +178,7 @@ def pad_batches(
     *,
     num_images: int,
     batch_size: int,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
 ) -> tf.data.Dataset:
     """Pads batches with blank images, and adds blank batches to shards that have fewer than others.
 
@@ -161,12 +186,12 @@ def pad_batches(
     their results need the former, a TPU the latter.
 
     Args:
-      batches: images float32 ``[b, H, W, C]`` and targets ``[b, K]``, b at most ``batch_size``; at
-        most ``num_images / shard.count`` images in all, rounded up.
+      batches: images float32 ``[b, H, W, C]`` (or ``[b, V, H, W, C]``) and targets ``[b, K]``, b at
+        most ``batch_size``; at most ``num_images / shard.count`` images in all, rounded up.
       shard: the shard that the batches belong to; its replicas take them in turn.
       num_images: images of all shards together, at most.
       batch_size: images per batch of one replica.
-      image_shape: ``(H, W, C)``.
+      image_shape: ``(H, W, C)``, or ``(V, H, W, C)``.
 
     Yields:
       Images ``[batch_size, H, W, C]``, targets ``[batch_size, K]``, and bool ``[batch_size]``:
@@ -178,7 +203,7 @@ def pad_batches(
     def pad(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         count = tf.shape(images)[0]
         blank_images = batch_size - count
-        images = tf.pad(images, [[0, blank_images], [0, 0], [0, 0], [0, 0]])
+        images = tf.pad(images, [[0, blank_images], *[[0, 0]] * len(image_shape)])
         return (
             tf.ensure_shape(images, [batch_size, *image_shape]),
             tf.ensure_shape(tf.pad(targets, [[0, blank_images], [0, 0]]), [batch_size, classes]),

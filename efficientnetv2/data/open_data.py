@@ -10,6 +10,7 @@ from efficientnetv2.data.bad_images import SkippedLog
 from efficientnetv2.data.channel_statistics import channel_statistics
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.sources import Source, build_source
+from efficientnetv2.data.views import ONE_VIEW, Views
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.channels import is_measured_later
 from hparams.class_weights import given_weights
@@ -95,6 +96,20 @@ def _say_once(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def open_split(config: Config, source: Source, run: RunDirectory, *, split: str) -> EvaluationInput:
-    """Opens one split for evaluation; the run directory logs images that cannot be read."""
-    return EvaluationInput(config, source, split=split, skipped=SkippedLog(run.bad_images_file))
+def open_split(
+    config: Config,
+    source: Source,
+    run: RunDirectory,
+    *,
+    split: str,
+    views: Views = ONE_VIEW,
+    corruption: str | None = None,
+) -> EvaluationInput:
+    """Opens one split for evaluation; the run directory logs images that cannot be read.
+
+    Args: as ``EvaluationInput``.
+    """
+    log = SkippedLog(run.bad_images_file)
+    return EvaluationInput(
+        config, source, split=split, skipped=log, views=views, corruption=corruption
+    )

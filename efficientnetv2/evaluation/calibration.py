@@ -1,40 +1,64 @@
-"""Fits the temperature with which probabilities say how often the network is right.
+"""Fits, on minival, the temperature of the probabilities and the threshold of unknown images.
 
 Temperature scaling (arXiv 1706.04599, section 4.2) divides all logits by one number, chosen on
-images that were not trained on. The likeliest class of an image stays the same.
+images that were not trained on, so that probabilities say how often the network is right. The
+likeliest class of an image stays the same. An image is unknown if its best probability then is
+below a threshold (arXiv 1610.02136), which all but a few of the same images reach.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+import tensorflow as tf
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logsumexp
 
 from efficientnetv2.data.sources import Source
 from efficientnetv2.evaluation.predictions import Predictions, calibration_error
 from efficientnetv2.evaluation.thresholds import predict_minival
-from efficientnetv2.runtime.calibration_file import HIGHEST, LOWEST, Calibration
+from efficientnetv2.runtime.calibration_file import (
+    HIGHEST,
+    LOWEST,
+    Calibration,
+    UnknownRule,
+    takes_temperature,
+)
 from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.train.losses import probabilities
 from efficientnetv2.train.workers import Workers
 from hparams.config import Config
 from hparams.errors import DataError
+from hparams.label_kinds import ONE, UNKNOWN, label_kind
 
-FEWEST_IMAGES = 50  # of fewer, a temperature says little
+FEWEST_IMAGES = 50  # of fewer, a temperature or a threshold says little
+HIGHEST_THRESHOLD = 0.99
 _TOLERANCE = 1e-6  # of the logarithm of the temperature
 
 
-def fit_calibration(
-    config: Config, source: Source, run: RunDirectory, *, workers: Workers
-) -> Calibration | str:
-    """Fits the temperature of a run on its minival split, or says why there is none.
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What the minival images say of a network's probabilities.
 
-    It is that of the weights that prediction and export use; see ``load_trained``.
+    Attributes:
+      calibration: the temperature, or why there is none.
+      unknown: from when on an image is unknown, or why none is.
+    """
+
+    calibration: Calibration | str
+    unknown: UnknownRule | str
+
+
+def fit_on_minival(config: Config, source: Source, run: RunDirectory, *, workers: Workers) -> Fit:
+    """Fits the temperature of a run, and its threshold of unknown images, on the minival split.
+
+    They are those of the weights that prediction and export use; see ``load_trained``.
 
     Args:
-      config: of the run, complete; its network names one class, with the softmax loss.
+      config: of the run, complete; its network gives probabilities.
       source: its data set.
       run: holds a checkpoint.
       workers: this process.
@@ -42,11 +66,48 @@ def fit_calibration(
     with contextlib.suppress(DataError):  # minival may be empty
         count = source.num_images(config.data.minival_split)
         if count < FEWEST_IMAGES:  # known before a network is built for them
-            return _too_few(count)
-    found = predict_minival(config, source, run, workers=workers, with_logits=True)
+            return Fit(_too_few(count), _too_few(count))
+    is_one = label_kind(config) == ONE
+    found = predict_minival(config, source, run, workers=workers, with_logits=is_one)
     if found is None:
-        return "minival has no images, or too many outputs to keep"
-    return calibrate(found.outputs, found.targets.argmax(-1))
+        reason = "minival has no images, or too many outputs to keep"
+        return Fit(reason, reason)
+    calibration: Calibration | str = "its probabilities are no softmax of one class"
+    temperature, outputs = None, found.outputs
+    if takes_temperature(config):
+        calibration = calibrate(found.outputs, found.targets.argmax(-1))
+        temperature = None if isinstance(calibration, str) else calibration.temperature
+    if is_one:
+        outputs = probabilities(
+            tf.constant(found.outputs) / (temperature or 1.0), config.train.loss_type
+        ).numpy()
+    if UNKNOWN in source.class_names:
+        return Fit(calibration, f"one of the classes is called {UNKNOWN}")
+    scores = outputs.max(-1)[(found.targets > 0).any(-1)]  # images may be without a label
+    return Fit(calibration, fit_unknown(scores, known_share=config.train.known_share))
+
+
+def fit_unknown(scores: np.ndarray, *, known_share: float) -> UnknownRule | str:
+    """Returns the threshold of the best probability that keeps a share of these images.
+
+    >>> fit_unknown(np.linspace(0.01, 1, 100), known_share=0.95)
+    UnknownRule(threshold=0.055, images=100, kept=0.95)
+
+    It lies half way between two probabilities, so that rounding in an exported file changes
+    nothing, and is at most 0.99, as the outputs of 8-bit files have steps of 1/256.
+
+    Args:
+      scores: ``[N]``, the best probability of each image of the classes.
+      known_share: 0..1, at least so many are kept.
+    """
+    count = len(scores)
+    if count < FEWEST_IMAGES:
+        return _too_few(count)
+    ordered = np.sort(np.float64(scores))
+    dropped = math.floor(round(count * (1 - known_share), 6))  # 10 x (1 - 0.9) is 0.99...
+    threshold = ordered[max(dropped - 1, 0) : dropped + 1].mean()
+    threshold = float(min(threshold, HIGHEST_THRESHOLD))
+    return UnknownRule(round(threshold, 6), count, float((ordered >= threshold).mean()))
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration | str:
@@ -59,8 +120,6 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration | str:
     count = len(labels)
     if count < FEWEST_IMAGES:
         return _too_few(count)
-    if (logits.argmax(-1) == labels).all():  # the lower, the better: the fit has no minimum
-        return f"all {count:,} images of minival are named right, so that no temperature is best"
     temperature = fit_temperature(logits, labels)
     nll, ece = zip(*(_errors(logits / value, labels) for value in (1.0, temperature)))
     return Calibration(temperature, count, nll[0], nll[1], ece[0], ece[1])
@@ -73,6 +132,10 @@ def _too_few(count: int) -> str:
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns the temperature, 0.05..20, with the least mean negative log-likelihood.
 
+    Where all N images are named right, that would be the lowest one. Then it is the one with which
+    the mean best probability is (N + 1) / (N + 2), which is how often the next image is right by
+    Laplace's rule of succession.
+
     >>> fit_temperature(np.array([[4.0, 0], [4, 0], [4, 0], [4, 0]]), np.array([0, 0, 0, 1]))
     3.64...
 
@@ -83,6 +146,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
       logits: ``[N, K]``.
       labels: int ``[N]``, the true classes.
     """
+    if (np.asarray(logits).argmax(-1) == labels).all():
+        return _flawless_temperature(logits)
     result = minimize_scalar(
         lambda log: negative_log_likelihood(logits / math.exp(log), labels),
         bounds=(math.log(LOWEST), math.log(HIGHEST)),
@@ -97,6 +162,23 @@ def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
     logits = np.asarray(logits, np.float64)
     own = np.take_along_axis(logits, labels[:, np.newaxis], axis=-1)[:, 0]
     return float((logsumexp(logits, axis=-1) - own).mean())
+
+
+def _flawless_temperature(logits: np.ndarray) -> float:
+    """Returns the temperature with which the mean best probability of N images is as high.
+
+    The mean falls as the temperature rises, so its distance from (N + 1) / (N + 2) has one zero.
+    """
+    wanted = (len(logits) + 1) / (len(logits) + 2)
+
+    def excess(log: float) -> float:
+        scaled = np.float64(logits) / math.exp(log)
+        return float(np.exp(scaled.max(-1) - logsumexp(scaled, axis=-1)).mean()) - wanted
+
+    low, high = math.log(LOWEST), math.log(HIGHEST)
+    if excess(low) <= 0 or excess(high) >= 0:
+        return LOWEST if excess(low) <= 0 else HIGHEST
+    return math.exp(brentq(excess, low, high, xtol=_TOLERANCE))
 
 
 def _errors(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

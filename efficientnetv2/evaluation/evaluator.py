@@ -21,6 +21,7 @@ from efficientnetv2.evaluation.predictions import (
     calibration_error,
     merge_replicas,
 )
+from efficientnetv2.evaluation.unknown_images import scores, unknown_metrics
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.train.checkpoint_manager import has_average, load_weights
 from efficientnetv2.train.strategy import shard_of
@@ -34,6 +35,27 @@ Evaluator = Callable[..., dict[str, float]]  # see ``build_evaluator``
 AnyPredictions = Union[Predictions, FullPredictions]
 # Numbers in the predictions of several labels or numbers: of more, there are metrics only.
 _MOST_VALUES = 50_000_000
+# Metrics that are kept of corrupted images.
+_CORRUPTED = ("top1", "loss", "nll_calibrated", "ece", "ece_calibrated")
+_RANK = 4  # of a batch with one view of each image
+
+
+@dataclasses.dataclass(frozen=True)
+class MoreInputs:
+    """Further images that an evaluation looks at.
+
+    Attributes:
+      unknown: images of none of the classes; None: there are none.
+      threshold: an image whose best probability is below it is unknown; None: none is.
+      corrupted: row of ``CORRUPTIONS`` -> the images of the split, corrupted.
+    """
+
+    unknown: EvaluationInput | None = None
+    threshold: float | None = None
+    corrupted: Mapping[str, EvaluationInput] = dataclasses.field(default_factory=dict)
+
+
+NO_MORE = MoreInputs()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +95,9 @@ def build_evaluator(
 
     Call it as ``evaluate(batches, predictions=None)``. ``batches`` maps a shard to its data set,
     for example ``EvaluationInput.padded``; each shard has the same number of batches of images
-    float32 ``[b, S, S, 3]``, targets float32 ``[b, K]`` and a bool mask ``[b]`` of the images that
-    are real, not padding. Every process of a training must call it, and all get the same metrics:
+    float32 ``[b, S, S, 3]`` (of V views ``[b, V, S, S, 3]``, whose probabilities are averaged),
+    targets float32 ``[b, K]`` and a bool mask ``[b]`` of the images that are real, not padding.
+    Every process of a training must call it, and all get the same metrics:
     ``images`` (their number), ``loss`` (mean, without label smoothing), and those of
     ``ClassMetrics``, or of ``LabelMetrics`` for several labels, or of ``NumberMetrics``. If
     ``predictions`` is a list, one ``Predictions`` of all images is appended to it, or
@@ -139,6 +162,12 @@ def _batch_step(
     def replica_step(
         images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
+        if images.shape.rank > _RANK:  # several views of each image
+            batch, views = images.shape[:2]
+            flat = tf.reshape(images, [batch * views, *images.shape[2:]])
+            logits = tf.cast(model(flat, training=False), tf.float32)
+            logits = tf.reshape(logits, [batch, views, logits.shape[-1]])
+            return metrics.of_views(logits, targets, is_real)
         logits = tf.cast(model(images, training=False), tf.float32)
         return metrics.sums(logits, targets, is_real), metrics.rows(logits, targets, is_real)
 
@@ -240,9 +269,37 @@ def evaluate_split(
 
 
 def evaluate_with_predictions(
+    evaluator: Evaluator,
+    images: EvaluationInput,
+    *,
+    workers: Workers,
+    more: MoreInputs = NO_MORE,
+) -> tuple[dict[str, float], AnyPredictions | None]:
+    """Returns the metrics and predictions of a split; the latter are None if it has no images.
+
+    Args:
+      evaluator: as in ``evaluate_split``, as the next two.
+      images: as there.
+      workers: as there.
+      more: further images; the metrics of a corruption begin with its name, as ``blur_1_top1``.
+    """
+    metrics, found = _evaluate_one(evaluator, images, workers=workers)
+    if found is None:
+        return metrics, None
+    for name, corrupted in more.corrupted.items():
+        values, _ = _evaluate_one(evaluator, corrupted, workers=workers)
+        metrics |= {f"{name}_{key}": values[key] for key in _CORRUPTED if key in values}
+    if more.unknown is not None:
+        _, others = _evaluate_one(evaluator, more.unknown, workers=workers)
+        if others is not None and len(others.index):
+            metrics |= unknown_metrics(scores(found), scores(others), more.threshold)
+    return metrics, found
+
+
+def _evaluate_one(
     evaluator: Evaluator, images: EvaluationInput, *, workers: Workers
 ) -> tuple[dict[str, float], AnyPredictions | None]:
-    """Returns the metrics and predictions of a split; the latter are None if it has no images."""
+    """Returns the metrics of these images, their calibration errors, and what is predicted."""
     predictions: list[AnyPredictions] = []
     metrics = evaluate_split(evaluator, images, workers=workers, predictions=predictions)
     if not predictions:
@@ -263,6 +320,7 @@ def evaluate_checkpoint(
     images: EvaluationInput,
     *,
     workers: Workers,
+    more: MoreInputs = NO_MORE,
 ) -> tuple[Metrics, dict[str, AnyPredictions]]:
     """Evaluates a checkpoint's raw weights, and its moving average if there is one.
 
@@ -272,6 +330,7 @@ def evaluate_checkpoint(
       evaluator: evaluates the model.
       images: the images of the split.
       workers: the processes that share the work.
+      more: further images, as in ``evaluate_with_predictions``.
 
     Returns:
       Metrics and predictions, both keyed by "raw" and "ema".
@@ -288,7 +347,7 @@ def evaluate_checkpoint(
     for name, values in weights.items():
         model.set_weights(values)
         metrics[name], own_predictions = evaluate_with_predictions(
-            evaluator, images, workers=workers
+            evaluator, images, workers=workers, more=more
         )
         if own_predictions is not None:
             predictions[name] = own_predictions

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hparams.label_kinds import DEFAULT_THRESHOLD, NUMBERS, ONE, SEVERAL
+from hparams.label_kinds import DEFAULT_THRESHOLD, NUMBERS, ONE, SEVERAL, UNKNOWN
 
 _SHOWN = 3  # classes in a ``repr``
 
@@ -36,6 +36,7 @@ class Prediction:
       kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
       thresholds: float32 ``[K]``, from which on an image has a class, where it may have several;
         None: 0.5 each.
+      known_from: 0..1, an image whose best probability is below it is unknown; None: none is.
     """
 
     path: pathlib.Path
@@ -45,11 +46,24 @@ class Prediction:
     image: np.ndarray | None = None
     kind: str = ONE
     thresholds: np.ndarray | None = None
+    known_from: float | None = None
 
     @property
     def class_name(self) -> str:
-        """The likeliest class."""
+        """The likeliest class, of an unknown image too."""
         return self.class_names[int(self.probabilities.argmax())]
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the image seems to be of none of the classes: no probability is high enough."""
+        return self.known_from is not None and bool(self.probabilities.max() < self.known_from)
+
+    @property
+    def answer(self) -> str:
+        """``unknown``, or the likeliest class, or all ``labels`` with ``|`` between them."""
+        if self.is_unknown:
+            return UNKNOWN
+        return "|".join(self.labels) if self.kind == SEVERAL else self.class_name
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """Returns (class, probability) of the ``count`` likeliest classes, the likeliest first."""

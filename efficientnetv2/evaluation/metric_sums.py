@@ -22,6 +22,7 @@ from hparams.choices import LOSSES
 _PADDING_LOGIT = -1e4  # of a padding image: as its targets are 0, its loss is 0
 _THRESHOLDS = 200  # of the precision-recall curve, evenly spaced in 0..1
 _KS = (1, 5)
+_SMALLEST, _ROUNDING = 1e-38, 1e-7  # of probabilities in float32: above 0, and below 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,21 @@ class MetricSums(abc.ABC):
         """Returns outputs, targets, and 1 for a real image: float32 ``[B, 2 K + 1]``."""
         flags = tf.cast(is_real, tf.float32)[:, tf.newaxis]
         return tf.concat([self.outputs(logits), targets, flags], -1)
+
+    def merged(self, logits: tf.Tensor) -> tf.Tensor:
+        """Merges views of images ``[B, V, K]``: logits ``[B, K]`` whose outputs are the means."""
+        outputs = tf.reduce_mean(self.outputs(tf.cast(logits, tf.float32)), 1)
+        outputs = tf.maximum(outputs, _SMALLEST)
+        if LOSSES[self.loss_type].shares_target:
+            return tf.math.log(outputs)
+        return tf.math.log(outputs) - tf.math.log1p(-tf.minimum(outputs, 1 - _ROUNDING))
+
+    def of_views(
+        self, logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns ``sums`` and ``rows`` of logits of several views of each image, ``[B, V, K]``."""
+        merged = self.merged(logits)
+        return self.sums(merged, targets, is_real), self.rows(merged, targets, is_real)
 
     @abc.abstractmethod
     def sums(self, logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
@@ -158,12 +174,44 @@ class CalibratedClassMetrics(ClassMetrics):
 
     temperature: float
 
+    def num_sums(self, num_outputs: int) -> int:
+        """Those of ``ClassMetrics``, and the loss."""
+        return super().num_sums(num_outputs) + 1
+
+    def sums(self, logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
+        """Those of ``ClassMetrics``, and the loss with the temperature."""
+        return self._sums(logits, self._divided(logits), targets, is_real)
+
+    def _divided(self, logits: tf.Tensor) -> tf.Tensor:
+        return tf.cast(logits, tf.float32) / self.temperature
+
+    def _sums(
+        self, logits: tf.Tensor, calibrated: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor
+    ) -> tf.Tensor:
+        loss = self.loss(calibrated, targets, is_real)
+        return tf.concat([super().sums(logits, targets, is_real), loss[tf.newaxis]], 0)
+
+    def of_views(
+        self, logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """As ``MetricSums``: the probabilities of each view are calibrated before the mean."""
+        pair = self.merged(logits), self.merged(self._divided(logits))
+        return self._sums(*pair, targets, is_real), self._rows(*pair, targets, is_real)
+
+    def means(self, sums: np.ndarray) -> dict[str, float]:
+        """Returns those of ``ClassMetrics``, and nll_calibrated: the loss with the temperature."""
+        calibrated = float(sums[-1]) / max(float(sums[0]), 1.0)
+        return {**super().means(sums[:-1]), "nll_calibrated": calibrated}
+
     def rows(self, logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
         """Those of ``ClassMetrics``, with the calibrated probability in column 3: ``[B, 5]``."""
+        return self._rows(logits, self._divided(logits), targets, is_real)
+
+    def _rows(
+        self, logits: tf.Tensor, calibrated: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor
+    ) -> tf.Tensor:
         *columns, flags = tf.unstack(super().rows(logits, targets, is_real), axis=-1)
-        logits = tf.cast(logits, tf.float32)
-        calibrated = tf.reduce_max(self.outputs(logits / self.temperature), -1)
-        return tf.stack([*columns, calibrated, flags], -1)
+        return tf.stack([*columns, tf.reduce_max(self.outputs(calibrated), -1), flags], -1)
 
 
 class LabelMetrics(MetricSums):
@@ -196,6 +244,10 @@ class NumberMetrics(MetricSums):
     """
 
     scale: TargetScale
+
+    def merged(self, logits: tf.Tensor) -> tf.Tensor:
+        """Returns the means over the views."""
+        return tf.reduce_mean(tf.cast(logits, tf.float32), 1)
 
     def num_sums(self, num_outputs: int) -> int:
         """Two, and four for each number."""

@@ -15,6 +15,7 @@ from tensorflow import keras
 
 from efficientnetv2.data.bad_images import unreadable_file
 from efficientnetv2.data.eval_input import evaluation_image
+from efficientnetv2.data.views import Views
 from efficientnetv2.evaluation.image_prediction import (
     Prediction,
     UnreadableImage,
@@ -34,7 +35,6 @@ from hparams.quantisation import is_quantised
 _WORTH_TRACING = 17
 _WORTH_FOLDING = 500
 _MAX_CORES = 8  # running parts of a batch in parallel was not tried on more
-_CROP_MARGIN = 8 / 7  # side of the image that several crops are cut from, relative to a crop
 
 
 def prepare_threads(num_images: int) -> None:
@@ -59,6 +59,7 @@ def predict(
     class_names: Sequence[str] | None = None,
     thresholds: np.ndarray | None = None,
     temperature: float | None = None,
+    known_from: float | None = None,
     num_images: int | None = None,
     crops: int = 1,
     flip: bool = False,
@@ -77,6 +78,7 @@ def predict(
       thresholds: as in ``Prediction``.
       temperature: logits are divided by it before the softmax, which calibrates the probabilities;
         None: they are not.
+      known_from: as in ``Prediction``.
       num_images: of the whole work, of which ``paths`` may be the rest: the more images, the more
         is done to make the network fast, which changes the last bits of its outputs. None: the
         number of paths; many if they cannot be counted.
@@ -117,6 +119,7 @@ def predict(
                     image.numpy() if with_images else None,
                     kind=label_kind(config),
                     thresholds=thresholds,
+                    known_from=known_from,
                 )
 
 
@@ -182,13 +185,11 @@ def _views_of_image(
     config: Config, *, crops: int, flip: bool, traced: bool
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Maps an encoded image to its views ``[V, S, S, C]``, the central one first."""
-    size = config.eval.isize
-    larger = size if crops == 1 else round(size * _CROP_MARGIN)
+    views = Views(crops=crops, flip=flip)
+    larger = views.source_size(config.eval.isize)
 
     def views_of(encoded: tf.Tensor) -> tf.Tensor:
-        image = evaluation_image(config, encoded, image_size=larger)
-        views = tf.stack(list(_crops(image, size, margin=larger - size, count=crops)))
-        return tf.concat([views, tf.image.flip_left_right(views)], 0) if flip else views
+        return views.of_image(evaluation_image(config, encoded, image_size=larger))
 
     if not traced:
         return views_of
@@ -203,9 +204,3 @@ def _read(views_of: Callable[[tf.Tensor], tf.Tensor], path: pathlib.Path) -> tf.
         return views_of(tf.constant(encoded))
     except (OSError, tf.errors.OpError) as error:
         return unreadable_file(path, error, encoded)
-
-
-def _crops(image: tf.Tensor, size: int, *, margin: int, count: int) -> Iterator[tf.Tensor]:
-    corners = [(0, 0), (0, margin), (margin, 0), (margin, margin)] if count == 5 else []
-    for top, left in [(margin // 2, margin // 2), *corners]:
-        yield image[top : top + size, left : left + size]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -17,20 +17,24 @@ from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.open_data import open_data, open_split
 from efficientnetv2.data.sample_images import calibration_images
 from efficientnetv2.data.sources import Source
-from efficientnetv2.evaluation.calibration import fit_calibration
+from efficientnetv2.evaluation.calibration import fit_on_minival
 from efficientnetv2.evaluation.evaluator import (
     AnyPredictions,
     EvaluationResult,
     Evaluator,
+    Metrics,
     evaluate_raw_and_ema,
     open_evaluator,
 )
 from efficientnetv2.evaluation.label_scores import with_label_metrics
 from efficientnetv2.evaluation.loaded_model import load_trained
 from efficientnetv2.evaluation.thresholds import fit_thresholds
+from efficientnetv2.evaluation.unknown_images import open_unknown, scores, unknown_metrics
 from efficientnetv2.runtime.calibration_file import (
     read_temperature,
+    read_threshold,
     takes_temperature,
+    takes_unknown,
     write_calibration,
 )
 from efficientnetv2.runtime.cluster import require_for_replicas
@@ -103,9 +107,9 @@ class TrainingSession:
     def evaluate(self) -> EvaluationResult:
         """Evaluates the raw weights and the moving average on the final split.
 
-        Where images have several classes, the chief chooses their thresholds first, and where they
-        have one it fits the temperature of the probabilities. It writes them into the run
-        directory, unless they are there: somebody may have changed them.
+        Where images have several classes, the chief chooses their thresholds first; then it fits
+        the temperature of the probabilities and the threshold of unknown images. It writes them
+        into the run directory, unless they are there: somebody may have changed them.
         """
         images = open_split(self.config, self.source, self.run, split=self.config.data.eval_split)
         is_several = label_kind(self.config) == SEVERAL
@@ -123,6 +127,7 @@ class TrainingSession:
             predictions=lists,
         )
         predictions = {name: found[0] for name, found in lists.items() if found}
+        metrics = self._with_unknown(metrics, predictions)
         thresholds = None
         if is_several:
             thresholds = np.array(self.run.thresholds(self.source.class_names))
@@ -131,19 +136,55 @@ class TrainingSession:
             images, self.source.class_names, metrics, predictions, thresholds, calibration
         )
 
-    def _calibrate(self) -> str:
-        """Fits the temperature, if it is not there; returns what has come of it, as text."""
-        is_there = self.run.calibration_file.exists()
-        if not takes_temperature(self.config) or not self.workers.is_chief or is_there:
-            return ""
-        found = fit_calibration(self.config, self.source, self.run, workers=self.workers)
-        if isinstance(found, str):
-            return f"probabilities are not calibrated: {found}"
-        write_calibration(self.run, found)
-        return (
-            f"probabilities are calibrated: temperature {found.temperature:.3f}, ECE "
-            f"{found.ece:.4f} -> {found.ece_calibrated:.4f} on {found.images:,} minival images"
+    def _with_unknown(self, metrics: Metrics, predictions: Mapping[str, AnyPredictions]) -> Metrics:
+        """Returns metrics with those of the images of classes that were left out, if any were."""
+        unknown = open_unknown(self.config, self.source, None)
+        if unknown is None:
+            return metrics
+        lists: dict[str, list[AnyPredictions]] = {"raw": [], "ema": []}
+        evaluate_raw_and_ema(
+            self.train_state,
+            self._final_evaluator(),
+            unknown,
+            workers=self.workers,
+            predictions=lists,
         )
+        threshold = read_threshold(self.run, self.config) if self.workers.is_alone else None
+        return {
+            name: {
+                **values,
+                **unknown_metrics(scores(predictions[name]), scores(lists[name][0]), threshold),
+            }
+            for name, values in metrics.items()
+        }
+
+    def _calibrate(self) -> str:
+        """Fits calibration.json, unless it is there; returns what came of it, as text."""
+        is_there = self.run.calibration_file.exists()
+        if not takes_unknown(self.config) or not self.workers.is_chief or is_there:
+            return ""
+        fit = fit_on_minival(self.config, self.source, self.run, workers=self.workers)
+        calibration = None if isinstance(fit.calibration, str) else fit.calibration
+        rule = None if isinstance(fit.unknown, str) else fit.unknown
+        if calibration is not None or rule is not None:
+            write_calibration(self.run, calibration, rule)
+        lines = []
+        if calibration is not None:
+            lines.append(
+                f"probabilities are calibrated: temperature {calibration.temperature:.3f}, ECE "
+                f"{calibration.ece:.4f} -> {calibration.ece_calibrated:.4f} on "
+                f"{calibration.images:,} minival images"
+            )
+        elif takes_temperature(self.config):
+            lines.append(f"probabilities are not calibrated: {fit.calibration}")
+        if rule is None:
+            lines.append(f"no image is named unknown: {fit.unknown}")
+        else:
+            lines.append(
+                f"unknown is an image whose best probability is below {rule.threshold:.4f}, as of "
+                f"{1 - rule.kept:.1%} of {rule.images:,} minival images"
+            )
+        return "\n".join(lines)
 
     def _final_evaluator(self) -> Evaluator:
         """Returns the evaluator; a single process, which knows the temperature, also applies it."""

@@ -45,6 +45,7 @@ class ExportOptions:
       with_xla: the SavedModel gets another signature that is compiled by XLA, for TPU.
       temperature: by which the files divide logits; None: they do not.
       license: of the files, as Hugging Face names it, for the model card; None: not stated.
+      threshold: an image whose best probability is below it is unknown; None: none is.
     """
 
     formats: Sequence[str]
@@ -57,6 +58,7 @@ class ExportOptions:
     with_xla: bool
     temperature: float | None = None
     license: str | None = None
+    threshold: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +131,7 @@ def export_model(
         preprocessing=options.preprocessing,
         logits=options.logits,
         temperature=options.temperature,
+        threshold=options.threshold,
     )
     calibration, verification = _images(config, run, options)
     if not len(verification.pixels):

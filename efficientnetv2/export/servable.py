@@ -16,6 +16,7 @@ from efficientnetv2.export.answers import ANSWERS, Answers
 from efficientnetv2.int8.rounded_network import RoundedNetwork
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.fold_batchnorm import fold
+from efficientnetv2.runtime.calibration_file import unknown_metadata
 from efficientnetv2.train.quantised_network import quantised_layer
 from efficientnetv2.train.target_scale import TargetScale, target_scale
 from hparams.channels import RGB, measured_normalisation
@@ -53,6 +54,7 @@ class Servable:
       is_own: the network is a user's Keras model.
       rounded: the 8-bit network of a run with ``train.quantise``, which ``model`` and ``folded``
         compute, too; None: the network is float.
+      threshold: an image whose best probability is below it is unknown; None: none is.
     """
 
     model: keras.Model
@@ -73,6 +75,7 @@ class Servable:
     is_own: bool = False
     rounded: RoundedNetwork | None = None
     crop_pct: float | None = None
+    threshold: float | None = None
 
     @property
     def normalisation(self) -> Normalisation:
@@ -142,6 +145,7 @@ class Servable:
         if self.kind == SEVERAL and self.levels is not None:
             several = {"thresholds": self.levels.tolist()}
         calibrated = {} if self.temperature is None else {"temperature": self.temperature}
+        unknown = {} if self.threshold is None else {"unknown": unknown_metadata(self.threshold)}
         return {
             "model_name": self.model_name,
             "image_size": self.image_size,
@@ -152,6 +156,7 @@ class Servable:
             "output": self.output_name,
             **several,
             **calibrated,
+            **unknown,
             "input_range": _NUMBERS_OF_RANGES.get(self.input_range, self.input_range),
             "mean": list(row.mean),
             "deviation": list(row.deviation),
@@ -165,6 +170,7 @@ def build_servable(
     preprocessing: bool,
     logits: bool,
     temperature: float | None = None,
+    threshold: float | None = None,
 ) -> Servable:
     """Adds normalisation before a network and the loss's activation (softmax or sigmoid) after it.
 
@@ -176,6 +182,7 @@ def build_servable(
       temperature: the classifier's weights are divided by it, so that no operation is added and the
         probabilities are calibrated. So are logits: their softmax is what the network would say
         with its activation. None: they stay as they are.
+      threshold: as in ``Servable``.
 
     Raises:
       UserError: if logits are wanted of a network that predicts numbers.
@@ -216,6 +223,7 @@ def build_servable(
         measured=measured_normalisation(config.model),
         temperature=temperature,
         rounded=rounded,
+        threshold=threshold,
     )
 
 

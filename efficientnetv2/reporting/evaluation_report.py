@@ -14,6 +14,7 @@ from efficientnetv2.data.preprocess import to_pixels
 from efficientnetv2.evaluation.evaluator import EvaluationResult
 from efficientnetv2.evaluation.label_scores import class_scores
 from efficientnetv2.evaluation.predictions import Predictions
+from efficientnetv2.reporting.calibration_report import corruption_cells
 from efficientnetv2.reporting.figures import fitted, save_figure
 from efficientnetv2.reporting.label_report import report_labels
 from efficientnetv2.reporting.number_report import report_numbers
@@ -58,6 +59,9 @@ def report_evaluation(
       WriteError: if a file cannot be written.
     """
     report_result(config, run, result.metrics, eval_name=eval_name)
+    header, rows = corruption_cells(list(result.metrics.values())[-1])
+    if rows:
+        print(f"\n{table(header, rows)}")
     images, names, predictions = result.images, result.names, result.predictions
     files = [run.result_file(eval_name).name]
     if predictions:

@@ -136,7 +136,7 @@ def show_predictions(
       layout: of the rows.
       is_written: whether a file will have all.
     """
-    cells = [[row[0], *layout.shown(row)] for row in rows]
+    cells = [[row.image, *layout.shown(row)] for row in rows]
     print(table(layout.headings, cells))
     if count > len(cells):
         hint = "" if is_written else "; --output=all.csv writes all"
@@ -144,7 +144,10 @@ def show_predictions(
 
 
 def predictions_to_frame(
-    predictions: Iterable[Prediction | UnreadableImage], *, top_k: int = 5
+    predictions: Iterable[Prediction | UnreadableImage],
+    *,
+    top_k: int = 5,
+    allow_unknown: bool = False,
 ) -> pandas.DataFrame:
     """Returns a pandas DataFrame with a row for each image, and the columns of a CSV file.
 
@@ -155,6 +158,7 @@ def predictions_to_frame(
     Args:
       predictions: of the images, in the order of the rows.
       top_k: number of classes to name for each image; all if there are fewer.
+      allow_unknown: add the column ``answer``: the likeliest class, or ``unknown``; not of numbers.
 
     Raises:
       UserError: if pandas is not installed.
@@ -166,9 +170,10 @@ def predictions_to_frame(
     results = list(predictions)
     first = next((result for result in results if isinstance(result, Prediction)), None)
     names = first.class_names if first is not None else []
-    layout = LAYOUTS[first.kind if first is not None else ONE](names, min(top_k, len(names)))
+    kind = first.kind if first is not None else ONE
+    layout = LAYOUTS[kind](names, min(top_k, len(names)), with_answer=allow_unknown)
     rows = [
-        layout.cells((str(result.path), result.row(top_k)))
+        layout.cells(Row(str(result.path), result.row(top_k), result.answer))
         if isinstance(result, Prediction)
         else [str(result.path), *[None] * (len(layout.columns) - 1)]
         for result in results

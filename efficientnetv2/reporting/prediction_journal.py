@@ -154,8 +154,13 @@ class PredictionJournal:
             content = file.read(size)
             if len(content) != size or zlib.crc32(content) != checksum:
                 return False
-        shown = iter([(image, [(n, p) for n, p in classes]) for image, classes in record["shown"]])
-        tally.add([unreadable.get(index) or next(shown, ("", [])) for index in range(count)])
+        shown = iter(
+            [
+                Row(image, [(n, p) for n, p in values], said)
+                for image, values, said in record["shown"]
+            ]
+        )
+        tally.add([unreadable.get(index) or next(shown, Row("", [])) for index in range(count)])
         for file, kind in ((self._text, "text"), (self._features, "features")):
             ends[file] += record[kind][0]
         return True

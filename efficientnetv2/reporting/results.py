@@ -22,6 +22,7 @@ from hparams.label_kinds import (
     label_kind,
 )
 
+_UNKNOWN = {"unk. AUROC": "unknown_auroc", "unk. FPR95": "unknown_fpr95"}
 # Kind of labels -> title in the table -> metric, which is left out where it was not computed.
 _COLUMNS: Mapping[str, Mapping[str, str]] = {
     ONE: {
@@ -32,6 +33,7 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = {
         "macro F1": "macro_f1",
         "ECE": "ece",
         "ECE cal.": "ece_calibrated",
+        **_UNKNOWN,
     },
     SEVERAL: {
         "top-1": "top1",
@@ -45,6 +47,7 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = {
         "P@5": "precision_at_5",
         "R@1": "recall_at_1",
         "R@5": "recall_at_5",
+        **_UNKNOWN,
     },
     NUMBERS: {"R2": "r2", "MAE": "mae", "RMSE": "rmse", "loss": "loss"},
 }

@@ -21,6 +21,7 @@ from efficientnetv2.evaluation.predictions import (
     calibration_bins,
     calibration_error,
 )
+from efficientnetv2.reporting.calibration_report import corruption_cells, reliability_figure
 from efficientnetv2.reporting.evaluation_report import WEIGHTS, class_rows
 from efficientnetv2.reporting.figures import figure_bytes
 from efficientnetv2.reporting.html_page import embedded, embedded_thumbnail, write_page
@@ -82,7 +83,8 @@ def write_run_page(
         table=_table(config, found, names, result.thresholds),
         confusion=_confusion(found, names),
         confused=_confused(found, names),
-        calibration=_calibration(found),
+        calibration=_calibration(found, f"{run_title(config)}, {split}"),
+        corruptions=corruption_cells(metrics[weights]),
         mistakes=_mistakes(config, result.images, found, names),
         mistakes_title=_MISTAKES_TITLE[label_kind(config)],
         settings=_settings(_trained_config(config, run)),
@@ -159,8 +161,8 @@ def _confused(found: AnyPredictions | None, names: Sequence[str]) -> list[tuple[
     return [(names[label], names[other], n) for (label, other), n in pairs.most_common(_PAIRS)]
 
 
-def _calibration(found: AnyPredictions | None) -> dict[str, Any] | None:
-    """Returns the table of a reliability diagram (arXiv 1706.04599, figure 1)."""
+def _calibration(found: AnyPredictions | None, title: str) -> dict[str, Any] | None:
+    """Returns a reliability diagram (arXiv 1706.04599, figure 1), and its numbers as a table."""
     if not isinstance(found, Predictions) or not len(found.index):
         return None
     rows = [
@@ -185,7 +187,9 @@ def _calibration(found: AnyPredictions | None) -> dict[str, Any] | None:
             f"by {100 * error:.1f} points (ECE {error:.4f}). The table shows them without it"
         )
     text += "."
-    return {"rows": rows, "text": text}
+    figure = reliability_figure(found, title=title)
+    picture = embedded(figure_bytes(figure), kind="png")
+    return {"rows": rows, "text": text, "picture": picture}
 
 
 def _mistakes(

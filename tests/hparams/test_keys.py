@@ -78,6 +78,7 @@ NON_DEFAULT = {
     "train.logit_adjustment": 1.5,
     "train.best_metric": "top1",
     "train.min_precision": 0.9,
+    "train.known_share": 0.9,
     "train.weight_decay_inc": 0.5,
     "train.weight_decay_vars": "gamma$",
     "train.varsexp": "predictions|top_",
@@ -98,6 +99,7 @@ NON_DEFAULT = {
     "eval.isize": 176,
     "eval.crop_pct": 0.9,
     "data.source": "folder",
+    "data.leave_out": ["cat", "7"],
     "data.tfds_name": "null",
     "data.data_dir": "/data: 'räksmörgås', # 1e3",
     "data.multi_label": True,
@@ -174,7 +176,7 @@ NON_DEFAULT = {
 RANDAUGMENT_KEYS = ("data.randaug_layers", "data.ram", "data.ram_base")
 # Keys to leave out, because their non-default values exclude each other: size_schedule and
 # scale_batch_with_size, bn_type and xla, augname and the keys of RandAugment, several labels or a
-# teacher and the settings for rare classes, grey images and a service or hues.
+# teacher and the settings for rare classes or classes left out, grey images and a service or hues.
 BALANCE_KEYS = (
     *("train.class_weights", "train.focal_gamma", "train.logit_adjustment", "data.sampling"),
 )
@@ -182,6 +184,7 @@ CHANNEL_KEYS = ("model.channels", "model.pixel_mean", "model.pixel_deviation")
 EXCLUSIVE = (
     (
         *("train.size_schedule", "model.bn_type", "data.augname", "eval.crop_pct"),
+        "data.leave_out",
         *(*BALANCE_KEYS, *CHANNEL_KEYS),
     ),
     (

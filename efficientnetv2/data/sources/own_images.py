@@ -14,7 +14,7 @@ from efficientnetv2.data.sources.folder_splits import (
     scan_folder,
     scan_folds,
 )
-from efficientnetv2.data.sources.image_splits import ImageSplits
+from efficientnetv2.data.sources.image_splits import ImageSplits, leave_out
 from efficientnetv2.data.sources.label_table import TableColumns, columns_of
 from efficientnetv2.data.sources.split_file import save_splits
 from efficientnetv2.data.sources.table_file import TABLE_FORMATS, is_table
@@ -44,14 +44,14 @@ def open_images(
       WriteError: if the split file cannot be written.
     """
     if split_file is not None and split_file.exists():
-        return _load(config, split_file)
+        return leave_out(_load(config, split_file), config.data.leave_out)
     if config.data.fold is not None:
         splits = divide_folds(config, [parse_fold(config.data.fold)])[0]
     else:
         splits = _divide(config)
     if split_file is not None and writes:
-        save_splits(splits, split_file)
-    return splits
+        save_splits(splits, split_file)  # of all classes
+    return leave_out(splits, config.data.leave_out)
 
 
 def _load(config: Config, split_file: pathlib.Path) -> ImageSplits:

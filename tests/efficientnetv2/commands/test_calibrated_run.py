@@ -5,8 +5,10 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -35,8 +37,21 @@ def train(main_tf2, run, data_dir, *flags, epochs=1):
     return result
 
 
-def set_temperature(run, value):
-    (run / "calibration.json").write_text(json.dumps({"temperature": value}))
+def set_temperature(run, value, **more):
+    (run / "calibration.json").write_text(json.dumps({"temperature": value, **more}))
+
+
+def metadata_of(name, path):
+    """Returns the metadata inside an exported file; those of Keras are beside it."""
+    if name == "keras":
+        return json.loads((path.parent / "export.json").read_text())
+    if name == "saved_model":
+        return json.loads((path / "assets" / "metadata.json").read_text())
+    if name.startswith("onnx"):
+        props = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+        return {key: json.loads(value) for key, value in props.items() if key != "labels"}
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("metadata.json"))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +78,17 @@ def images(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def many_images(tmp_path_factory):
+    """Images between black and noise, of which the network is more or less sure."""
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(24):
+        rng = np.random.default_rng(number)
+        pixels = rng.integers(0, 256, (16, 16, 3)) * (number / 24) + rng.uniform(0, 10)
+        Image.fromarray(np.uint8(pixels)).save(folder / f"{number:02}.png")
+    return folder
+
+
 def probabilities(images, run, **options):
     found = env2.predict(images, "efficientnetv2-b0", model_dir=run, **options)
     return np.stack([prediction.probabilities for prediction in found])
@@ -74,6 +100,9 @@ def test_training_fits_the_temperature_on_minival(trained):
     assert "probabilities are calibrated: temperature" in output
     assert f"on {content['images']:,} minival images" in output
     assert content["images"] >= 50 and content["nll_calibrated"] <= content["nll"]
+    rule = content["unknown"]
+    assert rule["kept"] >= 0.95 and rule["images"] == content["images"]
+    assert f"unknown is an image whose best probability is below {rule['threshold']:.4f}" in output
     assert "with the temperature in calibration.json" in (run / "report.html").read_text()
 
 
@@ -147,6 +176,127 @@ def test_exported_files_say_what_infer_says(run, images, logits):
         np.testing.assert_allclose(
             outputs["onnx", True] * FACTOR, outputs["onnx", False], rtol=1e-4, atol=1e-4
         )
+
+
+def test_every_file_says_unknown_where_infer_does(run, many_images):
+    scores = np.sort(probabilities(many_images, run).max(-1))
+    middle = int(np.diff(scores[6:18]).argmax()) + 6  # the widest gap
+    threshold = float(scores[middle : middle + 2].mean())
+    rule = {"label": "unknown", "score": "max_probability", "threshold": threshold}
+    set_temperature(run, FACTOR, unknown=rule)
+    predictions = env2.predict(many_images, "efficientnetv2-b0", model_dir=run)
+    expected = np.array([prediction.is_unknown for prediction in predictions])
+    score = np.array([prediction.probabilities.max() for prediction in predictions])
+    assert 6 < expected.sum() < 18
+    paths = sorted(many_images.iterdir())
+    pixels = [np.float32(Image.open(path))[np.newaxis] for path in paths]
+    formats = [name for name in FORMATS if "openvino" not in name]  # is an extra
+    files = env2.export(formats, model_dir=run, images=many_images)
+    for name, path in files.items():
+        metadata = metadata_of(name, path)
+        assert metadata["unknown"] == rule
+        opened = FORMATS[name].open(path)
+        found = np.array(
+            [opened(image).max() < metadata["unknown"]["threshold"] for image in pixels]
+        )
+        # A network that has learned little, with a temperature that magnifies its logits 20 times.
+        near = 0.15 if FORMATS[name].is_int8 or name in ("onnx_int8", "tflite_dynamic") else 1e-4
+        near = 0.03 if name == "tflite_fp16" else near
+        is_clear = np.abs(score - threshold) > near
+        assert is_clear.sum() >= 8 and set(expected[is_clear]) == {True, False}, name
+        np.testing.assert_array_equal(found[is_clear], expected[is_clear], err_msg=name)
+
+
+def test_files_of_predictions_say_unknown_when_asked(main_tf2, run, images):
+    set_temperature(run, FACTOR, unknown={"threshold": 1.0})
+    command = ["infer", MODEL, f"--image_path={images}", f"--model_dir={run}", "--top_k=2"]
+    command.append(f"--output={run / 'out.csv'}")
+    result = main_tf2(*command, "--allow_unknown", cwd=run)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("png  unknown  ") == 3
+    rows = list(csv.DictReader((run / "out.csv").read_text().splitlines()))
+    assert [row["answer"] for row in rows] == ["unknown"] * 3
+    best = [float(row["probability_1"]) for row in rows]
+    np.testing.assert_allclose(best, probabilities(images, run).max(-1), atol=1e-6)
+    assert main_tf2(*command, cwd=run).returncode == 0
+    header = "image,class_1,probability_1,class_2,probability_2\n"
+    assert (run / "out.csv").read_text().startswith(header)
+
+
+def test_predictions_know_whether_they_are_unknown(run, images):
+    set_temperature(run, FACTOR, unknown={"threshold": 1.0})
+    first, *_ = env2.predict(images, "efficientnetv2-b0", model_dir=run)
+    assert first.is_unknown and first.answer == "unknown" != first.class_name
+    frame = env2.predictions_to_frame([first], top_k=1, allow_unknown=True)
+    assert frame.columns.tolist() == ["image", "answer", "class_1", "probability_1"]
+    assert frame["answer"].tolist() == ["unknown"]
+    set_temperature(run, FACTOR, unknown={"threshold": 0.0})
+    first, *_ = env2.predict(images, "efficientnetv2-b0", model_dir=run)
+    assert not first.is_unknown and first.answer == first.class_name
+    set_temperature(run, FACTOR, unknown={"threshold": 1.0})
+    first, *_ = env2.predict(images, "efficientnetv2-b0", model_dir=run, calibrated=False)
+    assert not first.is_unknown
+
+
+def test_an_evaluation_looks_at_unknown_and_corrupted_images_and_at_views(main_tf2, run, images):
+    set_temperature(run, 0.5, unknown={"threshold": 0.5})
+    command = ["eval", MODEL, f"--model_dir={run}"]
+    result = main_tf2(*command, f"--unknown={images}", "--corruptions", cwd=run.parent)
+    assert result.returncode == 0, result.stderr
+    assert "unk. AUROC" in result.stdout and "\nnoise 2 " in result.stdout
+    page = (run / "report.html").read_text()
+    assert "<h2>Under mild corruption</h2>" in page and "<td>jpeg 1</td>" in page
+    plain = json.loads((run / "eval.json").read_text())["raw"]
+    assert plain["unknown_images"] == 3 and 0 <= plain["unknown_auroc"] <= 1
+    best = probabilities(images, run).max(-1)
+    assert plain["unknown_found"] == pytest.approx((best < 0.5).mean())
+    assert plain["noise_2_loss"] != plain["loss"] and plain["blur_1_ece_calibrated"] >= 0
+    result = main_tf2(*command, "--flip", "--crops=5", "--eval_name=views", cwd=run.parent)
+    assert result.returncode == 0, result.stderr
+    views = json.loads((run / "eval_views.json").read_text())["raw"]
+    assert views["images"] == plain["images"] and views["loss"] != plain["loss"]
+    assert "unknown_auroc" not in views
+
+
+def test_an_evaluation_of_views_is_that_of_their_predictions(main_tf2, run, tmp_path, images):
+    """The images of a folder, evaluated with ten views each, against ``predict``."""
+    names = env2.load_run(run).class_names
+    for number, name in enumerate(names):
+        for split in ("train", "val", "test"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for copy in range(2):
+                rng = np.random.default_rng([number, copy])
+                image = Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8))
+                image.save(tmp_path / "data" / split / name / f"{copy}.png")
+    set_temperature(run, 0.5)
+    options = {"crops": 5, "flip": True}
+    metrics = env2.evaluate(
+        data=tmp_path / "data", weights=run, model_dir=tmp_path / "other", **options
+    )["raw"]
+    found = env2.predict(tmp_path / "data" / "test", "efficientnetv2-b0", model_dir=run, **options)
+    labels = [names.index(prediction.path.parent.name) for prediction in found]
+    own = [prediction.probabilities[label] for prediction, label in zip(found, labels)]
+    assert metrics["images"] == 20
+    assert metrics["nll_calibrated"] == pytest.approx(-np.log(own).mean(), rel=1e-3)
+    right = [prediction.probabilities.argmax() for prediction in found] == np.array(labels)
+    assert metrics["top1"] == pytest.approx(np.mean(right), abs=0.051)  # of raw probabilities
+
+
+def test_unknown_is_refused_in_one_line(main_tf2, run):
+    command = ["eval", MODEL, f"--model_dir={run}", f"--unknown={run / 'nowhere'}"]
+    result = main_tf2(*command, cwd=run)
+    assert result.returncode == 2 and "--unknown '" in result.stderr
+    assert "does not exist" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_unknown_needs_its_threshold(main_tf2, run, images):
+    command = ["infer", MODEL, f"--image_path={images}", f"--model_dir={run}", "--allow_unknown"]
+    result = main_tf2(*command, cwd=run)
+    assert result.returncode == 2
+    assert "--allow_unknown needs a run directory whose calibration.json has a" in result.stderr
+    result = main_tf2(*command, "--nocalibrated", cwd=run)
+    assert result.returncode == 2
+    assert "--allow_unknown needs calibrated probabilities; drop --nocalibrated" in result.stderr
 
 
 def test_the_int8_file_is_calibrated_too(run, images):

@@ -7,6 +7,7 @@ import tensorflow as tf
 from efficientnetv2.evaluation.calibration import (
     calibrate,
     fit_temperature,
+    fit_unknown,
     negative_log_likelihood,
 )
 from efficientnetv2.evaluation.metric_sums import metric_sums
@@ -69,10 +70,41 @@ def test_what_is_kept_is_that_of_the_images(seed):
     assert fitted.nll_calibrated < fitted.nll
 
 
-def test_too_few_images_and_images_without_a_mistake_say_so(seed):
+def test_too_few_images_say_so(seed):
     logits, labels = drawn(seed, factor=3.0, count=60)
     assert calibrate(logits[:49], labels[:49]) == "minival has 49 images, 50 are needed"
-    assert calibrate(logits, logits.argmax(-1)).startswith("all 60 images of minival are named")
+    assert fit_unknown(np.ones(49), known_share=0.9) == "minival has 49 images, 50 are needed"
+
+
+def test_images_that_are_all_right_are_right_but_once_in_so_many(seed):
+    logits, _ = drawn(seed, factor=1.0, count=198)
+    logits += logits == logits.max(-1, keepdims=True)  # none is in doubt
+    fitted = fit_temperature(logits, logits.argmax(-1))
+    right = tf.nn.softmax(logits / fitted).numpy().max(-1)
+    assert right.mean() == pytest.approx(199 / 200, abs=1e-5) and 0.05 < fitted < 1
+    assert calibrate(logits, logits.argmax(-1)).ece_calibrated < 0.02
+    near = np.float32(1e-4 * logits)
+    assert fit_temperature(near, near.argmax(-1)) == 0.05
+    assert fit_temperature(np.float32(1e4 * logits), logits.argmax(-1)) == 20
+
+
+@pytest.mark.parametrize("known_share", [0.5, 0.9, 0.95, 1.0])
+@pytest.mark.parametrize("count", [50, 180, 1000])
+def test_the_threshold_keeps_the_share_and_lies_between_two_images(seed, count, known_share):
+    scores = np.random.default_rng(seed).uniform(0.2, 0.9, count)
+    rule = fit_unknown(scores, known_share=known_share)
+    kept = scores >= rule.threshold - 1e-6  # kept in six digits
+    assert kept.mean() == pytest.approx(rule.kept) and rule.images == count
+    assert known_share <= kept.mean() < known_share + 1 / count + 1e-9
+    if known_share < 1:
+        nearest = np.sort(np.abs(scores - rule.threshold))[:2]
+        assert nearest == pytest.approx(nearest[::-1], abs=2e-6)
+
+
+def test_probabilities_that_are_all_1_are_known():
+    assert fit_unknown(np.ones(60), known_share=0.95).threshold == 0.99
+    assert fit_unknown(np.ones(60), known_share=0.95).kept == 1
+    assert fit_unknown(np.full(60, 0.5), known_share=0.95).kept == 1  # none is below the others
 
 
 def test_logits_that_know_nothing_get_the_highest_temperature(seed):

@@ -18,21 +18,21 @@ from efficientnetv2.reporting.prediction_files import (
     write_features,
 )
 from efficientnetv2.reporting.prediction_journal import PredictionJournal
-from efficientnetv2.reporting.row_layout import ClassRows, LabelRows, NumberRows
+from efficientnetv2.reporting.row_layout import ClassRows, LabelRows, NumberRows, Row
 from efficientnetv2.runtime.atomic_write import WriteError
 from hparams.errors import UserError
 
 LAYOUT = ClassRows(["a", "b"], 2)
 ROWS = [
-    ("photos/ä,b.png", [("crane (bird)", 0.75), ('a "quoted", name', 1 / 3)]),
-    ("photos/c.png", [("daisy", 1.0), ("空", 0.0)]),
-    ("=c.png", [("-daisy\n", 1e-30), ("b", 5e-324)]),
+    Row("photos/ä,b.png", [("crane (bird)", 0.75), ('a "quoted", name', 1 / 3)]),
+    Row("photos/c.png", [("daisy", 1.0), ("空", 0.0)]),
+    Row("=c.png", [("-daisy\n", 1e-30), ("b", 5e-324)]),
 ]
 
 
 def write(rows, path, *, part=2, layout=LAYOUT):
     """Writes rows as a command does: a part at a time."""
-    images = ImageList.of([image for image, _ in rows])
+    images = ImageList.of([row.image for row in rows])
     journal = PredictionJournal(path, images, {}, layout=layout)
     for start in range(0, len(rows), part):
         journal.add(rows[start : start + part])
@@ -60,7 +60,7 @@ def test_json_and_json_lines(tmp_path):
     assert text == json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     lines = (tmp_path / "lines" / "all.jsonl").read_text(encoding="utf-8").split("\n")
     assert [json.loads(line) for line in lines[:-1]] == content and lines[-1] == ""
-    assert [entry["image"] for entry in content] == [image for image, _ in ROWS]
+    assert [entry["image"] for entry in content] == [row.image for row in ROWS]
     assert content[0]["classes"][1] == {"name": 'a "quoted", name', "probability": 1 / 3}
 
 
@@ -69,7 +69,7 @@ def test_parquet(tmp_path, monkeypatch):
     monkeypatch.setattr(prediction_files, "_CHUNK", 2)
     write(ROWS, tmp_path / "all.parquet")
     columns = parquet.read_table(tmp_path / "all.parquet").to_pydict()
-    assert columns["image"] == [image for image, _ in ROWS]
+    assert columns["image"] == [row.image for row in ROWS]
     assert columns["class_2"] == ['a "quoted", name', "空", "b"]
     assert columns["probability_2"] == [1 / 3, 0.0, 5e-324]
     assert parquet.ParquetFile(tmp_path / "all.parquet").num_row_groups == 2
@@ -121,7 +121,7 @@ def test_what_cannot_be_written_is_said_before(tmp_path, name, message):
 def test_what_cannot_be_written_is_one_line_and_kept(tmp_path, suffix):
     path = tmp_path / f"all.{suffix}"
     path.mkdir()
-    images = ImageList.of([image for image, _ in ROWS])
+    images = ImageList.of([row.image for row in ROWS])
     journal = PredictionJournal(path, images, {}, layout=LAYOUT)
     journal.add(ROWS)
     with pytest.raises(WriteError, match="cannot write"):
@@ -199,12 +199,13 @@ def read_all(rows, folder, layout):
 
 
 def test_several_classes_are_one_cell(tmp_path, capsys):
-    rows = [("1.png", [("cat", 0.9), ("dog", 0.5)]), ("2.png", []), ("3.png", [("dog", 1.0)])]
+    values = [[("cat", 0.9), ("dog", 0.5)], [], [("dog", 1.0)]]
+    rows = [Row(f"{number}.png", row) for number, row in enumerate(values, start=1)]
     layout = LabelRows(["cat", "dog"], 2)
     cells, entries, table = read_all(rows, tmp_path, layout)
     assert [row["labels"] for row in cells] == ["cat|dog", "", "dog"]
     assert [row["probabilities"] for row in cells] == ["0.9|0.5", "", "1.0"]
-    assert [layout.row_of(entry) for entry in entries] == [(i, list(c)) for i, c in rows]
+    assert [layout.row_of(entry) for entry in entries] == rows
     assert [(row["labels"], row["probabilities"]) for row in table] == [
         (row["labels"], row["probabilities"]) for row in cells
     ]
@@ -215,7 +216,8 @@ def test_several_classes_are_one_cell(tmp_path, capsys):
 
 
 def test_numbers_are_a_column_each(tmp_path, capsys):
-    rows = [("1.png", [("age", -1.5), ("depth", 1e-7)]), ("2.png", [("age", 2.0), ("depth", 3.0)])]
+    values = [[("age", -1.5), ("depth", 1e-7)], [("age", 2.0), ("depth", 3.0)]]
+    rows = [Row(f"{number}.png", row) for number, row in enumerate(values, start=1)]
     layout = NumberRows(["age", "depth"], 2)
     cells, entries, table = read_all(rows, tmp_path, layout)
     assert [(float(row["age"]), float(row["depth"])) for row in cells] == [(-1.5, 1e-7), (2, 3)]
@@ -224,3 +226,21 @@ def test_numbers_are_a_column_each(tmp_path, capsys):
     assert table[0] == {"image": "1.png", "age": -1.5, "depth": 1e-7}
     show_predictions(rows, 2, layout=layout, is_written=True)
     assert capsys.readouterr().out.splitlines()[0].split() == ["image", "age", "depth"]
+
+
+@pytest.mark.parametrize("kind", [ClassRows, LabelRows])
+def test_answers_are_a_column(tmp_path, capsys, kind):
+    classes = [[("cat", 0.9), ("dog", 0.1)], [("dog", 0.6), ("cat", 0.4)]]
+    rows = [Row("1.png", classes[0], "cat"), Row("2.png", classes[1], "unknown")]
+    layout = kind(["cat", "dog"], 2, with_answer=True)
+    cells, entries, table = read_all(rows, tmp_path, layout)
+    for found in (cells, entries, table):
+        assert [row["answer"] for row in found] == ["cat", "unknown"]
+    assert [layout.row_of(entry) for entry in entries] == rows
+    assert entries[1]["classes"][0] == {"name": "dog", "probability": 0.6}  # as without answers
+    plain = kind(["cat", "dog"], 2)
+    assert layout.columns == ["image", "answer", *plain.columns[1:]]
+    assert layout.cells(rows[1])[2:] == plain.cells(rows[1])[1:]
+    show_predictions(rows, 2, layout=layout, is_written=True)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[1] for line in lines[:3]] == ["answer", "cat", "unknown"]

@@ -5,7 +5,7 @@ import pytest
 
 from efficientnetv2.data.sources.image_list import ImageList
 from efficientnetv2.reporting.prediction_journal import PredictionJournal, weights_checksum
-from efficientnetv2.reporting.row_layout import ClassRows
+from efficientnetv2.reporting.row_layout import ClassRows, Row
 from hparams import UserError
 
 SETTINGS = {"weights": "ab", "top_k": 2}
@@ -39,7 +39,7 @@ def opened(tmp_path, images):
 
 
 def row(images, index):
-    return (images.name(index), [("cat", 0.1 + index), ("dog", 1 / 3)])
+    return Row(images.name(index), [("cat", 0.1 + index), ("dog", 1 / 3)], "cat")
 
 
 def add(journal, images, *, until):

@@ -6,7 +6,9 @@ import pytest
 
 from efficientnetv2.runtime.calibration_file import (
     Calibration,
+    UnknownRule,
     read_temperature,
+    read_threshold,
     write_calibration,
 )
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
@@ -34,6 +36,38 @@ def test_a_temperature_is_read_as_it_was_written(config, tmp_path):
     }
     run.calibration_file.write_text('{"temperature": 2}')  # by hand
     assert read_temperature(run, config) == 2.0
+
+
+def test_a_threshold_is_read_with_and_without_a_temperature(config, tmp_path):
+    run = RunDirectory(tmp_path)
+    assert read_threshold(run, config) is None and read_threshold(None, config) is None
+    rule = UnknownRule(0.625, 125, 0.952)
+    for calibration in (Calibration(1.5, 125, 0.2, 0.1, 0.05, 0.01), None):
+        write_calibration(run, calibration, rule)
+        assert read_threshold(run, config) == 0.625
+        assert read_temperature(run, config) == (calibration and 1.5)
+        assert json.loads(run.calibration_file.read_text())["unknown"] == {
+            "label": "unknown",
+            "score": "max_probability",
+            "threshold": 0.625,
+            "images": 125,
+            "kept": 0.952,
+        }
+    sigmoid = resolve("efficientnetv2-b0", "digits", {"train.loss_type": "sigmoid"})
+    assert read_threshold(run, sigmoid) == 0.625
+    numbers = {"data.data_dir": "photos", "train.loss_type": "mse", "train.label_smoothing": 0.0}
+    assert read_threshold(run, resolve("efficientnetv2-b0", "folder", numbers)) is None
+
+
+@pytest.mark.parametrize("value", ["2", "-0.1", "true", '"0.5"', "null", "NaN", "[0.5]"])
+def test_a_threshold_that_is_none_is_named(config, tmp_path, value):
+    run = RunDirectory(tmp_path)
+    run.calibration_file.write_text(f'{{"temperature": 1.5, "unknown": {{"threshold": {value}}}}}')
+    with pytest.raises(RunError, match=r"threshold of unknown must be 0..1, got .*; correct it"):
+        read_threshold(run, config)
+    run.calibration_file.write_text('{"unknown": 0.5}')
+    with pytest.raises(RunError, match=r"threshold of unknown must be 0..1, got None"):
+        read_threshold(run, config)
 
 
 @pytest.mark.parametrize(
