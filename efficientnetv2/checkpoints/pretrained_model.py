@@ -107,9 +107,8 @@ def get_model(
     input_shape = check_input_shape(input_shape)
     check_weights(weights)
     if isinstance(model_name, str):
-        is_best = isinstance(weights, str) and weights == BEST
-        model_name, weights = name_and_weights(model_name, weights)
-        if is_best:
+        wanted, (model_name, weights) = weights, name_and_weights(model_name, weights)
+        if wanted == BEST:
             logging.warning("%s", why_best(model_name))
     config = model_config(
         model_name, overrides, include_preprocessing=include_preprocessing, weights=weights

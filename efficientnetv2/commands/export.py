@@ -59,16 +59,7 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
     if is_own_model(values, given):
         return _reported(*export_own_model(values, given), serving_dir=values.serving_dir)
     class_names = class_names_from_flags(values, given)
-    if given.images is not None:
-        raise UserError("images must be a path here; arrays are for a Keras model (docs/export.md)")
-    is_file = values.weights is not None and whole_run(values.weights) is None
-    if is_file and values.image_path is None:
-        raise UserError(
-            "--mode=export with --weights needs --image_path=FOLDER, images to check the files with"
-        )
-    images: Sequence[pathlib.Path] = []
-    if values.image_path:
-        images = find_images(pathlib.Path(values.image_path), arrays=takes_arrays(values))
+    images = _image_files(values, given)
     trained, config = trained_run_from_flags(values)
     if trained is not None and class_names is not None:
         raise UserError(f"class_names has no use with '{trained.path}', which knows its classes")
@@ -102,6 +93,23 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
     RunDirectory(folder).create()
     result = export_model(loaded, config, trained, options)
     return _reported(result, options, loaded, trained, serving_dir=values.serving_dir)
+
+
+def _image_files(values: FlagValues, given: InMemory) -> Sequence[pathlib.Path]:
+    """Returns the files of ``--image_path`` to check with; none: images of the run's test split.
+
+    Raises:
+      UserError: if weights without a run come without image files, or there are none.
+    """
+    if given.images is not None:
+        raise UserError("images must be a path here; arrays are for a Keras model (docs/export.md)")
+    if values.image_path:
+        return find_images(pathlib.Path(values.image_path), arrays=takes_arrays(values))
+    if values.weights is not None and whole_run(values.weights) is None:
+        raise UserError(
+            "--mode=export with --weights needs --image_path=FOLDER, images to check the files with"
+        )
+    return []
 
 
 def _renamed(loaded: LoadedModel, class_names: list[str]) -> LoadedModel:

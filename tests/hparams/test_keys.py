@@ -190,6 +190,7 @@ EXCLUSIVE = (
     (
         *("train.scale_batch_with_size", "runtime.xla", *RANDAUGMENT_KEYS),
         *("data.multi_label", "train.loss_type", "train.teacher", "train.teacher_model"),
+        "train.quantise",  # learns from a float run, with the teacher's losses only
         *("train.distill_temperature", "train.distill_weight", "train.min_precision"),
         *("data.service", "data.color_jitter", "data.resize"),
     ),

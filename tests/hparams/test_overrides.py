@@ -344,7 +344,7 @@ def test_a_key_given_with_and_without_its_section_is_given_twice():
 def test_a_mapping_that_holds_itself():
     mapping = {}
     mapping["train"] = mapping
-    refused("unknown key 'train.train.train'; did you mean 'train.patience'?", mapping)
+    refused("unknown key 'train.train.train'; did you mean 'train.quantise'?", mapping)
 
 
 @pytest.mark.parametrize(
