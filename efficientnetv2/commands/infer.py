@@ -119,18 +119,7 @@ def run(
     if output is not None:
         require_writable(output)
     trained, config = trained_run_from_flags(values)
-    if is_quantised(config) and (values.features or values.explain):
-        flag = "--features" if values.features else "--explain"
-        raise UserError(
-            f"{flag} needs a float network, not one that was trained as its 8-bit file: give "
-            f"--weights={config.train.ft_init_ckpt}, its float run"
-        )
-    kind = label_kind(config)
-    if values["top_k"].present and kind != ONE:
-        raise UserError(
-            f"--top_k is for networks that name one class; this one predicts "
-            f"{LABEL_KINDS[kind].text} an image and shows all of them"
-        )
+    _check_flags_of_network(values, config)
     folder = pathlib.Path(values.output_dir) if values.output_dir else run_from_flags(values).path
     RunDirectory(folder)  # refuses a path that is a file
     temperature = temperature_from_flags(values, trained, config)
@@ -149,6 +138,26 @@ def run(
         allow_unknown=values.allow_unknown,
     )
     return Outcome(folder, infer(config, trained, images, options, kept=kept))
+
+
+def _check_flags_of_network(values: FlagValues, config: Config) -> None:
+    """Checks the flags that not every network can have.
+
+    Raises:
+      UserError: if there is one that this network cannot.
+    """
+    if is_quantised(config) and (values.features or values.explain):
+        flag = "--features" if values.features else "--explain"
+        raise UserError(
+            f"{flag} needs a float network, not one that was trained as its 8-bit file: give "
+            f"--weights={config.train.ft_init_ckpt}, its float run"
+        )
+    kind = label_kind(config)
+    if values["top_k"].present and kind != ONE:
+        raise UserError(
+            f"--top_k is for networks that name one class; this one predicts "
+            f"{LABEL_KINDS[kind].text} an image and shows all of them"
+        )
 
 
 def _shard(text: str | None) -> tuple[int, int]:
