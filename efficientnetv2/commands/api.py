@@ -269,6 +269,7 @@ def export(
     debug_int8: bool = False,
     serving_dir: Path | None = None,
     license: str | None = None,
+    web_runtime: Path | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
     resize: str | None = None,
@@ -281,8 +282,8 @@ def export(
     PosixPath('runs/efficientnetv2-b0-photos/export/efficientnetv2-b0.keras')
 
     Args:
-      format: one or more of ``saved_model``, ``keras``, ``tflite``, ``tflite_int8`` and the others
-        in docs/export.md.
+      format: one or more of ``saved_model``, ``keras``, ``tflite``, ``tflite_int8``, ``web`` and
+        the others in docs/export.md.
       model: name of the network, or a Keras model to export as it is (docs/export.md); None: that
         of the training, or of a ``.keras`` file the model that it holds.
       weights: a file, the name of a release, or a run directory; None: those of ``model_dir``.
@@ -302,6 +303,8 @@ def export(
         docs/export.md.
       license: of the files, for their model card, as Hugging Face names it, such as
         ``apache-2.0``; None: the card states none.
+      web_runtime: folder of LiteRT.js, as npm has written it, to put into the page of ``web``;
+        None: the page loads it from a public server.
       batch_size: images checked at once.
       image_size: pixels; None: that of the training.
       resize: as in ``train``; None: that of the training.

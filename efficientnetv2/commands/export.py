@@ -23,7 +23,8 @@ from efficientnetv2.commands.own_export import (
     is_own_model,
 )
 from efficientnetv2.data.sources.image_files import find_images
-from efficientnetv2.export.formats import FORMATS
+from efficientnetv2.export.formats import FORMATS, require_channels
+from efficientnetv2.export.web_page import find_runtime
 from efficientnetv2.runtime.atomic_write import copy_as_next_version, require_writable_file
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
@@ -65,6 +66,7 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
         raise UserError(f"class_names has no use with '{trained.path}', which knows its classes")
     if trained is not None and is_quantised(config):
         _require_int8(values, trained)
+    require_channels(values.format, config.model.channels)
     base = trained.path if trained else pathlib.Path(f"{run_from_flags(values).path}-pretrained")
     folder = pathlib.Path(values.output_dir) if values.output_dir else base / "export"
     RunDirectory(folder)  # refuses a path that is a file
@@ -86,6 +88,7 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
         temperature=temperature,
         license=values.license,
         threshold=threshold,
+        web_runtime=find_runtime(values.web_runtime),
     )
     loaded = load_trained(config, trained)
     if class_names is not None:
@@ -142,12 +145,17 @@ def _check_outputs(values: FlagValues) -> None:
     """Checks, before the work, what the flags say about the files to write.
 
     Raises:
-      UserError: if a format's package is missing, the licence is not of the form that Hugging
-        Face's list of licences has, or a server's folder cannot be one.
+      UserError: if a format's package is missing, it has no logits, the licence is not of the form
+        that Hugging Face's list of licences has, a server's folder cannot be one, or a page's
+        runtime is not in its folder.
     """
     for name in values.format:
         row = FORMATS[name]
         require_packages(row.requires, row.extra, f"--format={name}")
+        if values.logits and not row.logits:
+            raise UserError(
+                f"--format={name} shows probabilities, not logits; export it without --logits"
+            )
     if values.license and not re.fullmatch("[a-z0-9][a-z0-9.-]*", values.license):
         raise UserError(
             f"--license {shown(values.license)} must be an identifier in lower case, as Hugging "
@@ -155,6 +163,7 @@ def _check_outputs(values: FlagValues) -> None:
         )
     if values.serving_dir:
         _require_versions(pathlib.Path(values.serving_dir))
+    find_runtime(values.web_runtime)
 
 
 def _require_versions(folder: pathlib.Path) -> None:

@@ -235,6 +235,13 @@ FLAGS: Mapping[str, Flag] = {
         ("export",),
         is_path=True,
     ),
+    "web_runtime": Flag(
+        None,
+        "put LiteRT.js into the page of --format=web, from this folder that npm has written, "
+        "instead of loading it from a public server",
+        ("export",),
+        is_path=True,
+    ),
     # ------------------------------------------------------------------ benchmark
     "models": Flag(
         None,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from efficientnetv2.checkpoints.keras_config import ImageModel, is_keras_model, read_image_model
 from efficientnetv2.commands.config_from_flags import overrides_from_flags, temperature_from_flags
 from efficientnetv2.data.sources.image_files import find_images
+from efficientnetv2.export.formats import require_channels
+from efficientnetv2.export.web_page import find_runtime
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.channels import RGB
@@ -161,6 +163,7 @@ def _options(
         debug_int8=values.debug_int8,
         with_xla=values.export_to_tpu,
         license=values.license,
+        web_runtime=find_runtime(values.web_runtime),
     )
 
 
@@ -222,5 +225,6 @@ def _config(values: FlagValues, facts: ImageModel, *, what: str) -> Config:
         settings["model.pixel_deviation"] = [1.0] * facts.channels
     overrides = overrides_from_flags(values, with_weights=False)
     config = resolve(_NETWORK, _DATA, settings, *overrides)
+    require_channels(values.format, config.model.channels)
     temperature_from_flags(values, None, config)  # says that there is none, if it was asked for
     return config

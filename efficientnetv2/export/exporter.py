@@ -20,6 +20,7 @@ from efficientnetv2.export.formats import FORMATS, ExportJob, UnsupportedLayerEr
 from efficientnetv2.export.litert import float_operators
 from efficientnetv2.export.servable import Servable, build_servable
 from efficientnetv2.export.verify import Check, verify
+from efficientnetv2.export.web_page import MODEL
 from efficientnetv2.int8.quantizer import LayerNoise, QuantisedNetwork
 from efficientnetv2.int8.rounded_network import RoundedNetwork
 from efficientnetv2.runtime.atomic_write import draft_of, replace_text
@@ -46,6 +47,7 @@ class ExportOptions:
       temperature: by which the files divide logits; None: they do not.
       license: of the files, as Hugging Face names it, for the model card; None: not stated.
       threshold: an image whose best probability is below it is unknown; None: none is.
+      web_runtime: as in ``web_page.write_page``.
     """
 
     formats: Sequence[str]
@@ -59,6 +61,7 @@ class ExportOptions:
     temperature: float | None = None
     license: str | None = None
     threshold: float | None = None
+    web_runtime: dict[str, pathlib.Path] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +171,15 @@ def export_servable(
     names = "".join(f"{name}\n" for name in servable.class_names)
     replace_text(options.folder / "labels.txt", names)
     int8 = _LazyInt8Network(servable, calibration)
-    io, xla = options.integer_io, options.with_xla
-    job = ExportJob(servable, config, int8, calibration, integer_io=io, with_xla=xla)
+    job = ExportJob(
+        servable,
+        config,
+        int8,
+        calibration,
+        integer_io=options.integer_io,
+        with_xla=options.with_xla,
+        web_runtime=options.web_runtime,
+    )
     result = ExportResult(servable, len(inputs), None, {}, {}, [], {}, {})
     for name in options.formats:
         path = options.folder / f"{servable.model_name}{FORMATS[name].suffix}"
@@ -181,7 +191,8 @@ def export_servable(
                     name, draft, verification, inputs, expected, servable.answers
                 )
                 if FORMATS[name].is_int8:
-                    result.in_float[path.name] = float_operators(draft.read_bytes())
+                    file = draft / MODEL if draft.is_dir() else draft
+                    result.in_float[path.name] = float_operators(file.read_bytes())
             result.paths[name] = path
         except UnsupportedLayerError as error:  # the other formats may be possible
             result.refused[name] = str(error)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from efficientnetv2.export.web_page import MODEL
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
+from hparams.channels import GREY, RGB, count_text
 from hparams.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class ExportJob:
         is ``calibrated``.
       integer_io: inputs and outputs of the int8 file are uint8.
       with_xla: the SavedModel gets another signature that is compiled by XLA, for TPU.
+      web_runtime: as in ``web_page.write_page``.
     """
 
     servable: Servable
@@ -46,6 +49,7 @@ class ExportJob:
     calibration: np.ndarray
     integer_io: bool
     with_xla: bool
+    web_runtime: dict[str, pathlib.Path] | None = None
 
 
 class UnsupportedLayerError(UserError):
@@ -83,6 +87,8 @@ class Format:
       options: the format-specific export flags that apply to it.
       calibrated: whether it is calibrated on images.
       is_int8: whether it is a LiteRT file whose operators should all compute in 8 bits.
+      channels: the numbers of channels that its images can have; empty: any.
+      logits: whether its outputs can be logits.
     """
 
     suffix: str
@@ -94,6 +100,8 @@ class Format:
     options: tuple[str, ...] = ()
     calibrated: bool = False
     is_int8: bool = False
+    channels: tuple[int, ...] = ()
+    logits: bool = True
 
 
 def _write_keras(path: pathlib.Path, job: ExportJob) -> None:
@@ -140,14 +148,16 @@ def _write_litert(precision: str) -> Callable[[pathlib.Path, ExportJob], object]
 
 
 def _write_litert_int8(path: pathlib.Path, job: ExportJob) -> None:
+    path.write_bytes(_litert_int8(job, integer_io=job.integer_io))
+
+
+def _litert_int8(job: ExportJob, *, integer_io: bool) -> bytes:
     from efficientnetv2.export.litert import convert_int8, convert_int8_by_tensorflow
     from efficientnetv2.int8.arithmetic import is_known
 
     if all(map(is_known, job.servable.folded.operations)):
-        file = convert_int8(job.servable, job.int8(), integer_io=job.integer_io)
-    else:
-        file = convert_int8_by_tensorflow(job.servable, job.calibration, integer_io=job.integer_io)
-    path.write_bytes(file)
+        return convert_int8(job.servable, job.int8(), integer_io=integer_io)
+    return convert_int8_by_tensorflow(job.servable, job.calibration, integer_io=integer_io)
 
 
 def _open_litert(path: pathlib.Path) -> Runner:
@@ -214,13 +224,54 @@ def _open_openvino(path: pathlib.Path) -> Runner:
     return open_openvino(path)
 
 
+def _write_web(precision: str) -> Callable[[pathlib.Path, ExportJob], object]:
+    def write(path: pathlib.Path, job: ExportJob) -> None:
+        from efficientnetv2.export.litert import convert
+        from efficientnetv2.export.web_page import write_page
+
+        servable = job.servable
+        if servable.preprocessing and servable.limits not in _PAGE_LIMITS:
+            raise UnsupportedLayerError(
+                f"a page gives pixels of 0..255 or 0..1; the model takes {servable.input_range}"
+            )
+        if precision == "int8":
+            model = _litert_int8(job, integer_io=False)
+        else:
+            model = convert(servable, precision)
+        write_page(path, model, servable, job.config, runtime=job.web_runtime)
+
+    return write
+
+
+def _open_web(path: pathlib.Path) -> Runner:
+    return _open_litert(path / MODEL)
+
+
+# The smallest and largest inputs that a page can make of pixels; see Servable.limits.
+_PAGE_LIMITS = ((0.0, 255.0), (0.0, 1.0))
+
 # Float formats differ only by rounding errors, which some networks magnify a thousandfold.
 _ROUNDING = Limit(1e-3, 0.0)
-
 _HALF = Limit(None, 0.01)
 _INT8 = Limit(None, 0.03, points=0.5)
 _ONNX = ("onnx", "onnxruntime", "tf2onnx")
 _OPENVINO = ("openvino", "onnx", "tf2onnx")
+
+
+def _web_page(precision: str, suffix: str, limit: Limit) -> Format:
+    is_int8 = precision == "int8"
+    return Format(
+        suffix,
+        _write_web(precision),
+        _open_web,
+        limit,
+        options=("web_runtime", "debug_int8") if is_int8 else ("web_runtime",),
+        calibrated=is_int8,
+        is_int8=is_int8,
+        channels=(GREY, RGB),  # browsers open no files of others
+        logits=False,  # it shows percentages
+    )
+
 
 FORMATS: Mapping[str, Format] = {
     "keras": Format(".keras", _write_keras, _open_keras, _ROUNDING),
@@ -266,4 +317,23 @@ FORMATS: Mapping[str, Format] = {
         requires=_OPENVINO,
         extra="openvino",
     ),
+    "web": _web_page("float32", "_web", _ROUNDING),
+    "web_fp16": _web_page("float16", "_web_fp16", _HALF),
+    "web_int8": _web_page("int8", "_web_int8", _INT8),
 }
+
+
+def require_channels(formats: Sequence[str], channels: int) -> None:
+    """Checks that images of so many channels suit each format.
+
+    Raises:
+      UserError: if they do not suit one.
+    """
+    for name in formats:
+        possible = FORMATS[name].channels
+        if possible and channels not in possible:
+            numbers = " or ".join(map(str, possible))
+            raise UserError(
+                f"--format={name} is for photos, which have {numbers} channels; this network is "
+                f"for images of {count_text(channels)}"
+            )

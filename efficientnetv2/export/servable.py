@@ -151,6 +151,7 @@ class Servable:
             "image_size": self.image_size,
             "resize": self.resize,
             "resize_steps": self.resize_steps,
+            "preprocess": self.preprocess,
             "channels": self.channels,
             "classes": len(self.class_names),
             "output": self.output_name,

@@ -148,6 +148,7 @@ TEXTS = {
     "precision": "=bfloat16",
     "data": "=digits",
     "resize": "=crop",
+    "quantise": "=int8",
 }
 
 
@@ -189,6 +190,7 @@ def test_home_is_where_the_tilde_is(monkeypatch, tmp_path):
     for name in (name for name, row in FLAGS.items() if row.is_path):
         mode = FLAGS[name].modes[0]
         argv = ["main_tf2.py", f"--mode={mode}", f"--{name}=~/a/b"]
+        argv += [f"--format={','.join(FORMATS)}"] if mode == "export" else []
         assert parse(define_flags({}), argv)[name].value == str(tmp_path / "a" / "b")
 
 

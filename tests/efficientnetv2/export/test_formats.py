@@ -7,6 +7,8 @@ from efficientnetv2.export.formats import FORMATS
 from efficientnetv2.flags import parse
 from hparams.errors import UserError
 
+VALUES = {"web_runtime": "=folder", "serving_dir": "=folder"}  # of the options that take one
+
 
 def export(*flags: str):
     return parse(define_flags({}), ["main_tf2.py", "--mode=export", *flags])
@@ -31,18 +33,19 @@ def test_the_command_line_takes_each_format_with_its_options(name):
         ("integer_io", "tflite_int8"),
         ("debug_int8", "tflite_int8"),
         ("export_to_tpu", "saved_model"),
+        ("web_runtime", "web"),
     ],
 )
 def test_an_option_of_another_format_is_refused(option, needs):
     others = ",".join(name for name in FORMATS if option not in FORMATS[name].options)
     with pytest.raises(UserError, match=rf"^--{option} needs --format={needs}$"):
-        export(f"--format={others}", f"--{option}")
+        export(f"--format={others}", f"--{option}{VALUES.get(option, '')}")
 
 
 def test_formats_of_integers_are_calibrated():
     calibrated = [name for name, row in FORMATS.items() if row.calibrated]
-    assert calibrated == ["tflite_int8", "onnx_int8"]
-    assert [name for name, row in FORMATS.items() if row.is_int8] == ["tflite_int8"]
+    assert calibrated == ["tflite_int8", "onnx_int8", "web_int8"]
+    assert [name for name, row in FORMATS.items() if row.is_int8] == ["tflite_int8", "web_int8"]
 
 
 def test_packages_that_formats_need():
