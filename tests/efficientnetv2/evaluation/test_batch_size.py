@@ -98,19 +98,24 @@ print("chosen", choice.batch_size, choice.reason)
 """
 
 
-def by_trial(size, mib, data_dir, folder):
-    arguments = [sys.executable, "-c", LIMITED, str(size), str(mib), data_dir, str(folder)]
-    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+def by_trial(size, mib, data_dir, folder, *, run):
+    result = run("-c", LIMITED, str(size), str(mib), data_dir, str(folder))
     (line,) = re.findall("^chosen .*$", result.stdout, re.MULTILINE) or [result.stderr]
     return line
 
 
+def run_new(*arguments):
+    """Runs Python anew: a fork's address space has all that the tests need."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.slow
-def test_steps_are_run_until_the_memory_is_full(data_dir, digits, tmp_path):
+def test_steps_are_run_until_the_memory_is_full(run_process, data_dir, digits, tmp_path):
     """TensorFlow's allocator meets a real limit of the system: that of the address space."""
-    assert by_trial(16, 0, data_dir, tmp_path) == (
+    assert by_trial(16, 0, data_dir, tmp_path, run=run_process) == (
         "chosen 128 it ran a step of 16 px; no larger one leaves 8 steps for 1,257 images"
     )
-    line = by_trial(512, 3000, data_dir, tmp_path)
+    line = by_trial(512, 3000, data_dir, tmp_path, run=run_new)
     assert line.endswith("it ran a step of 512 px; the next one does not fit into memory")
     assert int(line.split()[1]) in (2, 4, 8, 16, 32, 64)

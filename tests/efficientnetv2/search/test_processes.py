@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import multiprocessing
 import pathlib
 import re
 import signal
@@ -39,8 +40,19 @@ def job_of(folder, data_dir, **network):
     )
 
 
+@pytest.fixture
+def quick_start(monkeypatch):
+    """Forks the processes of trials from one that has imported TensorFlow, 5 to 10 seconds each.
+
+    The searches below, which are programs, start new ones.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["efficientnetv2.search.train_trial"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+
+
 @pytest.mark.slow
-def test_a_trial_is_stopped_and_goes_on_in_another_process(tmp_path, data_dir, digits):
+def test_a_trial_is_stopped_and_goes_on_in_another_process(quick_start, tmp_path, data_dir, digits):
     job, stop, reports = job_of(tmp_path, data_dir), StopRequest(), []
 
     def stop_after_the_first(epoch):
@@ -67,7 +79,7 @@ def test_a_trial_is_stopped_and_goes_on_in_another_process(tmp_path, data_dir, d
 
 
 @pytest.mark.slow
-def test_a_trial_that_cannot_train_says_why(tmp_path, data_dir, digits):
+def test_a_trial_that_cannot_train_says_why(quick_start, tmp_path, data_dir, digits):
     wrong = job_of(tmp_path, data_dir, **{"train.varsexp": "nowhere"})
     failed = run_trial(wrong, stop=StopRequest(), after_epoch=lambda _: False)
     assert isinstance(failed, TrialFailure) and "train.varsexp='nowhere'" in failed.reason
@@ -77,9 +89,9 @@ def _top1(line):
     return max(line["minival_top1"], line["minival_ema_top1"])
 
 
-def test_a_trial_that_is_killed_from_outside_is_one_line(tmp_path, data_dir, digits, wait_until):
-    import multiprocessing
-
+def test_a_trial_that_is_killed_from_outside_is_one_line(
+    quick_start, tmp_path, data_dir, digits, wait_until
+):
     def kill():
         wait_until(multiprocessing.active_children)
         multiprocessing.active_children()[0].kill()

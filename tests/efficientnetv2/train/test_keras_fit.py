@@ -368,8 +368,9 @@ def test_wrong_settings(arguments, message):
 
 
 MIRRORED = """
-import pathlib, sys
+import pathlib, sys, warnings
 import numpy as np, tensorflow as tf
+warnings.simplefilter("error", UserWarning)
 cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 sys.path.insert(0, "tests/efficientnetv2/train")
@@ -398,7 +399,6 @@ np.testing.assert_allclose(again(images), model(images), atol=1e-5)
 
 
 @pytest.mark.slow
-def test_two_replicas_follow_the_plan(tmp_path, data_dir):
-    command = [sys.executable, "-W", "error::UserWarning", "-c", MIRRORED, tmp_path, data_dir]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def test_two_replicas_follow_the_plan(run_process, tmp_path, data_dir, digits):
+    result = run_process("-c", MIRRORED, tmp_path, data_dir)
     assert result.returncode == 0, result.stderr
