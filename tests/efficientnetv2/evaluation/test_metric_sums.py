@@ -5,7 +5,8 @@ import pytest
 import sklearn.metrics
 import tensorflow as tf
 
-from efficientnetv2.evaluation.metric_sums import multi_label_result, multi_label_sums
+from efficientnetv2.evaluation.metric_sums import metric_sums, multi_label_result, multi_label_sums
+from efficientnetv2.train.target_scale import TargetScale
 
 
 @pytest.mark.parametrize("batches", [1, 3])
@@ -34,3 +35,40 @@ def test_metrics_of_several_labels_are_scikit_learns(seed: int, batches: int) ->
 def test_metrics_of_no_label_and_of_nothing_are_zero() -> None:
     sums = multi_label_sums(tf.ones([4, 3]), tf.zeros([4, 3])).numpy()
     assert set(multi_label_result(sums).values()) == {0.0}
+
+
+@pytest.mark.parametrize("temperature", [None, 0.5])
+def test_views_count_by_the_mean_of_their_probabilities(seed: int, temperature: float) -> None:
+    rng = np.random.default_rng(seed)
+    logits = np.float32(rng.normal(0, 3, (12, 4, 5)))
+    targets = np.eye(5, dtype=np.float32)[rng.integers(0, 5, 12)]
+    metrics = metric_sums("softmax", multi_label=False, scale=None, temperature=temperature)
+    sums, rows = metrics.of_views(tf.constant(logits), tf.constant(targets), tf.ones([12], bool))
+    result = metrics.result(sums.numpy())
+
+    def mean(divided: np.ndarray) -> np.ndarray:
+        return tf.nn.softmax(divided).numpy().mean(1)
+
+    raw = mean(logits)
+    assert result["loss"] == pytest.approx(-np.log((raw * targets).sum(-1)).mean(), rel=1e-5)
+    assert result["top1"] == pytest.approx((raw.argmax(-1) == targets.argmax(-1)).mean())
+    found = metrics.predictions.from_rows(np.arange(12), rows.numpy()[:, :-1])
+    np.testing.assert_allclose(found.confidence, raw.max(-1), rtol=1e-5)
+    if temperature is not None:
+        calibrated = mean(logits / temperature)
+        np.testing.assert_allclose(found.calibrated, calibrated.max(-1), rtol=1e-5)
+        nll = -np.log((calibrated * targets).sum(-1)).mean()
+        assert result["nll_calibrated"] == pytest.approx(nll, rel=1e-5)
+
+
+def test_views_of_several_labels_and_of_numbers_are_averaged(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = np.float32(rng.normal(0, 5, (6, 3, 4)))
+    logits[0] = 200  # probability 1 in float32
+    several = metric_sums("sigmoid", multi_label=True, scale=None)
+    found = several.outputs(several.merged(tf.constant(logits)))
+    np.testing.assert_allclose(found, (1 / (1 + np.exp(-logits))).mean(1), atol=1e-6)
+    scale = TargetScale((1.0,) * 4, (2.0,) * 4)
+    numbers = metric_sums("mse", multi_label=False, scale=scale)
+    found = numbers.outputs(numbers.merged(tf.constant(logits)))
+    np.testing.assert_allclose(found, 2 * logits.mean(1) + 1, rtol=1e-5)

@@ -89,6 +89,24 @@ def test_the_error_with_the_temperature_is_beside_the_one_without(
     after = calibration_error(dataclasses.replace(predictions, confidence=calibrated))
     assert f"(ECE {calibration_error(predictions):.4f}); with the temperature" in section
     assert f"by {100 * after:.1f} points (ECE {after:.4f})" in section
+    assert section.partition("</section>")[0].count('src="data:image/png;base64,') == 1
+
+
+def test_corruptions_are_a_table_beside_the_images_as_they_are(
+    config, digits, predictions, tmp_path
+):
+    run = RunDirectory(tmp_path)
+    metrics = {"images": 300, "loss": 0.5, "top1": 0.8, "ece": 0.1, "ece_calibrated": 0.05}
+    metrics |= {"noise_1_top1": 0.7, "noise_1_loss": 0.9, "noise_1_ece": 0.25}
+    metrics |= {"noise_1_ece_calibrated": 0.125}
+    images = EvaluationInput(config, digits, split="test")
+    found = EvaluationResult(images, NAMES, {"raw": metrics}, {"raw": predictions})
+    text = write_run_page(config, run, found).read_text(encoding="utf-8")
+    assert cells(text, "Under mild corruption") == [
+        ["corruption", "top-1", "NLL", "ECE", "ECE cal."],
+        ["none", "0.8000", "0.5000", "0.1000", "0.0500"],
+        ["noise 1", "0.7000", "0.9000", "0.2500", "0.1250"],
+    ]
 
 
 def test_mistakes_are_shown_with_their_images_the_surest_first(page, predictions):
@@ -126,7 +144,7 @@ def test_nothing_comes_from_elsewhere(page):
 
 @pytest.mark.parametrize("width", [400, 1200])
 def test_a_browser_shows_it_without_an_error(page, seen_in_browser, width):
-    assert seen_in_browser(page, width=width) == ("25 pictures, 0 broken, 0 too wide", [])
+    assert seen_in_browser(page, width=width) == ("26 pictures, 0 broken, 0 too wide", [])
 
 
 def test_numbers_have_a_picture_and_the_largest_errors(config, digits, tmp_path):
