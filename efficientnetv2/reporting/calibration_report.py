@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from efficientnetv2.data.corruptions import CORRUPTIONS
 from efficientnetv2.evaluation.predictions import Predictions, calibration_bins, calibration_error
-from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, fitted
+from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, fitted, legend_below
 
 # Title in the table of corruptions -> metric, which is left out where it was not computed.
 _COLUMNS = {
@@ -62,7 +62,7 @@ def reliability_figure(predictions: Predictions, *, title: str) -> Figure:
             _draw(panels[0, column], panels[1, column], found, text)
         panels[0, 0].set_ylabel("share of right answers")
         panels[1, 0].set_ylabel("images")
-        panels[0, 0].legend(loc="upper left", frameon=False)
+        legend_below(figure, panels[0, 0])
         figure.suptitle(fitted(title, figure, size=10), fontsize=10)
     return figure
 

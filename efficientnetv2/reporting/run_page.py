@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import pathlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ def write_run_page(
         table=_table(config, found, names, result.thresholds),
         confusion=_confusion(found, names),
         confused=_confused(found, names),
-        calibration=_calibration(found, f"{run_title(config)}, {split}"),
+        calibration=_calibration(found, metrics[weights], f"{run_title(config)}, {split}"),
         corruptions=corruption_cells(metrics[weights]),
         mistakes=_mistakes(config, result.images, found, names),
         mistakes_title=_MISTAKES_TITLE[label_kind(config)],
@@ -161,7 +161,9 @@ def _confused(found: AnyPredictions | None, names: Sequence[str]) -> list[tuple[
     return [(names[label], names[other], n) for (label, other), n in pairs.most_common(_PAIRS)]
 
 
-def _calibration(found: AnyPredictions | None, title: str) -> dict[str, Any] | None:
+def _calibration(
+    found: AnyPredictions | None, metrics: Mapping[str, float], title: str
+) -> dict[str, Any] | None:
     """Returns a reliability diagram (arXiv 1706.04599, figure 1), and its numbers as a table."""
     if not isinstance(found, Predictions) or not len(found.index):
         return None
@@ -187,6 +189,11 @@ def _calibration(found: AnyPredictions | None, title: str) -> dict[str, Any] | N
             f"by {100 * error:.1f} points (ECE {error:.4f}). The table shows them without it"
         )
     text += "."
+    if "nll_calibrated" in metrics:
+        text += (
+            f" The loss (NLL) is {metrics['loss']:.4f}, and {metrics['nll_calibrated']:.4f} with "
+            "the temperature."
+        )
     figure = reliability_figure(found, title=title)
     picture = embedded(figure_bytes(figure), kind="png")
     return {"rows": rows, "text": text, "picture": picture}

@@ -82,13 +82,14 @@ def test_the_error_with_the_temperature_is_beside_the_one_without(
     run = RunDirectory(tmp_path)
     calibrated = np.float32(np.where(predictions.right, 0.95, 0.3))
     found = dataclasses.replace(predictions, calibrated=calibrated)
-    metrics = {"raw": {"images": 300, "loss": 0.5, "top1": 0.8}}
+    metrics = {"raw": {"images": 300, "loss": 0.5, "top1": 0.8, "nll_calibrated": 0.375}}
     images = EvaluationInput(config, digits, split="test")
     page = write_run_page(config, run, EvaluationResult(images, NAMES, metrics, {"raw": found}))
     section = page.read_text(encoding="utf-8").partition("<h2>Calibration</h2>")[2]
     after = calibration_error(dataclasses.replace(predictions, confidence=calibrated))
     assert f"(ECE {calibration_error(predictions):.4f}); with the temperature" in section
     assert f"by {100 * after:.1f} points (ECE {after:.4f})" in section
+    assert "loss (NLL) is 0.5000, and 0.3750 with the temperature" in section
     assert section.partition("</section>")[0].count('src="data:image/png;base64,') == 1
 
 
