@@ -53,6 +53,15 @@ _USES: Mapping[str, FileUse] = {
         interpreter = Interpreter("{file}")
         {output} = interpreter.get_signature_runner()(image=images)["{output}"][0]""",
     ),
+    "web": FileUse(
+        "litert",
+        "a browser: the page of a server of plain files (`python -m http.server`) in this folder",
+        """\
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter("{file}/model.tflite")
+        {output} = interpreter.get_signature_runner()(image=images)["{output}"][0]""",
+    ),
     "onnx": FileUse(
         "onnx",
         "ONNX Runtime",

@@ -354,6 +354,7 @@ def test_the_folder_has_the_checked_file(exported):
     runtime = {path.name for path in (offline / web_page.LOCAL_RUNTIME).iterdir()}
     assert runtime == {pathlib.Path(file.path).name for file in web_page.RUNTIME.values()}
     assert web_page.CDN not in (offline / "index.html").read_text()
+    assert "python -m http.server" in (online.parent / "README.md").read_text()  # the model card
     run = FORMATS["web"].open(online)
     image = np.full((1, SIDE, SIDE, 3), 100, np.float32)
     np.testing.assert_array_equal(
