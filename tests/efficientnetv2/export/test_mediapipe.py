@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from tensorflow import keras
 
+from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.evaluation.loaded_model import LoadedModel
 from efficientnetv2.export.litert import convert, convert_int8
 from efficientnetv2.export.servable import build_servable
 from efficientnetv2.int8.quantizer import QuantisedNetwork
 from efficientnetv2.model.factory import build_model
 from hparams import resolve
+from hparams.channels import normalisation_of
 from tests.package_folder import install_apart, run_apart
 
 from .conftest import SETTINGS, with_random_batchnorm
@@ -49,8 +52,8 @@ print(json.dumps(found))
 """
 
 
-def servable_with(name, *, loss_type="softmax", preprocessing=True):
-    """A network whose scores differ widely between images and classes."""
+def servable_with(name, images, *, loss_type="softmax", preprocessing=True):
+    """A network whose scores differ widely between the images and between classes."""
     settings = {**SETTINGS, **TINY, "data.data_dir": "x", "model.num_classes": 10}
     settings = {
         **settings,
@@ -58,9 +61,13 @@ def servable_with(name, *, loss_type="softmax", preprocessing=True):
         "data.multi_label": loss_type == "sigmoid",
     }
     config = resolve(name, "folder", settings)
+    keras.utils.set_random_seed(3)
     model = with_random_batchnorm(build_model(config.model))
-    weights = np.random.default_rng(2).normal(0, 8, (8, 10)), np.linspace(-1, 1, 10)
-    model.get_layer("predictions").set_weights(weights)
+    classifier = model.get_layer("predictions")
+    logits = model.predict(normalise(images, normalisation_of(config.model)), verbose=0)
+    scale = 2 / logits.std(axis=0)
+    kernel, _ = classifier.get_weights()
+    classifier.set_weights([kernel * scale, -logits.mean(axis=0) * scale])
     thresholds = np.full(10, 0.5, np.float32) if loss_type == "sigmoid" else None
     loaded = LoadedModel(model, config, NAMES, "random weights", thresholds)
     return build_servable(loaded, preprocessing=preprocessing, logits=False)
@@ -73,8 +80,8 @@ def int8_file(servable, inputs, *, integer_io):
 @pytest.fixture(scope="module")
 def exported(pixels):
     """Name -> LiteRT file, network, and the images as its interpreter takes them."""
-    v1 = servable_with("efficientnet-b0")
-    several = servable_with("efficientnet-b0", loss_type="sigmoid")
+    v1 = servable_with("efficientnet-b0", pixels)
+    several = servable_with("efficientnet-b0", pixels, loss_type="sigmoid")
     assert v1.preprocess == several.preprocess == "v1"
     rows = {
         "v1_float32": (convert(v1, "float32"), v1, pixels),
@@ -86,7 +93,7 @@ def exported(pixels):
         "several_integer_io": (int8_file(several, pixels, integer_io=True), several, pixels),
     }
     for name in ("efficientnetv2-s", "efficientnet-lite0", "efficientnet-b0"):
-        raw = servable_with(name, preprocessing=False)
+        raw = servable_with(name, pixels, preprocessing=False)
         inputs = np.float32((pixels - raw.normalisation.mean) / raw.normalisation.deviation)
         rows[f"{raw.preprocess}_without"] = (convert(raw, "float32"), raw, inputs)
     return rows
