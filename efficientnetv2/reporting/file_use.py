@@ -15,12 +15,12 @@ class FileUse:
       library: its name on Hugging Face.
       text: what opens such a file, in a few words.
       code: Python that maps ``images`` float32 ``[1, S, S, C]`` to ``{output}``, NumPy ``[K]``;
-        ``{file}`` is the path.
+        ``{file}`` is the path. Empty: it is not used from Python.
     """
 
     library: str
     text: str
-    code: str
+    code: str = ""
 
 
 # Format, or how the names of several begin -> how their files are used.
@@ -80,6 +80,7 @@ _USES: Mapping[str, FileUse] = {
         model = openvino.compile_model("{file}/model.xml")
         {output} = model([images])[0][0]""",
     ),
+    "web": FileUse("litert", "browsers: a folder for any web server, with a page"),
 }
 _INTEGERS = """\
 from ai_edge_litert.interpreter import Interpreter

@@ -10,7 +10,9 @@ import yaml
 
 from efficientnetv2.evaluation.loaded_model import LoadedModel
 from efficientnetv2.export.exporter import ExportOptions, ExportResult
+from efficientnetv2.export.formats import FORMATS
 from efficientnetv2.export.verify import Check
+from efficientnetv2.reporting.file_use import file_use
 from efficientnetv2.reporting.model_card import MARK, write_model_card
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams import resolve
@@ -188,6 +190,17 @@ def test_a_keras_model_of_the_users(write):
     assert "right class for **90.0%** of 200 images; 95% interval" in card
     assert "images = np.float32(images * 0.00392156862745098 + 0.0)" in card
     assert "train it again" not in card and "# mine\n" in card
+
+
+def test_a_page_for_browsers_has_no_code(write):
+    card = write(formats=["web_int8"])
+    assert fields_of(card)["library_name"] == "litert"
+    assert "| `b0_web_int8` | browsers: a folder for any web server, with a page |" in card
+    assert "## Use" not in card and "```python" not in card
+
+
+def test_every_format_says_what_opens_its_files():
+    assert [name for name in FORMATS if file_use(name) is None] == []
 
 
 def test_a_file_that_is_too_far_off_is_named(write):
