@@ -174,8 +174,8 @@ TRAIN_KEYS: dict[str, Key] = {
     "train.ft_init_ckpt": Key(
         None,
         str,
-        "weights to start from: imagenet, imagenet21k, imagenet21k-ft1k, jft, or a path; random: "
-        "train from scratch",
+        "weights to start from: imagenet, imagenet21k, imagenet21k-ft1k, jft, torchvision:NAME, "
+        "timm:NAME, keras:NAME, hf://OWNER/NAME, or a path; random: train from scratch",
         is_path=True,
     ),
     "train.quantise": Key(

@@ -170,12 +170,17 @@ def require_weights(weights: str | pathlib.Path, *, model_name: str) -> None:
     """Checks that weights exist, without reading them.
 
     Args:
-      weights: one of ``NAMES``, or the path of a file.
+      weights: one of ``NAMES``, a name of ``hparams.remote_weights``, or the path of a file.
       model_name: a row of ``hparams.models.MODELS``.
 
     Raises:
       UserError: if the model has no such release, or there is nothing at the path.
     """
+    from hparams.remote_weights import STORES, find_remote, is_remote  # which imports this module
+
+    if is_remote(weights):
+        find_remote(str(weights), model_name=model_name or None)
+        return
     if str(weights) in NAMES:
         find_release(model_name, str(weights))
         return
@@ -183,7 +188,7 @@ def require_weights(weights: str | pathlib.Path, *, model_name: str) -> None:
     if not path or not (_exists(path) or _exists(f"{path}.index")):
         raise UserError(
             f"there are no weights {shown(path)}: give the path of a file, or one of "
-            f"{', '.join(NAMES)}, {BEST}"
+            f"{', '.join(NAMES)}, {BEST}, or a name that begins with {', '.join(STORES)}"
         )
 
 

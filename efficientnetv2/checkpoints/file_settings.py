@@ -14,18 +14,20 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+from efficientnetv2.checkpoints.download import fetch_remote
 from efficientnetv2.checkpoints.safetensors_file import LARGEST_HEADER, read_safetensors_shapes
 from efficientnetv2.checkpoints.torch_file import LEGACY_START, read_torch_shapes
-from efficientnetv2.checkpoints.weight_files import file_in_folder, is_keras_file
+from efficientnetv2.checkpoints.weight_files import CONFIG, file_in_folder, is_keras_file
 from hparams.block_strings import PADDING_SUFFIX
 from hparams.choices import NORMALISATIONS
 from hparams.config import ModelSection
 from hparams.errors import WeightsError
 from hparams.models import MODELS
 from hparams.overrides import ConfigError, checked
+from hparams.remote_weights import is_remote
 from hparams.resolve import resolve_model
 from hparams.torchvision_weights import OWN_EPSILON, release_of_file
-from hparams.weights import NAMES, RANDOM
+from hparams.weights import NAMES, RANDOM, require_weights
 
 Settings = dict[str, Any]
 # Names of the output of the first block, which is wider if rounding is limited to 10%.
@@ -33,6 +35,7 @@ _FIRST_OUTPUT = re.compile(
     r"features\.1\.0\.block\.2\.0\.weight|blocks\.0\.0\.conv_pw\.weight|"
     r"(efficientnet\.encoder\.blocks\.0\.projection\.|_blocks\.0\._)project_conv\.weight"
 )
+_WIDER_FILES = ("efficientnetb3.h5", "efficientnetb3_notop.h5")  # of keras.applications
 _WIDER_B3 = 24  # channels, of B3's first stage with that limit; without it: 16
 _TIMM_FILE = re.compile(r"((?:tf_)?efficientnet\w*)-[0-9a-f]{8}\.pth")
 _TIMM_EPSILON = 1e-5  # of networks that are not ports from TensorFlow
@@ -52,14 +55,23 @@ def settings_of_weights(weights: str | os.PathLike[str] | None, *, model_name: s
       ``section.key`` -> value, for what differs from the row of the model: of the section
       ``model``, and ``eval.isize`` and ``eval.crop_pct``. Empty for everything but files of
       PyTorch, and for those that cannot be read, which fail where their weights are read.
+
+    Raises:
+      UserError: if weights of a store cannot be downloaded, or are for another network.
     """
     if weights is None or str(weights) in (*NAMES, RANDOM):
         return {}
     model_name = MODELS.canonical(model_name)
+    if is_remote(weights):
+        require_weights(str(weights), model_name=model_name)
     if MODELS[model_name].family == "resnet":  # whose weights cannot be read
         return {}
+    if is_remote(weights):
+        weights = fetch_remote(str(weights), model_name=model_name)
     try:
         path = file_in_folder(pathlib.Path(weights))
+        if path.name in _WIDER_FILES:
+            return {"model.round_down_limit": 0.1}
         if is_keras_file(path):
             return _of_keras(path)
         shapes, metadata = _contents(path)
@@ -115,7 +127,7 @@ def _is_torch_zip(path: pathlib.Path) -> bool:
 
 def _json_beside(path: pathlib.Path) -> Mapping[str, Any]:
     """Returns the config.json in a file's folder; empty if there is none that can be read."""
-    file = path.parent / "config.json"
+    file = path.parent / CONFIG
     if not file.is_file() or file.stat().st_size > _LARGEST_CONFIG:
         return {}
     content = json.loads(file.read_bytes())

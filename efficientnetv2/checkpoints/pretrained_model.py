@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 from tensorflow import keras
 
-from efficientnetv2.checkpoints.download import fetch
+from efficientnetv2.checkpoints.download import fetch, fetch_remote
 from efficientnetv2.checkpoints.layer_map import WeightLayer, layer_map
 from efficientnetv2.checkpoints.loader import WeightsReport, load_weights
 from efficientnetv2.checkpoints.model_arguments import (
@@ -29,6 +29,7 @@ from hparams.arguments import check_flag
 from hparams.config import ModelSection
 from hparams.errors import WeightsError
 from hparams.published_weights import BEST, why_best
+from hparams.remote_weights import is_remote
 from hparams.weights import NAMES, find_release, name_and_weights, require_weights
 
 _IMAGENET_CLASSES = 1000
@@ -58,11 +59,12 @@ def get_model(
       model_name: one of ``list_models()``, also as Keras, timm and torchvision spell it. A name of
         timm with weights, such as ``tf_efficientnetv2_s.in21k_ft_in1k``, loads them.
       weights: None for random initial values; ``imagenet``, ``imagenet21k``, ``imagenet21k-ft1k``
-        or ``jft`` for released ones (downloaded once); ``best`` for those of them with the highest
-        published accuracy (``hparams.published_weights``); or the path of a TensorFlow checkpoint,
-        a run directory, or a ``.weights.h5``, ``.h5``, ``.keras``, ``.pth`` or ``.safetensors``
-        file (``checkpoints.reader.read_weights``). A file of torchvision or timm also says
-        how its network pads, normalises and sees images; ``overrides`` win.
+        or ``jft`` for released ones, or ``torchvision:NAME``, ``timm:NAME``, ``keras:NAME`` or
+        ``hf://OWNER/NAME`` (downloaded once); ``best`` for the release with the highest published
+        accuracy (``hparams.published_weights``); or the path of a TensorFlow checkpoint, a run
+        directory, or a ``.weights.h5``, ``.h5``, ``.keras``, ``.pth`` or ``.safetensors`` file
+        (``checkpoints.reader.read_weights``). A file of torchvision or timm also says how its
+        network pads, normalises and sees images; ``overrides`` win.
       include_top: whether the model has a classifier.
       num_classes: outputs of the classifier; None: the number in ``overrides``, or else 1000. If
         the weights have another number of classes, a number given here makes a new classifier.
@@ -163,7 +165,7 @@ def weights_path(weights: str | pathlib.Path, *, model_name: str) -> pathlib.Pat
     """Returns the path of weights; those of a release are downloaded once.
 
     Args:
-      weights: a name of ``hparams.weights.NAMES``, or a path.
+      weights: a name of ``hparams.weights.NAMES`` or ``hparams.remote_weights``, or a path.
       model_name: of the model.
 
     Raises:
@@ -172,6 +174,8 @@ def weights_path(weights: str | pathlib.Path, *, model_name: str) -> pathlib.Pat
     require_weights(weights, model_name=model_name)
     if str(weights) in NAMES:
         return fetch(find_release(model_name, str(weights)))
+    if is_remote(weights):
+        return fetch_remote(str(weights), model_name=model_name)
     return pathlib.Path(weights)
 
 

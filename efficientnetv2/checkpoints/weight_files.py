@@ -8,6 +8,7 @@ import zipfile
 H5_START = b"\x89HDF\r\n\x1a\n"
 # Members of a .keras file.
 KERAS_WEIGHTS, KERAS_CONFIG = "model.weights.h5", "config.json"
+CONFIG = "config.json"  # beside the weights, in a folder of Hugging Face's hub
 # The files of a network in its folder, the one that is preferred first.
 FILES = ("model.safetensors", "pytorch_model.bin", "model.weights.h5")
 

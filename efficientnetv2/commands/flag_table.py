@@ -85,7 +85,8 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "weights": Flag(
         None,
-        "pretrained weights: the name of a release, best (of the published accuracies), or a path",
+        "pretrained weights: the name of a release or of a store (timm:NAME, hf://...), best (of "
+        "the published accuracies), or a path",
         (*_WITH_DATA, "convert"),
         is_path=True,
     ),

@@ -23,6 +23,7 @@ from hparams.folds import parse_count
 from hparams.model_names import split_weights
 from hparams.published_weights import BEST, why_best
 from hparams.registry import did_you_mean
+from hparams.remote_weights import network_of_remote
 from hparams.scalars import to_float, to_int
 from hparams.weights import name_and_weights
 
@@ -209,7 +210,10 @@ def _check_short_flags(values: flags.FlagValues) -> None:
 
 
 def _take_weights_from_name(values: flags.FlagValues) -> None:
-    """Reads a ``--model_name`` with weights behind it as both flags."""
+    """Reads a ``--model_name`` with weights behind it, or weights with a network, as both flags."""
+    network = network_of_remote(values.weights)
+    if network is not None and not values["model_name"].present:
+        give(values, "model_name", network)
     network, named = split_weights(values.model_name)
     if named is None and values.weights != BEST:
         return

@@ -93,8 +93,6 @@ def test_a_download_that_was_cut_off_goes_on(server, archive, tmp_path):
     folder, address = server
     shutil.copyfile(archive, folder / "tiny.tgz")
     Handler.cut_at[:] = [1000]
-    with pytest.raises(WeightsError, match="was cut off; run again to continue it"):
-        fetch(release(address), tmp_path / "cache")
     checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
     fetch(release(address, sha256=checksum), tmp_path / "cache")
     assert Handler.requests == ["all", "bytes=1000-"]
@@ -123,8 +121,6 @@ def test_a_file_of_keras_is_checked_and_downloaded_once(server, tmp_path, monkey
     md5 = hashlib.md5(b"good" * 1000).hexdigest()
     file = KerasRelease(f"{address}/x.h5", md5)
     Handler.cut_at[:] = [1000]
-    with pytest.raises(WeightsError, match="was cut off; run again to continue it"):
-        fetch_keras_file(file, tmp_path / "cache")
     for _ in range(2):
         assert fetch_keras_file(file, tmp_path / "cache").read_bytes() == b"good" * 1000
     assert Handler.requests == ["all", "bytes=1000-"]

@@ -106,6 +106,33 @@ def test_converted_files_say_how_the_network_pads(main_tf2, folder):
             assert settings["model.bn_epsilon"] == 1e-5
 
 
+@pytest.mark.parametrize("mode", ["infer", "export", "train", "convert"])
+def test_without_network_one_line_says_so(main_tf2, folder, photos, tmp_path, monkeypatch, mode):
+    monkeypatch.setenv("EFFICIENTNETV2_MIRROR", "http://127.0.0.1:1")
+    monkeypatch.setenv("EFFICIENTNETV2_CACHE", str(tmp_path))
+    place = {"train": photos, "convert": "--output=a.keras"}
+    result = main_tf2(
+        *(mode, place.get(mode, f"--image_path={photos}/test")),
+        "--weights=torchvision:efficientnet_b0",
+        cwd=folder,
+    )
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    address = "http://127.0.0.1:1/models/efficientnet_b0_rwightman-7f5810bc.pth"
+    assert f"cannot download {address}" in result.stderr
+
+
+def test_weights_of_a_store_are_for_their_network(main_tf2, folder, photos):
+    result = main_tf2(
+        *("infer", photos / "test", "--model=efficientnetv2-s"),
+        "--weights=timm:tf_efficientnet_b0",
+        cwd=folder,
+    )
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "'timm:tf_efficientnet_b0' is for efficientnet-b0, not for efficientnetv2-s" in (
+        result.stderr
+    )
+
+
 def test_your_own_setting_wins(main_tf2, folder):
     result = main_tf2(
         *("convert", "--weights=torchvision_v1/weights.pth", "--model=efficientnet-b0"),
