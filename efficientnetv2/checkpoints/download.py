@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-from efficientnetv2.checkpoints.weight_files import CONFIG, FILES, file_in_folder
+from efficientnetv2.checkpoints.weight_files import CONFIG, FILES, KERAS_HUB_TASK, file_in_folder
 from efficientnetv2.runtime.atomic_write import draft_of
 from efficientnetv2.runtime.lock import exclusive_lock
 from hparams.errors import WeightsError, shown
@@ -134,6 +134,7 @@ def fetch_remote(
             return path
         if file_in_folder(path) == path:
             _download(f"{remote.url}/{CONFIG}", path / CONFIG, is_optional=True)
+            _download(f"{remote.url}/{KERAS_HUB_TASK}", path / KERAS_HUB_TASK, is_optional=True)
             if not any(
                 _download(f"{remote.url}/{name}", path / name, is_optional=True) for name in FILES
             ):

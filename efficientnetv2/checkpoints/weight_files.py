@@ -10,7 +10,8 @@ H5_START = b"\x89HDF\r\n\x1a\n"
 KERAS_WEIGHTS, KERAS_CONFIG = "model.weights.h5", "config.json"
 CONFIG = "config.json"  # beside the weights, in a folder of Hugging Face's hub
 # The files of a network in its folder, the one that is preferred first.
-FILES = ("model.safetensors", "pytorch_model.bin", "model.weights.h5")
+KERAS_HUB_BACKBONE, KERAS_HUB_TASK = "model.weights.h5", "task.weights.h5"
+FILES = ("model.safetensors", "pytorch_model.bin", KERAS_HUB_BACKBONE)
 
 
 def file_in_folder(path: pathlib.Path) -> pathlib.Path:

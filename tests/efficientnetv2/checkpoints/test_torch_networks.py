@@ -17,9 +17,11 @@ from efficientnetv2 import for_inference, get_model
 from efficientnetv2.applications import EfficientNetB0
 from efficientnetv2.checkpoints.file_settings import settings_of_weights
 from efficientnetv2.checkpoints.pretrained_model import layer_map_of
-from efficientnetv2.checkpoints.torch_names import to_torch, torchvision_names
+from efficientnetv2.checkpoints.reader import read_weights
+from efficientnetv2.checkpoints.torch_names import nvidia_names, to_torch, torchvision_names
 from efficientnetv2.data.eval_input import evaluation_image, evaluation_pixels
 from hparams import resolve
+from hparams.errors import WeightsError
 from hparams.resolve import resolve_model
 
 V1 = {
@@ -127,6 +129,68 @@ def test_padding_and_epsilon_matter(files, settings, error):
     logits = model(arrays["pixels_64"] / np.float32(8) - 1)
     difference = np.abs(logits - expected).max() / np.abs(expected).max()
     assert difference > error if error else difference < 1e-5
+
+
+@pytest.fixture(scope="module")
+def preset(golden, tmp_path_factory):
+    """The folder of a KerasHub preset, and its arrays; tests/golden/make_keras_hub.py made them."""
+    folder = tmp_path_factory.mktemp("keras_hub")
+    with tarfile.open(golden / "keras_hub.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder, np.load(folder / "arrays.npz")
+
+
+def test_a_preset_of_keras_hub(preset):
+    folder, arrays = preset
+    model = get_model("efficientnet-b0", weights=folder, num_classes=CLASSES, overrides=V1)
+    for size in (64, 75):
+        expected = arrays[f"logits_{size}"]
+        logits = model(arrays[f"pixels_{size}"] / np.float32(8) - 1, training=False)
+        assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
+    assert settings_of_weights(folder, model_name="efficientnet-b0") == {
+        "model.padding": "torch",
+        "model.bn_epsilon": 1e-5,
+        "model.preprocess": "torch_bicubic",
+    }
+
+
+def test_a_preset_without_its_classifier(preset, tmp_path):
+    for name in ("config.json", "model.weights.h5"):
+        shutil.copyfile(preset[0] / name, tmp_path / name)
+    options = {"weights": tmp_path, "overrides": V1}
+    model = get_model("efficientnet-b0", include_top=False, **options)
+    assert model.get_layer("stem_conv_padding")
+    with pytest.raises(WeightsError, match="has no classifier; give num_classes to make a new one"):
+        get_model("efficientnet-b0", **options)
+
+
+@pytest.mark.parametrize("is_earlier", [False, True])
+def test_names_of_nvidia(build, torch_files, tmp_path, is_earlier):
+    """No file of theirs could be had here: the names are those of their public source."""
+    layers = layer_map_of(resolve_model("efficientnet-b0", V1))
+    names = nvidia_names(layers, is_earlier=is_earlier)
+    stage = "layer2" if is_earlier else "layers.1"
+    assert names["block2b_expand_bn/gamma"] == f"{stage}.block1.expand.bn.weight"
+    assert names["block2a_se_reduce/bias"] == f"{stage}.block0.se.squeeze.bias"
+    assert names["block2a_project_conv/kernel"] == f"{stage}.block0.proj.conv.weight"
+    assert names["predictions/kernel"] == "classifier.fc.weight"
+    own = {weight.path: weight.numpy() for weight in build("torchvision_v1").weights}
+    state = {
+        names[f"{layer.name}/{v}"]: to_torch(layer, v, own[f"{layer.name}/{v}"])
+        for layer in layers
+        for v in layer.variables
+    }
+    for name, value in state.items():
+        if ".se." in name and name.endswith("weight"):
+            state[name] = value[:, :, 0, 0]  # a linear layer
+    path = torch_files["zip"](tmp_path / "nvidia.pth", {"state_dict": state})
+    stored = read_weights(path, layers, model_name="efficientnet-b0")
+    assert set(stored.values) == set(own) and stored.extra == ()
+    for name, value in stored.values.items():
+        np.testing.assert_array_equal(value, own[name])
+    settings = settings_of_weights(path, model_name="efficientnet-b0")
+    assert (settings["model.padding"], settings["model.bn_epsilon"]) == ("torch", 1e-3)
+    assert settings["eval.crop_pct"] == 224 / 256
 
 
 @pytest.mark.slow
