@@ -63,7 +63,9 @@ def test_a_command_resolves(command, monkeypatch, tmp_path):
     names = models_from_flags(values) if values.mode == "benchmark" else [values.model_name]
     for name in names:
         values.model_name = name
-        config = resolve(name, dataset_from_flags(values), *overrides_from_flags(values))
+        # An 8-bit training takes its image size from its run.
+        of_run = {"train.isize": 64, "eval.isize": 64} if values.quantise else None
+        config = resolve(name, dataset_from_flags(values), of_run, *overrides_from_flags(values))
         if values.mode in ("train", "traineval"):
             require_trainable(config)
 

@@ -88,6 +88,7 @@ class Run:
     def model(self) -> keras.Model:
         """The network with its best weights, made of stock Keras layers.
 
+        Of a run with ``train.quantise`` it is the network that computes as its 8-bit file.
         It maps normalised images float32 ``[B, H, W, 3]`` to logits ``[B, K]``, as they are before
         calibration (docs/training.md). The weights are those that ``predict`` and ``export`` use:
         of the checkpoint that was best on minival, or else the newest one. To take the weights of
