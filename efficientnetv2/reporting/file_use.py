@@ -80,7 +80,6 @@ _USES: Mapping[str, FileUse] = {
         model = openvino.compile_model("{file}/model.xml")
         {output} = model([images])[0][0]""",
     ),
-    "web": FileUse("litert", "browsers: a folder for any web server, with a page"),
 }
 _INTEGERS = """\
 from ai_edge_litert.interpreter import Interpreter
