@@ -15,12 +15,12 @@ class FileUse:
       library: its name on Hugging Face.
       text: what opens such a file, in a few words.
       code: Python that maps ``images`` float32 ``[1, S, S, C]`` to ``{output}``, NumPy ``[K]``;
-        ``{file}`` is the path. Empty: it is not used from Python.
+        ``{file}`` is the path.
     """
 
     library: str
     text: str
-    code: str = ""
+    code: str
 
 
 # Format, or how the names of several begin -> how their files are used.

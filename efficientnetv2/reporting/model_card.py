@@ -365,7 +365,7 @@ def _uses(result: ExportResult, options: ExportOptions) -> list[dict[str, str]]:
     uses = {}
     for name, path in result.paths.items():
         use, is_integer = file_use(name), options.integer_io and name == "tflite_int8"
-        if use is not None and use.code and (use, is_integer) not in uses:
+        if use is not None and (use, is_integer) not in uses:
             code = code_for(
                 use, file=path.name, output=result.servable.output_name, is_integer=is_integer
             )

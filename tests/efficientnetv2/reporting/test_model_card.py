@@ -192,13 +192,6 @@ def test_a_keras_model_of_the_users(write):
     assert "train it again" not in card and "# mine\n" in card
 
 
-def test_a_page_for_browsers_has_no_code(write):
-    card = write(formats=["web_int8"])
-    assert fields_of(card)["library_name"] == "litert"
-    assert "| `b0_web_int8` | browsers: a folder for any web server, with a page |" in card
-    assert "## Use" not in card and "```python" not in card
-
-
 def test_every_format_says_what_opens_its_files():
     assert [name for name in FORMATS if file_use(name) is None] == []
 
