@@ -202,7 +202,8 @@ class TrainingInput:
         epochs = tf.data.Dataset.range(
             phase.first_epoch + epoch, _FOREVER if next_phase is None else next_phase.first_epoch
         )
-        examples = epochs.flat_map(lambda epoch: self._one_epoch(phase, epoch))
+        plain = tf.autograph.experimental.do_not_convert  # nothing in it needs AutoGraph's time
+        examples = epochs.flat_map(plain(lambda epoch: self._one_epoch(phase, epoch)))
         return examples.skip(step * phase.batch_size)
 
     def _one_epoch(self, phase: Phase, epoch: tf.Tensor) -> tf.data.Dataset:

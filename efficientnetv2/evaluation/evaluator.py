@@ -171,7 +171,8 @@ def _batch_step(
         logits = tf.cast(model(images, training=False), tf.float32)
         return metrics.sums(logits, targets, is_real), metrics.rows(logits, targets, is_real)
 
-    @tf.function
+    # AutoGraph would take half a second to find that there is no control flow to convert.
+    @tf.function(autograph=False)
     def batch_step(
         images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor, *, with_predictions: bool
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
