@@ -19,8 +19,8 @@ from hparams import resolve
 pytestmark = pytest.mark.slow  # most tests here train for several seconds
 
 SETTINGS = {
-    "model.blocks_args": ["r1_k3_s1_e4_i8_o8_se0.25"],
-    "model.feature_size": 16,
+    "model.blocks_args": ["r1_k3_s1_e1_i8_o8_c1"],
+    "model.feature_size": 8,
     "model.survival_prob": 0.8,
     "train.epochs": 4,
     "train.stages": 2,
