@@ -155,7 +155,8 @@ def _litert_int8(job: ExportJob, *, integer_io: bool) -> bytes:
     from efficientnetv2.export.litert import convert_int8, convert_int8_by_tensorflow
     from efficientnetv2.int8.arithmetic import is_known
 
-    if all(map(is_known, job.servable.folded.operations)):
+    is_trained = job.servable.rounded is not None  # in 8 bits
+    if is_trained or all(map(is_known, job.servable.folded.operations)):
         return convert_int8(job.servable, job.int8(), integer_io=integer_io)
     return convert_int8_by_tensorflow(job.servable, job.calibration, integer_io=integer_io)
 

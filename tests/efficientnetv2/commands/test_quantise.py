@@ -55,6 +55,7 @@ def test_the_file_is_what_was_evaluated(main_tf2, int8_run):
     flags = [f"--model_dir={int8_run}", "--format=tflite_int8", "--logits", "--nocalibrated"]
     result = main_tf2("--mode=export", *flags, cwd=int8_run.parent)
     assert result.returncode == 0, result.stderr
+    assert "quantised by TensorFlow" not in result.stdout
     export = json.loads((int8_run / "export" / "export.json").read_text())
     (check,) = export["files"].values()
     run = RunDirectory(int8_run)
