@@ -270,6 +270,7 @@ def export(
     serving_dir: Path | None = None,
     license: str | None = None,
     web_runtime: Path | None = None,
+    max_loss: float = 0.5,
     batch_size: int | None = None,
     image_size: int | None = None,
     resize: str | None = None,
@@ -305,6 +306,7 @@ def export(
         ``apache-2.0``; None: the card states none.
       web_runtime: folder of LiteRT.js, as npm has written it, to put into the page of ``web``;
         None: the page loads it from a public server.
+      max_loss: points of accuracy that the file of ``tflite_auto`` may lose.
       batch_size: images checked at once.
       image_size: pixels; None: that of the training.
       resize: as in ``train``; None: that of the training.

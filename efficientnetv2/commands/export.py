@@ -89,6 +89,7 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
         license=values.license,
         threshold=threshold,
         web_runtime=find_runtime(values.web_runtime),
+        max_loss=values.max_loss,
     )
     loaded = load_trained(config, trained)
     if class_names is not None:
@@ -200,7 +201,8 @@ def _require_int8(values: FlagValues, run: RunDirectory) -> None:
     Raises:
       UserError: if a format is a float one, or the calibration is to be reported.
     """
-    names = [name for name, row in FORMATS.items() if row.is_int8]
+    # Of the formats of integers, those that are made of the 8-bit network.
+    names = [name for name, row in FORMATS.items() if "debug_int8" in row.options]
     others = [name for name in values.format if name not in names]
     if others:
         raise UserError(

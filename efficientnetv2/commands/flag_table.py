@@ -222,6 +222,12 @@ FLAGS: Mapping[str, Flag] = {
         False, "uint8 input and output in the int8 file, instead of float32", ("export",)
     ),
     "debug_int8": Flag(False, "write the int8 error of each layer to int8_layers.csv", ("export",)),
+    "max_loss": Flag(
+        0.5,
+        "points of accuracy that the file of --format=tflite_auto may lose",
+        ("export",),
+        limits=(0.0, 100.0),
+    ),
     "export_to_tpu": Flag(False, "add an XLA signature to the SavedModel", ("export",)),
     "license": Flag(
         None,

@@ -259,5 +259,6 @@ def _check_formats(values: flags.FlagValues) -> None:
     available = {flag for name in values.format for flag in FORMATS[name].options}
     for format_name, row in FORMATS.items():
         for flag in row.options:
-            if values[flag].value and flag not in available:
+            given = values[flag].value != values[flag].default
+            if given and flag not in available:
                 raise UserError(f"--{flag} needs --format={format_name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,14 @@ from efficientnetv2.data.sample_images import (
     verification_images,
 )
 from efficientnetv2.evaluation.loaded_model import LoadedModel
-from efficientnetv2.export.formats import FORMATS, ExportJob, UnsupportedLayerError
+from efficientnetv2.export.auto import Trial
+from efficientnetv2.export.formats import (
+    FORMATS,
+    ExportJob,
+    HeldOut,
+    Limit,
+    UnsupportedLayerError,
+)
 from efficientnetv2.export.litert import float_operators
 from efficientnetv2.export.servable import Servable, build_servable
 from efficientnetv2.export.verify import Check, verify
@@ -48,6 +56,7 @@ class ExportOptions:
       license: of the files, as Hugging Face names it, for the model card; None: not stated.
       threshold: an image whose best probability is below it is unknown; None: none is.
       web_runtime: as in ``web_page.write_page``.
+      max_loss: points of accuracy that the file of ``tflite_auto`` may lose.
     """
 
     formats: Sequence[str]
@@ -62,6 +71,7 @@ class ExportOptions:
     license: str | None = None
     threshold: float | None = None
     web_runtime: dict[str, pathlib.Path] | None = None
+    max_loss: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +86,9 @@ class ExportResult:
       checks: file name -> its measurements.
       paths: format -> its file.
       layer_noise: the quantisation noise of each layer; empty without an int8 file.
-      in_float: name of an int8 file -> its operators that do not run in 8 bits.
+      in_float: name of a file of integers -> its operators that compute in floats.
       refused: format -> why the network cannot be written in it.
+      trials: what the automatic choice has tried; empty without its format.
     """
 
     servable: Servable
@@ -88,30 +99,35 @@ class ExportResult:
     layer_noise: Sequence[LayerNoise]
     in_float: dict[str, list[str]]
     refused: dict[str, str]
+    trials: Sequence[Trial]
 
 
-class _LazyInt8Network:
-    """Quantises the network when the first file needs it, and shows the progress."""
+class _Quantiser:
+    """Quantises a network, and shows the progress."""
 
     def __init__(self, servable: Servable, images: np.ndarray) -> None:
         self._servable = servable
         self._images = images
         self.network: QuantisedNetwork | None = None
 
-    def __call__(self) -> RoundedNetwork:
+    def int8(self) -> RoundedNetwork:
+        """Returns the network in 8 bits, which is made when the first file needs it."""
         if self._servable.rounded is not None:
             return self._servable.rounded
         if self.network is None:
-            with open_bar(unit="layer", desc="int8") as bar:
-
-                def progress(done: int, total: int) -> None:
-                    bar.total = total
-                    bar.update(done - bar.n)
-
-                self.network = QuantisedNetwork(
-                    self._servable.folded, self._images, progress=progress
-                )
+            self.network = self.quantise()
         return self.network
+
+    def quantise(self, **settings: Any) -> QuantisedNetwork:
+        """Returns a ``QuantisedNetwork`` with other settings."""
+        with open_bar(unit="layer", desc="int8") as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            folded = self._servable.folded
+            return QuantisedNetwork(folded, self._images, progress=progress, **settings)
 
 
 def export_model(
@@ -170,27 +186,31 @@ def export_servable(
     )
     names = "".join(f"{name}\n" for name in servable.class_names)
     replace_text(options.folder / "labels.txt", names)
-    int8 = _LazyInt8Network(servable, calibration)
+    quantiser = _Quantiser(servable, calibration)
     job = ExportJob(
         servable,
         config,
-        int8,
+        quantiser.int8,
+        quantiser.quantise,
         calibration,
         integer_io=options.integer_io,
         with_xla=options.with_xla,
         web_runtime=options.web_runtime,
+        held_out=HeldOut(inputs, expected, verification.labels),
+        max_loss=options.max_loss,
     )
-    result = ExportResult(servable, len(inputs), None, {}, {}, [], {}, {})
+    result = ExportResult(servable, len(inputs), None, {}, {}, [], {}, {}, job.trials)
     for name in options.formats:
         path = options.folder / f"{servable.model_name}{FORMATS[name].suffix}"
         # Verified before it takes its place, where another export may put its own file meanwhile.
         try:
             with draft_of(path) as draft:
                 FORMATS[name].write(draft, job)
+                limit, answers = _limit(name, options), servable.answers
                 result.checks[path.name] = verify(
-                    name, draft, verification, inputs, expected, servable.answers
+                    name, draft, verification, inputs, expected, answers, limit=limit
                 )
-                if FORMATS[name].is_int8:
+                if FORMATS[name].is_integer:
                     file = draft / MODEL if draft.is_dir() else draft
                     result.in_float[path.name] = float_operators(file.read_bytes())
             result.paths[name] = path
@@ -199,8 +219,18 @@ def export_servable(
     accuracy = None
     if verification.labels is not None:
         accuracy = servable.answers.score(expected, verification.labels)
-    noise = int8.network.layer_noise if int8.network else []
+    noise = quantiser.network.layer_noise if quantiser.network else []
     return dataclasses.replace(result, keras_accuracy=accuracy, layer_noise=noise)
+
+
+def _limit(name: str, options: ExportOptions) -> Limit:
+    """How much the outputs of a format's file may differ."""
+    row = FORMATS[name]
+    if "max_loss" not in row.options:
+        return row.limit
+    return dataclasses.replace(
+        row.limit, disagreement=options.max_loss / 100, points=options.max_loss
+    )
 
 
 def _images(

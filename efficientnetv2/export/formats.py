@@ -20,12 +20,29 @@ from hparams.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from efficientnetv2.export.auto import Trial
     from efficientnetv2.export.servable import Servable
+    from efficientnetv2.int8.quantizer import QuantisedNetwork
     from efficientnetv2.int8.rounded_network import RoundedNetwork
     from hparams.config import Config
 
     # Maps images float32 ``[B, S, S, C]`` to logits or probabilities ``[B, K]``.
     Runner = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Images that no file is calibrated on.
+
+    Attributes:
+      inputs: the images as the network takes them, float32 ``[N, S, S, C]``.
+      expected: the Keras model's outputs, ``[N, K]``.
+      labels: as in ``Images``.
+    """
+
+    inputs: np.ndarray
+    expected: np.ndarray
+    labels: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,20 +53,34 @@ class ExportJob:
       servable: the network to write.
       config: says how encoded images are cropped and resized.
       int8: returns the 8-bit network, which is made at the first call.
+      quantise: calibrates another ``QuantisedNetwork``, with the settings that it is called with.
       calibration: images as the network takes them, float32 ``[N, S, S, C]``; none if no format
         is ``calibrated``.
       integer_io: inputs and outputs of the int8 file are uint8.
       with_xla: the SavedModel gets another signature that is compiled by XLA, for TPU.
       web_runtime: as in ``web_page.write_page``.
+      held_out: the images that the file is checked on.
+      max_loss: points of accuracy that the automatic choice may lose.
+      trials: what the automatic choice has tried; it appends them.
     """
 
     servable: Servable
     config: Config
     int8: Callable[[], RoundedNetwork]
+    quantise: Callable[..., QuantisedNetwork]
     calibration: np.ndarray
     integer_io: bool
     with_xla: bool
+    held_out: HeldOut
+    max_loss: float
     web_runtime: dict[str, pathlib.Path] | None = None
+    trials: list[Trial] = dataclasses.field(default_factory=list)
+
+    def weights_in_8_bits(self) -> QuantisedNetwork | None:
+        """Returns the network with rounded weights alone; None: the quantiser does not know it."""
+        if not is_quantisable(self.servable):
+            return None
+        return self.quantise(rounds_activations=False)
 
 
 class UnsupportedLayerError(UserError):
@@ -86,7 +117,7 @@ class Format:
       extra: of this package, which brings them.
       options: the format-specific export flags that apply to it.
       calibrated: whether it is calibrated on images.
-      is_int8: whether it is a LiteRT file whose operators should all compute in 8 bits.
+      is_integer: whether it is a LiteRT file whose operators should all compute in integers.
       channels: the numbers of channels that its images can have; empty: any.
       logits: whether its outputs can be logits.
     """
@@ -99,7 +130,7 @@ class Format:
     extra: str = "export"
     options: tuple[str, ...] = ()
     calibrated: bool = False
-    is_int8: bool = False
+    is_integer: bool = False
     channels: tuple[int, ...] = ()
     logits: bool = True
 
@@ -153,12 +184,30 @@ def _write_litert_int8(path: pathlib.Path, job: ExportJob) -> None:
 
 def _litert_int8(job: ExportJob, *, integer_io: bool) -> bytes:
     from efficientnetv2.export.litert import convert_int8, convert_int8_by_tensorflow
-    from efficientnetv2.int8.arithmetic import is_known
 
     is_trained = job.servable.rounded is not None  # in 8 bits
-    if is_trained or all(map(is_known, job.servable.folded.operations)):
+    if is_trained or is_quantisable(job.servable):
         return convert_int8(job.servable, job.int8(), integer_io=integer_io)
     return convert_int8_by_tensorflow(job.servable, job.calibration, integer_io=integer_io)
+
+
+def is_quantisable(servable: Servable) -> bool:
+    """Whether this program's own quantiser knows all layers of a network."""
+    from efficientnetv2.int8.arithmetic import is_known
+
+    return all(map(is_known, servable.folded.operations))
+
+
+def _write_litert_int16x8(path: pathlib.Path, job: ExportJob) -> None:
+    from efficientnetv2.export.litert import convert_int16x8
+
+    path.write_bytes(convert_int16x8(job.servable, job.weights_in_8_bits(), job.calibration))
+
+
+def _write_litert_auto(path: pathlib.Path, job: ExportJob) -> None:
+    from efficientnetv2.export.auto import write_auto
+
+    write_auto(path, job)
 
 
 def _open_litert(path: pathlib.Path) -> Runner:
@@ -268,7 +317,7 @@ def _web_page(precision: str, suffix: str, limit: Limit) -> Format:
         limit,
         options=("web_runtime", "debug_int8") if is_int8 else ("web_runtime",),
         calibrated=is_int8,
-        is_int8=is_int8,
+        is_integer=is_int8,
         channels=(GREY, RGB),  # browsers open no files of others
         logits=False,  # it shows percentages
     )
@@ -296,7 +345,24 @@ FORMATS: Mapping[str, Format] = {
         _INT8,
         options=("integer_io", "debug_int8"),
         calibrated=True,
-        is_int8=True,
+        is_integer=True,
+    ),
+    "tflite_int16x8": Format(
+        "_int16x8.tflite",
+        _write_litert_int16x8,
+        _open_litert,
+        _INT8,
+        calibrated=True,
+        is_integer=True,
+    ),
+    # Its limit is --max_loss.
+    "tflite_auto": Format(
+        "_auto.tflite",
+        _write_litert_auto,
+        _open_litert,
+        _INT8,
+        options=("max_loss",),
+        calibrated=True,
     ),
     "onnx": Format(".onnx", _write_onnx, _open_onnx, _ROUNDING, requires=_ONNX),
     "onnx_int8": Format(

@@ -20,8 +20,9 @@ from efficientnetv2.int8.arithmetic import is_known
 from efficientnetv2.int8.rounded_network import RoundedNetwork
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
 
-# Operators that only convert the float input and output of an int8 file.
+# Operators that only convert the float input and output of a file of integers.
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+_INTEGERS = (schema.TensorType.INT8, schema.TensorType.INT16)
 
 
 def convert(servable: Servable, precision: str) -> bytes:
@@ -95,8 +96,31 @@ def convert_int8_by_tensorflow(
     return _run_converter(converter, servable)
 
 
+def convert_int16x8(
+    servable: Servable, network: RoundedNetwork | None, images: np.ndarray
+) -> bytes:
+    """Returns a LiteRT file with weights in 8 bits and activations in 16; input and output float32.
+
+    With 65,536 levels, the range of a tensor may be that of its smallest and largest value.
+
+    Args:
+      servable: the network to convert.
+      network: its form with rounded weights, whose activations are not rounded; None: each weight
+        is rounded to its nearest step.
+      images: calibration images as the network takes them, float32 ``[N, S, S, C]``.
+    """
+    folded = servable.folded
+    converter = _converter(network or (lambda image: folded(image, training=False)), servable)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    ]
+    return _run_converter(converter, servable)
+
+
 def float_operators(file: bytes) -> list[str]:
-    """Lists a file's operators that do not run in int8, as ``OPERATOR (name of its output)``."""
+    """Lists a file's operators that compute in floats, as ``OPERATOR (name of its output)``."""
     model = schema.ModelT.InitFromPackedBuf(file, 0)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     graph = model.subgraphs[0]
@@ -105,7 +129,7 @@ def float_operators(file: bytes) -> list[str]:
         code = model.operatorCodes[operator.opcodeIndex]
         kind = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
         outputs = [graph.tensors[index] for index in operator.outputs]
-        if kind not in _CONVERSIONS and outputs[0].type != schema.TensorType.INT8:
+        if kind not in _CONVERSIONS and outputs[0].type not in _INTEGERS:
             entries.append(f"{kind} ({outputs[0].name.decode()})")
     return entries
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class Servable:
       rounded: the 8-bit network of a run with ``train.quantise``, which ``model`` and ``folded``
         compute, too; None: the network is float.
       threshold: an image whose best probability is below it is unknown; None: none is.
+      precision: what a file computes in, as entries of its metadata, if its format does not say it.
     """
 
     model: keras.Model
@@ -76,6 +78,7 @@ class Servable:
     rounded: RoundedNetwork | None = None
     crop_pct: float | None = None
     threshold: float | None = None
+    precision: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def normalisation(self) -> Normalisation:
@@ -162,6 +165,7 @@ class Servable:
             "mean": list(row.mean),
             "deviation": list(row.deviation),
             "weights": self.origin,
+            **self.precision,
         }
 
 

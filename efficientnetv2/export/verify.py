@@ -51,6 +51,8 @@ def verify(
     inputs: np.ndarray,
     expected: np.ndarray,
     answers: Answers,
+    *,
+    limit: Limit | None = None,
 ) -> Check:
     """Runs a file on images and compares its outputs with the Keras model's.
 
@@ -61,6 +63,7 @@ def verify(
       inputs: the same images as the file takes them, float32 ``[N, S, S, C]``.
       expected: the Keras model's outputs, ``[N, K]``.
       answers: compares and scores outputs.
+      limit: how much the outputs may differ; None: as the format says.
     """
     row = FORMATS[format_name]
     run = row.open(path)
@@ -73,13 +76,13 @@ def verify(
         lost = round(len(inputs) * (answers.score(expected, images.labels) - accuracy))
     return Check(
         megabytes=round(_size(path) / 1e6, 3),
-        milliseconds=round(_latency(run, inputs[:1]), 2),
+        milliseconds=round(latency(run, inputs[:1]), 2),
         max_difference=float(difference.max()),
         agreement=1 - differing / len(inputs),
         ties=(differing - differing_clearly) / len(inputs),
         accuracy=accuracy,
         fault=_fault(
-            row.limit,
+            limit or row.limit,
             difference=float((difference / answers.unit(expected)).max()),
             differing=differing_clearly,
             lost=lost,
@@ -109,7 +112,13 @@ def _fault(
     return f"predicts another class for {differing} of {count} images (at most {allowed})"
 
 
-def _latency(run: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> float:
+def latency(run: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> float:
+    """Returns the median time of a call in milliseconds.
+
+    Args:
+      run: opens nothing more; warmed up by a few calls.
+      image: a batch of one.
+    """
     seconds = []
     for _ in range(_WARM_UP_CALLS + _TIMED_CALLS):
         start = time.perf_counter()

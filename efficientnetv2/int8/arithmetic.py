@@ -138,6 +138,11 @@ def _sole_activation_after(layer: keras.layers.Layer) -> str | None:
     return None
 
 
+def input_margin(layer: keras.layers.Layer) -> float | None:
+    """Returns by how much a layer's input may exceed its calibrated range; None: by nothing."""
+    return _FEATURES_MARGIN if isinstance(layer, keras.layers.Dense) else None
+
+
 def _feeds_dense(layer: keras.layers.Layer) -> bool:
     after = [node.operation for node in layer._outbound_nodes]
     return any(isinstance(operation, keras.layers.Dense) for operation in after)

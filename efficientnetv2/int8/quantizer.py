@@ -11,7 +11,7 @@ Activations have one range per tensor, weights one step per output channel.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.int8.arithmetic import CONVOLUTIONS, WEIGHTED, linear, run_float
+from efficientnetv2.int8.mixed_runner import MixedRunner, weighted_layer_of
 from efficientnetv2.int8.ranges import affine, best_range
 from efficientnetv2.int8.round_weights import round_depthwise, round_layer
 from efficientnetv2.int8.rounded_network import (
@@ -43,6 +44,9 @@ class LayerNoise:
       kernel_db: signal-to-noise ratio of its rounded weights, dB.
       output_db: signal-to-noise ratio of its outputs, dB: the noise is their difference from the
         float network's, to which all layers so far add. Low is bad.
+      own_db: the same after its activation, of the noise that this layer adds alone: its inputs are
+        the float network's, rounded to 8 bits. A constant shift of a channel does not count, as
+        biases make up for the shifts of earlier layers.
       low: the lowest output that its 8 bits can represent.
       high: the highest.
     """
@@ -50,6 +54,7 @@ class LayerNoise:
     layer: str
     kernel_db: float
     output_db: float
+    own_db: float
     low: float
     high: float
 
@@ -60,6 +65,10 @@ class QuantisedNetwork(RoundedNetwork):
     Args:
       folded: a model that ``fold`` returned, with one input and one output.
       images: calibration images as the model takes them, float32 ``[N, S, S, C]``.
+      in_float: layers with weights that stay in float32, each with those after it up to the next
+        layer with weights.
+      rounds_activations: whether activations have 8 bits. Otherwise they stay as they are, which
+        16 bits come near enough to.
       progress: called with the number of finished layers and the number of all layers.
     """
 
@@ -68,11 +77,25 @@ class QuantisedNetwork(RoundedNetwork):
         folded: keras.Model,
         images: np.ndarray,
         *,
+        in_float: Collection[str] = (),
+        rounds_activations: bool = True,
         progress: Callable[[int, int], object] = max,
     ) -> None:
+        units = weighted_layer_of(folded) if in_float else {}
+        self._in_float = {name for name, unit in units.items() if unit in in_float}
+        self._rounds_activations = rounds_activations
         super().__init__(folded, weights={}, ranges={})
         self.layer_noise: list[LayerNoise] = []
         self._calibrate(tf.constant(images), progress)
+
+    def runner(self) -> MixedRunner:
+        """Returns what runs the network layer by layer, in order."""
+        return MixedRunner(
+            lambda layer: self._weights[layer.name],
+            self._range_of,
+            in_float=self._in_float,
+            rounds_activations=self._rounds_activations,
+        )
 
     def _range_of(
         self, key: str, tensor: tf.Tensor, *, through: Any = None, margin: Any = None, **_: Any
@@ -90,6 +113,7 @@ class QuantisedNetwork(RoundedNetwork):
     def _calibrate(self, images: tf.Tensor, progress: Callable[[int, int], object]) -> None:
         exact: dict[str, tf.Tensor] = {}
         rounded: dict[str, tf.Tensor] = {}
+        own = _OwnNoise(self._folded)
         layers, runner = self._folded.layers, self.runner()
         finished: set[str] = set()
         for layer in layers:
@@ -97,19 +121,37 @@ class QuantisedNetwork(RoundedNetwork):
             exact_inputs = [exact[name] for name in names] or [images]
             inputs = [rounded[name] for name in names] or [images]
             exact[layer.name] = run_float(layer, exact_inputs)
-            if isinstance(layer, WEIGHTED):
+            rounds = isinstance(layer, WEIGHTED) and layer.name not in self._in_float
+            if rounds:
                 target = linear(layer, exact_inputs[0], *float_weights(layer))
-                self._weights[layer.name] = _round_weights(layer, inputs[0], target)
+                rounded_input = runner.integer_inputs(layer, inputs)[0]
+                self._weights[layer.name] = _round_weights(layer, rounded_input, target)
             rounded[layer.name] = runner.run(layer, inputs)
-            if isinstance(layer, WEIGHTED):
+            if rounds:
                 self._record_noise(layer, exact[layer.name], rounded[layer.name])
+            outputs = rounded[layer.name]
+            if names:
+                rounded_exact = [self._rounded(name, exact[name]) for name in names]
+                outputs = runner.run(layer, own.inputs(layer, rounded_exact))
+            own.record(layer, exact[layer.name], outputs)
             finished.add(layer.name)
             for name in names:  # free the tensors that no later layer uses
                 users = self._folded.get_layer(name)._outbound_nodes
                 if all(node.operation.name in finished for node in users):
                     exact.pop(name, None)
                     rounded.pop(name, None)
+                    own.outputs.pop(name, None)
             progress(len(finished), len(layers))
+        self.layer_noise = [
+            dataclasses.replace(row, own_db=own.decibels[row.layer]) for row in self.layer_noise
+        ]
+
+    def _rounded(self, name: str, exact: tf.Tensor) -> tf.Tensor:
+        """The output of a layer in the float network, rounded as the 8-bit network's is."""
+        for key in (f"{name}/rounded", f"{name}/after", name):
+            if key in self._ranges:
+                return tf.quantization.fake_quant_with_min_max_vars(exact, *self._ranges[key])
+        return exact
 
     def _record_noise(
         self, layer: keras.layers.Layer, exact: tf.Tensor, rounded: tf.Tensor
@@ -121,10 +163,50 @@ class QuantisedNetwork(RoundedNetwork):
                 layer.name,
                 kernel_db=_decibels(kernel.numpy(), self._weights[layer.name][0]),
                 output_db=_decibels(exact.numpy(), rounded.numpy()),
+                own_db=0.0,  # known when the layers that belong to it have run
                 low=low,
                 high=high,
             )
         )
+
+
+class _OwnNoise:
+    """Measures the noise that each layer with weights adds, with those that belong to it."""
+
+    def __init__(self, folded: keras.Model) -> None:
+        self._unit = weighted_layer_of(folded)
+        self.outputs: dict[str, tf.Tensor] = {}  # with the noise of their own unit alone
+        self.decibels: dict[str, float] = {}
+        self._activated: set[str] = set()  # units of which a layer after the weights has run
+
+    def inputs(
+        self, layer: keras.layers.Layer, rounded_exact: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """The inputs with the noise of this unit; of others, the float network's, rounded."""
+        unit = self._unit[layer.name]
+        return [
+            self.outputs[name] if self._unit[name] == unit else values
+            for name, values in zip(sources(layer), rounded_exact)
+        ]
+
+    def record(self, layer: keras.layers.Layer, exact: tf.Tensor, outputs: tf.Tensor) -> None:
+        """Keeps the outputs of a layer, and measures their noise."""
+        self.outputs[layer.name] = outputs
+        unit = self._unit[layer.name]
+        noise = _decibels(exact.numpy(), _without_shift(exact.numpy(), outputs.numpy()))
+        if layer.name == unit:
+            self.decibels[unit] = noise
+        elif unit in self._activated:
+            self.decibels[unit] = min(self.decibels[unit], noise)
+        elif unit in self.decibels:  # before an activation, some of the noise has no effect
+            self._activated.add(unit)
+            self.decibels[unit] = noise
+
+
+def _without_shift(exact: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Outputs whose mean difference from the exact ones, in each channel, is taken away."""
+    axes = tuple(range(exact.ndim - 1))
+    return outputs - np.float32(np.mean(outputs - exact, axis=axes, dtype=np.float64))
 
 
 def _decibels(exact: np.ndarray, rounded: np.ndarray) -> float:

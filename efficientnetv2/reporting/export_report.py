@@ -33,15 +33,22 @@ def report_export(
     """
     for name, operators in result.in_float.items():
         if operators:
-            print(f"{name}: not in int8: {', '.join(operators)}", flush=True)
+            print(f"{name}: not in integers: {', '.join(operators)}", flush=True)
     content = {
         **result.servable.metadata(),
         "images": result.images,
         "keras_accuracy": result.keras_accuracy,
         "files": {name: dataclasses.asdict(check) for name, check in result.checks.items()},
     }
+    if result.trials:
+        content["tflite_auto"] = {
+            "max_loss": options.max_loss,
+            "trials": [dataclasses.asdict(trial) for trial in result.trials],
+        }
     replace_text(options.folder / "export.json", json.dumps(content, indent=2) + "\n")
     _show(result)
+    if result.trials:
+        _show_trials(result, options)
     written = ["labels.txt", "export.json"]
     if options.debug_int8 and result.layer_noise:
         _report_layers(result, options)
@@ -81,6 +88,28 @@ def _show(result: ExportResult) -> None:
     print(f"\n{table(header, rows)}")
     if result.keras_accuracy is not None:
         print(f"{result.servable.answers.title} of the Keras model: {result.keras_accuracy:.4f}")
+
+
+def _show_trials(result: ExportResult, options: ExportOptions) -> None:
+    rows = [
+        [
+            trial.precision,
+            f"{trial.lost.points:.2f}",
+            f"{trial.lost.low:.1f}..{trial.lost.high:.1f}",
+            f"{trial.megabytes:.2f}",
+            f"{trial.milliseconds:.1f}",
+            "chosen" if trial.chosen else "",
+        ]
+        for trial in result.trials
+    ]
+    header = ["tflite_auto", "points lost", "95% interval", "MB", "ms an image", ""]
+    print(f"\n{table(header, rows)}")
+    chosen = result.trials[-1]
+    verdict = "within" if chosen.lost.points <= options.max_loss else "not within"
+    print(
+        f"{chosen.precision}: {verdict} {options.max_loss:g} points; loses {chosen.lost} on "
+        f"{result.images:,} images"
+    )
 
 
 def _report_layers(result: ExportResult, options: ExportOptions) -> None:

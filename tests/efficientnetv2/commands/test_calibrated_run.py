@@ -22,6 +22,7 @@ from efficientnetv2.reporting.prediction_journal import PredictionJournal
 
 pytestmark = pytest.mark.slow  # all tests here read what a training wrote
 
+ROUNDED = ("onnx_int8", "tflite_auto", "tflite_dynamic")
 MODEL = "--model=efficientnetv2-b0"
 BLOCKS = "model.blocks_args=[r1_k3_s2_e1_i8_o16_c1],model.feature_size=16"
 SETTINGS = f"{BLOCKS},train.stages=1,train.lr_sched=constant,eval.batch_size=64,train.ema_decay=0"
@@ -200,7 +201,7 @@ def test_every_file_says_unknown_where_infer_does(run, many_images):
             [opened(image).max() < metadata["unknown"]["threshold"] for image in pixels]
         )
         # A network that has learned little, with a temperature that magnifies its logits 20 times.
-        near = 0.15 if FORMATS[name].is_int8 or name in ("onnx_int8", "tflite_dynamic") else 1e-4
+        near = 0.15 if FORMATS[name].is_integer or name in ROUNDED else 1e-4
         near = 0.03 if name == "tflite_fp16" else near
         is_clear = np.abs(score - threshold) > near
         assert is_clear.sum() >= 8 and set(expected[is_clear]) == {True, False}, name

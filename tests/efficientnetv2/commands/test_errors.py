@@ -133,6 +133,7 @@ WRONG = {
     "--mode=export --integer_io": "--integer_io needs --format=tflite_int8",
     "--mode=export --license=MIT": "--license 'MIT' must be an identifier in lower case",
     "--mode=export --format=onnx --serving_dir=x": "--serving_dir needs --format=saved_model",
+    "--mode=export --max_loss=1": "--max_loss needs --format=tflite_auto",
     "--mode=export --weights=x.h5": "--weights needs --image_path=FOLDER",
     "--mode=export --format=onnx --image_path=no": "--image_path 'no' does not exist",
 }
@@ -149,6 +150,7 @@ TEXTS = {
     "data": "=digits",
     "resize": "=crop",
     "quantise": "=int8",
+    "max_loss": "=1.5",
 }
 
 

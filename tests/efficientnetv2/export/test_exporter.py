@@ -35,6 +35,8 @@ FILES = {
     "tflite_fp16": f"{NAME}_fp16.tflite",
     "tflite_dynamic": f"{NAME}_dynamic.tflite",
     "tflite_int8": f"{NAME}_int8.tflite",
+    "tflite_int16x8": f"{NAME}_int16x8.tflite",
+    "tflite_auto": f"{NAME}_auto.tflite",
     "onnx": f"{NAME}.onnx",
     "onnx_int8": f"{NAME}_int8.onnx",
 }
@@ -65,6 +67,7 @@ def exported(run):
         "--debug_int8",
         "--export_to_tpu",
         f"--serving_dir={run / 'models'}",
+        "--max_loss=0.3",  # one of 360 images
     )
     assert code in (0, 2)  # 2: the 8-bit files are too far from the Keras model
     return run / "export"
@@ -78,12 +81,23 @@ def test_every_format_is_written_and_checked(exported):
     assert result["images"] == 360
     assert result["output"] == "probabilities"
     for name, check in result["files"].items():
-        in_8_bits = "int8" in name or "dynamic" in name  # of a network that has hardly learnt
+        # Of a network that has hardly learnt.
+        in_8_bits = any(word in name for word in ("int8", "auto", "dynamic"))
         assert in_8_bits or check["fault"] is None
         assert check["agreement"] > (0.8 if in_8_bits else 0.99)
         assert abs(check["accuracy"] - result["keras_accuracy"]) < (0.04 if in_8_bits else 0.01)
         assert check["milliseconds"] > 0
         assert check["megabytes"] > 0.01
+    auto = result["tflite_auto"]
+    assert auto["max_loss"] == 0.3
+    (chosen,) = [trial for trial in auto["trials"] if trial["chosen"]]
+    check = result["files"][FILES["tflite_auto"]]
+    assert chosen["lost"]["points"] <= 0.3
+    assert check["fault"] is None
+    lost = 100 * (result["keras_accuracy"] - check["accuracy"])
+    assert chosen["lost"]["points"] == pytest.approx(lost, abs=1e-3)
+    assert chosen["lost"]["low"] < chosen["lost"]["points"] < chosen["lost"]["high"]
+    assert chosen["megabytes"] == check["megabytes"]
     with (exported / "int8_layers.csv").open() as file:
         layers = [row["layer"] for row in csv.DictReader(file)]
     assert layers[0] == "stem_conv"

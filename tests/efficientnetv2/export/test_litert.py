@@ -11,7 +11,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import schema_py_generated as schema
 
-from efficientnetv2.export.litert import convert, convert_int8, float_operators
+from efficientnetv2.export.litert import convert, convert_int8, convert_int16x8, float_operators
 from efficientnetv2.int8.quantizer import QuantisedNetwork
 
 from .conftest import servable_of
@@ -80,6 +80,32 @@ def test_everything_in_it_is_int8(int8, servable):
     assert types[schema.TensorType.FLOAT32] == 2  # what goes in and what comes out
 
 
+@pytest.fixture(scope="module")
+def int16x8(servable, pixels):
+    network = QuantisedNetwork(servable.folded, pixels, rounds_activations=False)
+    return convert_int16x8(servable, network, pixels)
+
+
+def test_int16x8_rounds_weights_alone(servable, int16x8, int8, pixels):
+    outputs, image, output = run(int16x8, pixels)
+    assert (image["dtype"], output["dtype"]) == (np.float32, np.float32)
+    expected = servable.model.predict(pixels, verbose=0)
+    assert 0 < np.abs(outputs - expected).max() < 0.002  # 0.01, were each weight at its nearest
+    assert len(int16x8) < 0.7 * len(convert(servable, "float32"))
+    assert np.square(outputs - expected).sum() < np.square(run(int8, pixels)[0] - expected).sum()
+
+
+def test_int16x8_computes_in_16_bits_with_weights_of_8(int16x8):
+    assert float_operators(int16x8) == []
+    graph = schema.ModelT.InitFromPackedBuf(int16x8, 0).subgraphs[0]
+    types = collections.Counter(tensor.type for tensor in graph.tensors)
+    assert types[schema.TensorType.FLOAT32] == 2
+    assert types[schema.TensorType.INT16] > 40  # activations
+    assert types[schema.TensorType.INT8] == 17  # kernels
+    steps = [t.quantization.scale for t in graph.tensors if t.type == schema.TensorType.INT8]
+    assert sum(len(scale) > 1 for scale in steps) >= 16  # one for each channel
+
+
 def test_integer_ends(servable, network, int8, pixels):
     file = convert_int8(servable, network, integer_io=True)
     outputs, image, output = run(file, pixels)
@@ -136,11 +162,14 @@ FLAT = ["r1_k3_s2_e4_i8_o16_se0.25", *["r1_k3_s2_e4_i16_o16_se0.25"] * 4]  # 32 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8", "int16x8"])
 def test_several_images_at_once_even_where_a_single_pixel_is_left(precision, pixels):
     servable = servable_of(**{"model.blocks_args": FLAT}, logits=True)
     if precision == "int8":
         file = convert_int8(servable, QuantisedNetwork(servable.folded, pixels), integer_io=False)
+    elif precision == "int16x8":
+        network = QuantisedNetwork(servable.folded, pixels, rounds_activations=False)
+        file = convert_int16x8(servable, network, pixels)
     else:
         file = convert(servable, precision)
     one_by_one, image, output = run(file, pixels[:5])
