@@ -13,7 +13,15 @@ import efficientnetv2.export
 import efficientnetv2.search
 import efficientnetv2.train  # noqa: F401
 from efficientnetv2.commands import require_extra
-from efficientnetv2.commands.api import convert, evaluate, export, predict, search, train
+from efficientnetv2.commands.api import (
+    average_weights,
+    convert,
+    evaluate,
+    export,
+    predict,
+    search,
+    train,
+)
 from efficientnetv2.commands.api_outlook import benchmark, check, find_lr, preview
 from efficientnetv2.commands.cross_validation import CrossValidation, cross_validate
 from efficientnetv2.commands.trained_run import Run, load_run
@@ -45,6 +53,7 @@ __all__ = [
     "RangeTest",
     "Run",
     "UserError",
+    "average_weights",
     "benchmark",
     "check",
     "convert",

@@ -98,6 +98,9 @@ def _take_arguments(values: flags.FlagValues, rest: list[str]) -> None:
             hint = did_you_mean(rest[0], MODE_NAMES)
             raise UserError(f"unexpected argument {shown(rest[0])}: no mode{hint}")
         give(values, "mode", rest.pop(0))
+    if MODE_NAMES.get(values.mode) == "average" and rest and not values["runs"].present:
+        values["runs"].value, rest = rest, []
+        values["runs"].present = 1
     for name in _ARGUMENTS.get(values.mode, ("data",)):
         if rest and not values[name].present:
             give(values, name, rest.pop(0))

@@ -100,6 +100,11 @@ MODES: Mapping[str, Mode] = {
         ("train", "search"),
     ),
     "convert": Mode("convert", "write --weights in another format, the one that --output ends in"),
+    "average": Mode(
+        "average",
+        "average the weights of several run directories of one network (a model soup)",
+        ("train",),
+    ),
     "models": Mode(
         "model_list", "list the networks, with their costs, accuracy and released weights"
     ),
@@ -110,6 +115,7 @@ MODE_NAMES: Mapping[str, str] = {
     **{name: name for name in MODES},
     **dict.fromkeys(("evaluate", "test", "val", "valid", "validate"), "eval"),
     **dict.fromkeys(("predict", "inference"), "infer"),
+    **dict.fromkeys(("soup", "model_soup", "average_weights"), "average"),
     **dict.fromkeys(("find-lr", "lr_find", "lr_finder"), "find_lr"),
     **dict.fromkeys(("fit", "finetune", "fine-tune"), "train"),
 }

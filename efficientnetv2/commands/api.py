@@ -403,3 +403,39 @@ def convert(
     """
     path: pathlib.Path = call_mode("convert", locals())
     return path
+
+
+def average_weights(
+    runs: Sequence[Path],
+    model_dir: Path,
+    *,
+    soup: str = "greedy",
+    batchnorm: str = "estimated",
+    verbose: bool = False,
+) -> Run:
+    """Averages the weights of several trainings of one network: a model soup.
+
+    The trainings have the same network, classes and split of the images, and should have started
+    from the same weights (arXiv 2203.05482, docs/finetuning.md). Of each, the weights are those
+    that ``predict`` and ``export`` use.
+
+    Args:
+      runs: at least two run directories.
+      model_dir: a new run directory, for the average.
+      soup: ``greedy``: add one training after another, the best on minival first, if minival does
+        not get worse; ``uniform``: average all.
+      batchnorm: statistics of the average: ``estimated`` on up to 1,024 training images, or
+        ``averaged``.
+      verbose: print what the command line prints.
+
+    Returns:
+      The average as a training, to evaluate, predict and export; ``average.json`` in its directory
+      says what is part of it.
+
+    Raises:
+      UserError: if the trainings do not fit together, or an argument cannot be used.
+    """
+    if isinstance(runs, (str, os.PathLike)) or not isinstance(runs, Sequence):
+        raise UserError(f"runs must be a list of run directories, got {shown(runs)}")
+    path: pathlib.Path = call_mode("average", locals())
+    return Run(path)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _TRAINING = ("train", "traineval")
 _DEVICE_MODES = (*_TRAINING, "eval", "find_lr", "search")
-_WITH_MODEL = tuple(mode for mode in MODES if mode != "models")
+_WITH_MODEL = tuple(mode for mode in MODES if mode not in ("models", "average"))
 _WITH_RUN = tuple(mode for mode in _WITH_MODEL if mode != "convert")
 _WITH_DATA = tuple(mode for mode in _WITH_RUN if mode != "benchmark")
 
@@ -68,7 +68,7 @@ FLAGS: Mapping[str, Flag] = {
     "model_dir": Flag(
         None,
         "run directory; default: runs/<model>-<data set>; check: folder for its files",
-        _WITH_RUN,
+        (*_WITH_RUN, "average"),
         is_path=True,
     ),
     "data_dir": Flag(
@@ -270,6 +270,21 @@ FLAGS: Mapping[str, Flag] = {
         _for(_TRAINING, '--hparam_str="train.epochs=N"'),
         limits=(1, 1_000_000),
         defaults={"find_lr": 100},
+    ),
+    # -------------------------------------------------------------------- average
+    "runs": Flag([], "run directories to average, separated by commas", ("average",)),
+    "soup": Flag(
+        "greedy",
+        "greedy: add one training after another, the best first, if minival does not get worse; "
+        "uniform: average all",
+        ("average",),
+        choices=("greedy", "uniform"),
+    ),
+    "batchnorm": Flag(
+        "estimated",
+        "BatchNorm statistics of the average: estimated on training images, or averaged",
+        ("average",),
+        choices=("estimated", "averaged"),
     ),
     # --------------------------------------------------------------------- models
     "pattern": Flag(None, "the networks to list, such as '*lite*'; default: all", ("models",)),

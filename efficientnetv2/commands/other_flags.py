@@ -50,6 +50,7 @@ _SAME: Mapping[str, str] = {
     "val": "validate",
     "tta": "flip",
     "include": "format",
+    "from": "runs",
     "h": "help",
 }
 

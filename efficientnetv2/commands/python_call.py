@@ -22,7 +22,7 @@ from hparams.arguments import check_flag, check_setting, check_text
 from hparams.errors import UserError
 from hparams.short_names import SHORT_NAMES
 
-_LISTS = ("format", "models")
+_LISTS = ("format", "models", "runs")
 _NUMBERS = (
     "crops",
     "folds",

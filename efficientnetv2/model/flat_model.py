@@ -146,6 +146,8 @@ def _is_linear_convolution(layer: Any) -> bool:
 def _arithmetic(kind: str, args: tuple[Any, ...]) -> _Affine | None:
     """The operators of Python on images: ``images / 255``."""
     source, number = args
+    if kind in ("Multiply", "Add") and isinstance(source, (int, float)):
+        source, number = number, source
     if not isinstance(source, keras.KerasTensor) or not isinstance(number, (int, float)):
         return None
     scale, offset = {

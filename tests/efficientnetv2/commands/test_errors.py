@@ -151,6 +151,8 @@ TEXTS = {
     "resize": "=crop",
     "quantise": "=int8",
     "max_loss": "=1.5",
+    "soup": "=uniform",
+    "batchnorm": "=averaged",
 }
 
 
