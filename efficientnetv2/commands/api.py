@@ -86,7 +86,7 @@ def train(
       augment: of single images: a value of ``data.augname`` in docs/hparams.md.
       precision: ``float32``, ``bfloat16`` or ``float16``.
       quantise: ``int8``: fine-tune the run of ``weights`` as its 8-bit file will compute, with its
-        settings of model and data (docs/export.md); None: train in float.
+        settings of model and data (docs/int8.md); None: train in float.
       teacher: a trained network to learn from besides the labels: a run directory of the same
         classes, the name of a release, or a weights file (docs/finetuning.md); None: none.
       seed: of everything random; the same seed gives the same weights.
@@ -301,7 +301,7 @@ def export(
       integer_io: uint8 input and output in the int8 file, instead of float32.
       debug_int8: write the int8 error of each layer to ``int8_layers.csv``.
       serving_dir: folder of a server, which gets the SavedModel as its next version; see
-        docs/export.md.
+        docs/deploying.md.
       license: of the files, for their model card, as Hugging Face names it, such as
         ``apache-2.0``; None: the card states none.
       web_runtime: folder of LiteRT.js, as npm has written it, to put into the page of ``web``;

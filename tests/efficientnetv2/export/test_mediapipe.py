@@ -157,7 +157,7 @@ def test_mediapipe_gives_our_names_and_scores(name, exported, found):
 
 
 def test_mediapipe_refuses_to_normalise_each_channel_by_itself(found):
-    """What docs/export.md says about --nopreprocessing: no wrong scores, but an error."""
+    """What docs/deploying.md says about --nopreprocessing: no wrong scores, but an error."""
     assert "Per-channel image normalization is not available" in found["v1_without"]
 
 

@@ -24,7 +24,7 @@ from .conftest import SETTINGS, servable_of
 
 pytestmark = pytest.mark.slow  # installs a package
 
-PAGE = pathlib.Path(__file__).parents[3] / "docs" / "export.md"
+PAGE = pathlib.Path(__file__).parents[3] / "docs" / "deploying.md"
 SECTION = PAGE.read_text(encoding="utf-8").partition("## TensorFlow Serving")[2]
 TINY = {"model.blocks_args": ["r1_k3_s2_e1_i8_o8_c1"], "model.feature_size": 8}
 
