@@ -23,13 +23,7 @@ from hparams.errors import UserError
 from hparams.short_names import SHORT_NAMES
 
 _LISTS = ("format", "models", "runs")
-_NUMBERS = (
-    "crops",
-    "folds",
-    "image_scale",
-    "steps",
-    "top_k",
-)  # besides the short names of settings
+_NUMBERS = ("crops", "folds")  # besides flags with a number as default, and settings
 _RESUMED = ("train", "search")  # the modes that go on when they are called again
 # Pictures in a notebook.
 _LARGE = 200_000  # bytes
@@ -100,7 +94,8 @@ def _argument(name: str, value: Any) -> Any:
             return check_flag(name, value)
         except TypeError as error:
             raise UserError(str(error)) from None
-    if (name in SHORT_NAMES and not FLAGS[name].is_path) or name in _NUMBERS:
+    is_setting = name in SHORT_NAMES and not FLAGS[name].is_path
+    if is_setting or isinstance(default, (int, float)) or name in _NUMBERS:
         return check_setting(name, value)
     if name in _LISTS and isinstance(value, (list, tuple)):
         return ",".join(check_text(name, item) for item in value)

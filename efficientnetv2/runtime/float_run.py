@@ -8,6 +8,7 @@ from efficientnetv2.runtime.checkpoint_store import steps
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.weights_run import run_of_weights, whole_run
 from hparams.errors import UserError, shown
+from hparams.overrides import ConfigError
 from hparams.quantisation import is_quantised
 
 
@@ -39,7 +40,10 @@ def require_float_weights(weights: str | pathlib.Path | None) -> None:
     run = run_of_weights(weights)
     if run is None:
         return
-    config = run.config()
+    try:
+        config = run.config()
+    except ConfigError:  # the weights of another version's run are read all the same
+        return
     if is_quantised(config):
         raise UserError(
             f"the weights of '{run.path}' are for its 8-bit network (train.quantise="

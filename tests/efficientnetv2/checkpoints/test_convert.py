@@ -145,8 +145,8 @@ def test_a_signal_while_it_writes_leaves_the_old_file(
 def test_what_cannot_be_read_again_is_not_kept(golden, arguments, tmp_path, capsys, monkeypatch):
     write = writer.WRITERS[".safetensors"]
 
-    def damaged(model, path, layers):
-        write(model, path, layers)
+    def damaged(model, path, *arguments):
+        write(model, path, *arguments)
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
