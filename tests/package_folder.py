@@ -1,9 +1,34 @@
 """Installs packages for single tests into folders of their own, apart from those of the program."""
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
+
+# The tasks need no TensorFlow, and import it where they find it.
+_CLASSIFY = """
+import json, pathlib, sys
+sys.modules["tensorflow"] = None
+import mediapipe as mp, numpy as np
+from mediapipe.tasks.python import BaseOptions
+from mediapipe.tasks.python.vision import ImageClassifier, ImageClassifierOptions
+
+folder = pathlib.Path(sys.argv[1])
+images = [mp.Image(mp.ImageFormat.SRGB, image) for image in np.load(folder / "images.npy")]
+found = {}
+for path in folder.glob("*.tflite"):
+    options = ImageClassifierOptions(base_options=BaseOptions(model_asset_path=str(path)))
+    try:
+        with ImageClassifier.create_from_options(options) as classifier:
+            results = [classifier.classify(image).classifications for image in images]
+        found[path.stem] = [
+            {entry.category_name: entry.score for entry in head.categories} for head, in results
+        ]
+    except (RuntimeError, ValueError) as error:
+        found[path.stem] = str(error)
+print(json.dumps(found))
+"""
 
 
 def install_apart(folder: pathlib.Path, *requirements: str) -> pathlib.Path:
@@ -36,3 +61,16 @@ def run_apart(folder: pathlib.Path, program: str, *arguments: object) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def classify_with_mediapipe(folder: pathlib.Path, files: pathlib.Path) -> dict:
+    """Shows images to MediaPipe's image classifier.
+
+    Args:
+      folder: where mediapipe is installed.
+      files: holds ``images.npy``, uint8 ``[N, H, W, 3]``, and LiteRT files.
+
+    Returns:
+      Name of a file without its ending -> for each image, class name -> score; or the error.
+    """
+    return json.loads(run_apart(folder, _CLASSIFY, files).splitlines()[-1])

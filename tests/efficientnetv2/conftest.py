@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
+import os
+import pathlib
 import resource
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.package_folder import install_apart
+
+MEDIAPIPE, SERVING = "mediapipe==1.2.3", "tensorflow-serving-api==2.20.0"
 _EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir")
 
 
@@ -125,3 +132,29 @@ def _no_tuned_streams() -> Iterator[None]:
 def wait_until() -> Callable[..., None]:
     """Returns a function that returns when a condition holds; TimeoutError after two minutes."""
     return _wait_until
+
+
+@pytest.fixture(scope="session")
+def mediapipe(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The folder of the package mediapipe, for ``package_folder.run_apart``."""
+    for library in ("EGL", "GLESv2"):
+        if ctypes.util.find_library(library) is None:
+            message = f"MediaPipe needs lib{library}: apt-get install libegl1 libgles2"
+            pytest.fail(message) if "CI" in os.environ else pytest.skip(message)
+    return install_apart(tmp_path_factory.mktemp("mediapipe"), MEDIAPIPE)
+
+
+@pytest.fixture(scope="session")
+def serving_apis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[types.ModuleType]:
+    """The package ``tensorflow_serving.apis``, with TensorFlow Serving's messages."""
+    folder = install_apart(tmp_path_factory.mktemp("serving"), SERVING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        from tensorflow_serving import apis
+        from tensorflow_serving.apis import (  # noqa: F401
+            predict_pb2,
+            prediction_log_pb2,
+            prediction_service_pb2_grpc,
+        )
+
+        yield apis

@@ -13,6 +13,8 @@ from PIL import Image
 from efficientnetv2 import get_model
 from efficientnetv2.cli import main
 
+from .page_browser import npm_packages
+
 
 @contextlib.contextmanager
 def started_in(folder, argv):
@@ -64,3 +66,9 @@ def tiny_weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
     get_model("efficientnetv2-b0", num_classes=7, overrides=overrides).save_weights(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def litert_js():
+    """The folder of npm's packages of LiteRT.js."""
+    return npm_packages()

@@ -1,16 +1,12 @@
 """Exports pages and uses them in a headless Chromium: they see and say what Python does.
 
-LiteRT.js comes from npm, and a server of this machine stands in for the public one. The file
-web_page_driver.js uses the pages in the browser.
+LiteRT.js comes from npm, and a server of this machine stands in for the public one; see
+page_browser.py.
 """
 
-import http.server
 import json
 import pathlib
 import shutil
-import subprocess
-import tempfile
-import threading
 
 import numpy as np
 import pytest
@@ -24,22 +20,14 @@ from efficientnetv2.export import web_page
 from efficientnetv2.export.formats import FORMATS
 from hparams.errors import UserError
 
+from .page_browser import browse
+
 pytestmark = pytest.mark.slow  # all tests here need exports, and many a browser
 
 NAME, SIDE, CLASSES = "efficientnetv2-b0", 48, 5
 BLOCKS = "[r1_k3_s2_e1_i8_o8_c1,r1_k3_s2_e4_i8_o16_se0.25]"
 NETWORK = f"model.blocks_args={BLOCKS},model.feature_size=16,model.num_classes={CLASSES}"
 SETTINGS = f"{NETWORK},eval.isize={SIDE}"
-DRIVER = pathlib.Path(__file__).with_name("web_page_driver.js")
-CHROMIUM_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--remote-debugging-port=0",  # so that it stays until it is ended
-    "--window-size=400,900",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-)
 # Rows of the metadata of a file; see Servable.metadata.
 MEAN, DEVIATION = [123.0, 116.0, 103.0], [58.0, 57.0, 55.0]
 VIEWS = [
@@ -67,24 +55,6 @@ READINGS = [  # outputs, metadata; the answer, and which classes are shown, with
     ([0.1, 0.2, 0.3], {**ONE, "thresholds": [0.5] * 3}, "none of the classes", "c b a"),
     ([-1.5, 20.0, 3.0], {**ONE, "output": "numbers"}, "a -1.5, b 20, c 3", "a* b* c*"),
 ]
-
-
-@pytest.fixture(scope="module")
-def litert_js():
-    """The folder of npm's packages of LiteRT.js, kept for the next time."""
-    folder = pathlib.Path(tempfile.gettempdir()) / f"efficientnetv2-litert-js-{web_page.VERSION}"
-    npm = shutil.which("npm")
-    if npm is None and not folder.is_dir():
-        pytest.skip("npm is not installed")
-    if not folder.is_dir():
-        packages = {f"{file.package}@{web_page.VERSION}" for file in web_page.RUNTIME.values()}
-        with tempfile.TemporaryDirectory(dir=folder.parent) as new:
-            command = [npm, "install", "--prefix", new, "--no-audit", "--no-fund", *packages]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            if result.returncode:
-                pytest.skip(f"npm cannot install LiteRT.js: {result.stderr[-500:]}")
-            shutil.copytree(new, folder, dirs_exist_ok=True)
-    return folder
 
 
 def smooth(height, width, channels, seed):
@@ -172,91 +142,27 @@ def exported(weights, photos, litert_js, main_tf2, tmp_path_factory):
     return folder / "online" / f"{NAME}_web", folder / "offline" / f"{NAME}_web_int8"
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves folders, puts the driver into pages, and keeps what it sends."""
-
-    def do_GET(self):
-        site, (path, _, _) = self.server, self.path.partition("?")
-        if path == "/plan.json":
-            return self._answer(json.dumps(site.plan).encode(), "application/json")
-        place, _, rest = path[1:].partition("/")
-        if place not in site.folders:
-            return self.send_error(404)
-        file = site.folders[place] / (rest.replace(f"@{web_page.VERSION}/", "/") or "index.html")
-        if not file.is_file():
-            return self.send_error(404)
-        content = file.read_bytes()
-        if file.name == "index.html":
-            script = f"<script>{DRIVER.read_text()}</script></body>"
-            text = content.decode().replace("</body>", script)
-            content = text.replace(web_page.CDN, site.runtime_address).encode()
-        return self._answer(content, self.guess_type(str(file)))
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        site, (_, kind, *rest) = self.server, self.path.split("/")
-        if kind == "pixels":
-            site.pixels[int(rest[0])] = np.frombuffer(body, np.float32)
-            return self._answer(b"", "text/plain")
-        site.seen.append(json.loads(body))
-        left = site.pages[len(site.seen) :]
-        self._answer((left[0] if left else "").encode(), "text/plain")
-        if not left:
-            site.done.set()
-        return None
-
-    def _answer(self, content, kind):
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Access-Control-Allow-Origin", "*")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture(scope="module")
 def browsed(exported, own, photos, litert_js, tmp_path_factory):
     """What a browser shows of three pages, and without a runtime; and the pixels of CASES."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("chromium is not installed")
-    server = http.server.ThreadingHTTPServer(("localhost", 0), _Handler)
-    address = f"http://localhost:{server.server_port}"
-    server.runtime_address = f"http://127.0.0.1:{server.server_port}/npm/"  # another origin
     broken = tmp_path_factory.mktemp("broken") / "page"
     shutil.copytree(exported[0], broken)
     text = (broken / "index.html").read_text()
     (broken / "index.html").write_text(
         text.replace('"integrity": "sha384-', '"integrity": "sha384-A')
     )
-    server.folders = {
-        "online": exported[0],
-        "offline": exported[1],
-        "own": own[0],
-        "broken": broken,
-        "images": photos,
-        "npm": litert_js / "node_modules",
-    }
-    server.pages = ["/online/?all", "/offline/", "/own/", "/broken/"]
-    server.plan = {
+    folders = {"online": exported[0], "offline": exported[1], "own": own[0], "broken": broken}
+    plan = {
         "names": sorted(path.name for path in photos.iterdir()),
         "cases": [{"name": name, "metadata": metadata_of(view)} for view, name in CASES],
         "readings": [row[:2] for row in READINGS],
     }
-    server.pixels, server.seen, server.done = {}, [], threading.Event()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    command = [program, *CHROMIUM_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([*command, f"{address}{server.pages[0]}"], **quiet) as browser:
-        is_done = server.done.wait(300)
-        browser.terminate()
-    server.shutdown()
-    server.server_close()
-    assert is_done, server.seen
-    return server
+    return browse(
+        ["/online/?all", "/offline/", "/own/", "/broken/"],
+        {**folders, "images": photos, "npm": litert_js / "node_modules"},
+        plan,
+        profile=tmp_path_factory.mktemp("chromium"),
+    )
 
 
 CASES = [(view, name) for view in VIEWS for name in SEEN]

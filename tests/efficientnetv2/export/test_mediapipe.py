@@ -1,9 +1,5 @@
 """Opens LiteRT files in MediaPipe's image classifier, as apps for Android and iOS do."""
 
-import ctypes.util
-import json
-import os
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,38 +14,14 @@ from efficientnetv2.int8.quantizer import QuantisedNetwork
 from efficientnetv2.model.factory import build_model
 from hparams import resolve
 from hparams.channels import normalisation_of
-from tests.package_folder import install_apart, run_apart
+from tests.package_folder import classify_with_mediapipe
 
 from .conftest import SETTINGS, with_random_batchnorm
 
 pytestmark = pytest.mark.slow  # installs a package of 40 MB
 
-MEDIAPIPE = "mediapipe==1.2.3"
 NAMES = ["Löwe", "red panda", "a/b", *[f"digit {number}" for number in range(3, 10)]]
 TINY = {"model.blocks_args": ["r1_k3_s2_e1_i8_o8_c1"], "model.feature_size": 8}
-# The tasks need no TensorFlow, and import it where they find it.
-CLASSIFY = """
-import json, pathlib, sys
-sys.modules["tensorflow"] = None
-import mediapipe as mp, numpy as np
-from mediapipe.tasks.python import BaseOptions
-from mediapipe.tasks.python.vision import ImageClassifier, ImageClassifierOptions
-
-folder = pathlib.Path(sys.argv[1])
-images = [mp.Image(mp.ImageFormat.SRGB, image) for image in np.load(folder / "images.npy")]
-found = {}
-for path in folder.glob("*.tflite"):
-    options = ImageClassifierOptions(base_options=BaseOptions(model_asset_path=str(path)))
-    try:
-        with ImageClassifier.create_from_options(options) as classifier:
-            results = [classifier.classify(image).classifications for image in images]
-        found[path.stem] = [
-            {entry.category_name: entry.score for entry in head.categories} for head, in results
-        ]
-    except (RuntimeError, ValueError) as error:
-        found[path.stem] = str(error)
-print(json.dumps(found))
-"""
 
 
 def servable_with(name, images, *, loss_type="softmax", preprocessing=True):
@@ -100,18 +72,13 @@ def exported(pixels):
 
 
 @pytest.fixture(scope="module")
-def found(exported, pixels, tmp_path_factory):
+def found(exported, pixels, mediapipe, tmp_path_factory):
     """Name -> what MediaPipe says of each image, class name -> score; or its error."""
-    for library in ("EGL", "GLESv2"):
-        if ctypes.util.find_library(library) is None:
-            message = f"MediaPipe needs lib{library}: apt-get install libegl1 libgles2"
-            pytest.fail(message) if "CI" in os.environ else pytest.skip(message)
-    folder = install_apart(tmp_path_factory.mktemp("mediapipe"), MEDIAPIPE)
     files = tmp_path_factory.mktemp("files")
     np.save(files / "images.npy", pixels.astype(np.uint8))
     for name, (file, _, _) in exported.items():
         (files / f"{name}.tflite").write_bytes(file)
-    return json.loads(run_apart(folder, CLASSIFY, files).splitlines()[-1])
+    return classify_with_mediapipe(mediapipe, files)
 
 
 def scores(interpreter, inputs):

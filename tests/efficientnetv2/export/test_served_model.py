@@ -18,7 +18,6 @@ from efficientnetv2.data.decode import decode_evaluation
 from efficientnetv2.export.saved_model import write_saved_model
 from efficientnetv2.export.warmup_requests import FILE, write_warmup_requests
 from hparams import resolve
-from tests.package_folder import install_apart
 
 from .conftest import SETTINGS, servable_of
 
@@ -30,19 +29,8 @@ TINY = {"model.blocks_args": ["r1_k3_s2_e1_i8_o8_c1"], "model.feature_size": 8}
 
 
 @pytest.fixture(scope="module")
-def apis(tmp_path_factory):
-    """The package ``tensorflow_serving.apis``."""
-    folder = install_apart(tmp_path_factory.mktemp("serving"), "tensorflow-serving-api==2.20.0")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        from tensorflow_serving import apis
-        from tensorflow_serving.apis import (  # noqa: F401
-            predict_pb2,
-            prediction_log_pb2,
-            prediction_service_pb2_grpc,
-        )
-
-        yield apis
+def apis(serving_apis):
+    return serving_apis
 
 
 @pytest.fixture(scope="module")
