@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import pathlib
 import tempfile
@@ -44,9 +45,14 @@ def write_openvino(servable: Servable, folder: pathlib.Path, *, half: bool) -> N
 
 
 def open_openvino(folder: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function that runs a folder on the processor, in float32."""
+    """Returns a function that runs a folder on the processor, in float32.
+
+    It runs in a thread of its own: on processors with AMX, OpenVINO gives the thread that compiles
+    a model a small stack for signals, and later a signal such as Ctrl-C's was a crash there.
+    """
     core = openvino.Core()
     # Some processors would compute in 16 bits, which says nothing about the file.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    model = core.compile_model(str(folder / MODEL), "CPU", settings)
-    return lambda images: model([images])[0]
+    thread = concurrent.futures.ThreadPoolExecutor(1)
+    model = thread.submit(core.compile_model, str(folder / MODEL), "CPU", settings).result()
+    return lambda images: thread.submit(lambda: model([images])[0]).result()

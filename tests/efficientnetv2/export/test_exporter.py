@@ -165,7 +165,9 @@ def test_the_code_of_the_model_card_runs(exported, tmp_path, monkeypatch, capfd)
     for use in uses:
         names: dict = {}
         exec(prepare.replace("photo.jpg", str(tmp_path / "photo.png")) + use, names)
-        np.testing.assert_allclose(names["probabilities"], expected, atol=1e-4)
+        # OpenVINO computes in 16 bits by itself where the processor can.
+        allowed = 5e-3 if "openvino" in use else 1e-4
+        np.testing.assert_allclose(names["probabilities"], expected, atol=allowed)
         assert f"{expected.argmax()} " in capfd.readouterr().out
 
 

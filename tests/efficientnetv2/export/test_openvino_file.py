@@ -1,5 +1,6 @@
 """Tests OpenVINO folders: outputs, precision, metadata, and the message where it is missing."""
 
+import ctypes
 import importlib.util
 import json
 
@@ -58,6 +59,25 @@ def test_it_carries_names_labels_and_metadata(folders, servable):
     )
     for key, value in servable.metadata().items():
         assert json.loads(model.get_rt_info(["model_info", key]).astype(str)) == value
+
+
+class _SignalStack(ctypes.Structure):
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def stack_of_signals():
+    stack = _SignalStack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    return stack.start, stack.flags, stack.size
+
+
+@needs_openvino
+def test_signals_are_handled_as_before(folders, pixels):
+    """On processors with AMX, OpenVINO changes how the thread that compiles handles them."""
+    before = stack_of_signals()
+    run = FORMATS["openvino"].open(folders["openvino"])
+    run(pixels[:1])
+    assert stack_of_signals() == before
 
 
 def test_without_the_package_it_is_one_line(monkeypatch, tmp_path):
