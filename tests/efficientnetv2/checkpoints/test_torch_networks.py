@@ -57,13 +57,18 @@ NETWORKS = {
 CLASSES = 5
 
 
+def unpacked(golden, name, tmp_path_factory):
+    """Returns a folder with the files of a golden archive, and the arrays among them."""
+    folder = tmp_path_factory.mktemp(name)
+    with tarfile.open(golden / f"{name}.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder, np.load(folder / "arrays.npz")
+
+
 @pytest.fixture(scope="module")
 def files(golden, tmp_path_factory):
     """The folder with the files of each library, and their arrays."""
-    folder = tmp_path_factory.mktemp("torch_networks")
-    with tarfile.open(golden / "torch_networks.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder, np.load(folder / "arrays.npz")
+    return unpacked(golden, "torch_networks", tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +139,7 @@ def test_padding_and_epsilon_matter(files, settings, error):
 @pytest.fixture(scope="module")
 def preset(golden, tmp_path_factory):
     """The folder of a KerasHub preset, and its arrays; tests/golden/make_keras_hub.py made them."""
-    folder = tmp_path_factory.mktemp("keras_hub")
-    with tarfile.open(golden / "keras_hub.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder, np.load(folder / "arrays.npz")
+    return unpacked(golden, "keras_hub", tmp_path_factory)
 
 
 def test_a_preset_of_keras_hub(preset):
