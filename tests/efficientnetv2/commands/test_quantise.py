@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import efficientnetv2
 from efficientnetv2.evaluation.loaded_model import load_trained
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.resolve import flat
@@ -143,3 +144,15 @@ def test_what_an_8_bit_run_is_not_for(main_tf2, int8_run, tmp_path):
         assert message in result.stderr and result.stderr.count("\n") == 1, result.stderr
     result = main_tf2("infer", f"--weights={int8_run}", f"--image_path={picture}", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_python_needs_no_name_of_the_network_either(float_run, tmp_path):
+    run = efficientnetv2.train(
+        quantise="int8",
+        weights=float_run,
+        epochs=1,
+        overrides={"train.batch_size": 128},
+        model_dir=tmp_path / "run",
+    )
+    assert run.config.model.model_name == "efficientnetv2-b0"
