@@ -92,7 +92,8 @@ DATA_KEYS: dict[str, Key] = {
     "data.cache_mib": Key(
         256,
         int,
-        "MiB: splits of up to this encoded size are kept in memory",
+        "MiB: splits of up to this encoded size are kept in memory, and images of an evaluation of "
+        "up to this size as the network gets them",
         low=0,
         high=1_000_000_000,
     ),

@@ -15,6 +15,7 @@ from efficientnetv2.data.decode import decode_evaluation
 from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.data.shard import WHOLE, Shard
 from efficientnetv2.data.sources import Source
+from efficientnetv2.data.sources.source import MIB
 from efficientnetv2.data.targets import target_of
 from efficientnetv2.data.views import ONE_VIEW, Views
 from hparams.channels import RGB, normalisation_of
@@ -24,6 +25,9 @@ from hparams.config import Config
 
 class EvaluationInput:
     """The evaluation dataset of one split.
+
+    What ``padded`` gives is kept in memory if it takes at most ``data.cache_mib``: then only the
+    first evaluation decodes the images.
 
     Args:
       config: the sections model, eval and data.
@@ -94,18 +98,29 @@ class EvaluationInput:
         epoch, of the raw weights and of the moving average, does not trace the preprocessing again.
         """
         if shard not in self._padded:
-            self._padded[shard] = pad_batches(
+            padded = pad_batches(
                 self.batches(shard),
                 shard,
                 num_images=self._source.num_images(self._split),
                 batch_size=self._replica_batch_size(shard),
-                image_shape=(
-                    *([self._views.count] if self._views.count > 1 else []),
-                    *(self._config.eval.isize,) * 2,
-                    self._config.model.channels,
-                ),
+                image_shape=self._image_shape,
             )
+            self._padded[shard] = padded.cache() if self._is_kept else padded
         return self._padded[shard]
+
+    @property
+    def _image_shape(self) -> tuple[int, ...]:
+        """``(S, S, C)``, or ``(V, S, S, C)``."""
+        side, channels = self._config.eval.isize, self._config.model.channels
+        shape = (side, side, channels)
+        return shape if self._views.count == 1 else (self._views.count, *shape)
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether the images stay in memory; those of a corruption are looked at once or twice."""
+        num_images = self._source.num_images(self._split)
+        size = 4 * num_images * math.prod(self._image_shape)
+        return self._corruption is None and size <= self._config.data.cache_mib * MIB
 
     def _replica_batch_size(self, shard: Shard) -> int:
         """Returns the images per batch of one replica, fewer than configured for a small split."""
@@ -120,6 +135,8 @@ class EvaluationInput:
         Args:
           indices: numbers of the images, as ``batches`` counts them; each at most once.
         """
+        if WHOLE in self._padded and self._is_kept:
+            return self._picked_from_memory(indices)
         requested = tf.constant(sorted(indices), tf.int64)
         plain = tf.autograph.experimental.do_not_convert
         is_requested = plain(lambda index, _: tf.reduce_any(requested == index))
@@ -130,6 +147,17 @@ class EvaluationInput:
             images = numbered.filter(is_requested).map(plain(lambda _, pair: pair))
         by_index = dict(zip(sorted(indices), (image.numpy() for image, _ in images)))
         picked = np.stack([by_index[index] for index in indices])
+        return picked[:, 0] if self._views.count > 1 else picked
+
+    def _picked_from_memory(self, indices: Sequence[int]) -> np.ndarray:
+        """Returns the images of ``pick``, of those that an evaluation has read."""
+        wanted, first = np.array(indices), 0
+        picked = np.empty((len(indices), *self._image_shape), np.float32)
+        for images, _, is_real in self._padded[WHOLE]:
+            count = int(is_real.numpy().sum())
+            (here,) = np.nonzero((wanted >= first) & (wanted < first + count))
+            picked[here] = images.numpy()[wanted[here] - first]
+            first += count
         return picked[:, 0] if self._views.count > 1 else picked
 
     def raise_bad_image(self, error: tf.errors.OpError, shard: Shard = WHOLE) -> NoReturn:

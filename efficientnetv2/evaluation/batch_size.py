@@ -107,7 +107,8 @@ def choose_by_estimate(config: Config, run: RunDirectory, *, available: int) -> 
     size = config.train.isize
     image = activation_bytes(model, bytes_per_value=per_value, image_size=size)
     network = model.count_params() * _BYTES_PER_PARAMETER
-    fixed = _GRAPH_BYTES + network + config.data.cache_mib * 2**20
+    kept = 2 * config.data.cache_mib * 2**20  # encoded images, and those of minival
+    fixed = _GRAPH_BYTES + network + kept
 
     def needed(power: int) -> int:
         return round(fixed + _ACTIVATIONS * image * power)

@@ -17,6 +17,7 @@ import tensorflow as tf
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logsumexp
 
+from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.sources import Source
 from efficientnetv2.evaluation.predictions import Predictions, calibration_error
 from efficientnetv2.evaluation.thresholds import predict_minival
@@ -52,7 +53,14 @@ class Fit:
     unknown: UnknownRule | str
 
 
-def fit_on_minival(config: Config, source: Source, run: RunDirectory, *, workers: Workers) -> Fit:
+def fit_on_minival(
+    config: Config,
+    source: Source,
+    run: RunDirectory,
+    *,
+    workers: Workers,
+    images: EvaluationInput | None = None,
+) -> Fit:
     """Fits the temperature of a run, and its threshold of unknown images, on the minival split.
 
     They are those of the weights that prediction and export use; see ``load_trained``.
@@ -62,13 +70,14 @@ def fit_on_minival(config: Config, source: Source, run: RunDirectory, *, workers
       source: its data set.
       run: holds a checkpoint.
       workers: this process.
+      images: of minival, which may be in memory; None: they are opened.
     """
     with contextlib.suppress(DataError):  # minival may be empty
         count = source.num_images(config.data.minival_split)
         if count < FEWEST_IMAGES:  # known before a network is built for them
             return Fit(_too_few(count), _too_few(count))
     is_one = label_kind(config) == ONE
-    found = predict_minival(config, source, run, workers=workers, with_logits=is_one)
+    found = predict_minival(config, source, run, workers=workers, images=images, with_logits=is_one)
     if found is None:
         reason = "minival has no images, or too many outputs to keep"
         return Fit(reason, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.open_data import open_split
 from efficientnetv2.data.sources import Source
 from efficientnetv2.evaluation.evaluator import evaluate_split, open_evaluator
@@ -17,7 +18,12 @@ from hparams.errors import DataError
 
 
 def fit_thresholds(
-    config: Config, source: Source, run: RunDirectory, *, workers: Workers
+    config: Config,
+    source: Source,
+    run: RunDirectory,
+    *,
+    workers: Workers,
+    images: EvaluationInput | None = None,
 ) -> np.ndarray | None:
     """Returns the thresholds that are best on the minival split, float64 ``[K]``.
 
@@ -28,12 +34,13 @@ def fit_thresholds(
       source: its data set.
       run: holds a checkpoint.
       workers: this process.
+      images: of minival, which may be in memory; None: they are opened.
 
     Returns:
       None: the minival split has no image, or too many predictions to keep.
     """
     min_precision = config.train.min_precision
-    predictions = predict_minival(config, source, run, workers=workers)
+    predictions = predict_minival(config, source, run, workers=workers, images=images)
     return (
         None if predictions is None else choose_thresholds(predictions, min_precision=min_precision)
     )
@@ -45,6 +52,7 @@ def predict_minival(
     run: RunDirectory,
     *,
     workers: Workers,
+    images: EvaluationInput | None = None,
     with_logits: bool = False,
 ) -> FullPredictions | None:
     """Returns what the weights that prediction and export use say of the minival split.
@@ -54,6 +62,7 @@ def predict_minival(
       source: as there.
       run: as there.
       workers: as there.
+      images: as there.
       with_logits: the outputs are logits, of a network that names one class.
 
     Returns:
@@ -65,7 +74,7 @@ def predict_minival(
         return None
     loaded = load_trained(config, run)
     evaluator = open_evaluator(config, loaded.model, with_logits=with_logits)
-    images = open_split(config, source, run, split=config.data.minival_split)
+    images = images or open_split(config, source, run, split=config.data.minival_split)
     predictions: list = []
     evaluate_split(evaluator, images, workers=workers, predictions=predictions)
     if not predictions:

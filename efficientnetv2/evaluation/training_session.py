@@ -114,7 +114,9 @@ class TrainingSession:
         images = open_split(self.config, self.source, self.run, split=self.config.data.eval_split)
         is_several = label_kind(self.config) == SEVERAL
         if is_several and self.workers.is_chief and not self.run.thresholds_file.exists():
-            thresholds = fit_thresholds(self.config, self.source, self.run, workers=self.workers)
+            thresholds = fit_thresholds(
+                self.config, self.source, self.run, workers=self.workers, images=self._minival()
+            )
             if thresholds is not None:
                 self.run.write_thresholds(self.source.class_names, thresholds.tolist())
         calibration = self._calibrate()
@@ -163,7 +165,9 @@ class TrainingSession:
         is_there = self.run.calibration_file.exists()
         if not takes_unknown(self.config) or not self.workers.is_chief or is_there:
             return ""
-        fit = fit_on_minival(self.config, self.source, self.run, workers=self.workers)
+        fit = fit_on_minival(
+            self.config, self.source, self.run, workers=self.workers, images=self._minival()
+        )
         calibration = None if isinstance(fit.calibration, str) else fit.calibration
         rule = None if isinstance(fit.unknown, str) else fit.unknown
         if calibration is not None or rule is not None:
@@ -178,7 +182,7 @@ class TrainingSession:
         elif takes_temperature(self.config):
             lines.append(f"probabilities are not calibrated: {fit.calibration}")
         if rule is None:
-            lines.append(f"no image is named unknown: {fit.unknown}")
+            lines.append(f"unknown images are not told from others: {fit.unknown}")
         else:
             lines.append(
                 f"unknown is an image whose best probability is below {rule.threshold:.4f}, as of "
@@ -199,20 +203,28 @@ class TrainingSession:
         model, strategy = self.train_state.model, self.training.strategy
         return open_evaluator(self.config, model, strategy=strategy)
 
-    def _validation(self, best: BestCheckpoint | None) -> Callable[[], dict[str, float]]:
-        """Returns the function that evaluates on the minival split after each epoch."""
+    def _minival(self, image_size: int | None = None) -> EvaluationInput:
+        """Returns the images of minival, at ``eval.isize`` or another size in pixels."""
+        return self._open_minival(image_size or self.config.eval.isize)
 
+    @functools.cached_property
+    def _open_minival(self) -> Callable[[int], EvaluationInput]:
         @functools.lru_cache(maxsize=1)  # stages follow each other
         def minival(image_size: int) -> EvaluationInput:
             config = with_overrides(self.config, {"eval.isize": image_size})
             return open_split(config, self.source, self.run, split=config.data.minival_split)
+
+        return minival
+
+    def _validation(self, best: BestCheckpoint | None) -> Callable[[], dict[str, float]]:
+        """Returns the function that evaluates on the minival split after each epoch."""
 
         def after_epoch() -> dict[str, float]:
             size = self.training.validation_size
             metrics = evaluate_raw_and_ema(
                 self.train_state,
                 self._evaluator,
-                minival(size),
+                self._minival(size),
                 workers=self.workers,
                 stop=self.stop,
             )

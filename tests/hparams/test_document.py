@@ -38,7 +38,8 @@ def test_the_print_has_one_row_for_every_key(printed, name):
         "| `data.data_dir` | str | not set | folder of the data, or a table of labels; not set: "
         "~/tensorflow_datasets (TFDS only) |",
         "| `data.cache_mib` | int | `256` | MiB: splits of up to this encoded size are kept in "
-        "memory (>= 0, <= 1000000000) |",
+        "memory, and images of an evaluation of up to this size as the network gets them (>= 0, "
+        "<= 1000000000) |",
         "| `data.on_bad_image` | str | `'error'` | what to do with an image that cannot be read: "
         "stop (error), or leave it out and count it (skip) (`error`, `skip`) |",
         "| `data.augname` | str | `'none'` | augmentation of single images: none, randaug, "
