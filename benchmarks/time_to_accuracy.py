@@ -85,6 +85,7 @@ class Curve:
       points: after each epoch.
       seconds: of the whole command.
       test: top-1 on the test images, 0..1.
+      outside: seconds of ours outside of training steps and evaluations; 0: not measured.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Curve:
     points: Sequence[Point] = ()
     seconds: float = 0.0
     test: float = 0.0
+    outside: float = 0.0
 
     @property
     def key(self) -> tuple[str, float, int, int]:
@@ -170,7 +172,7 @@ def command(curve: Curve, folder: pathlib.Path, flags: argparse.Namespace) -> li
         options += [f"--weights={packaged_weights()}"] if flags.fine_tuning else []
         if curve.name == "ours, one size":
             settings += ",train.size_schedule=fixed"
-        program = [str(ROOT / "main_tf2.py"), "train", str(folder)]
+        program = ["-m", "benchmarks.train_ours", "train", str(folder)]
         return [sys.executable, *program, *options, f"--hparam_str={settings}"]
     is_keras = curve.name == "Keras"
     options = [f"--image_size={size}", f"--epochs={curve.epochs}", f"--seed={curve.seed}"]
@@ -204,7 +206,7 @@ def _timed(argv: Sequence[str], curve: Curve) -> Curve:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     points: list[Point] = []
-    test = 0.0
+    test = outside = 0.0
     assert process.stdout is not None
     for line in process.stdout:
         seconds = time.monotonic() - start
@@ -216,13 +218,14 @@ def _timed(argv: Sequence[str], curve: Curve) -> Curve:
             test = float(line.split()[1])
         elif line.startswith("{"):
             record = json.loads(line)
-            test = record.get("test", test)
+            test, outside = record.get("test", test), record.get("outside", outside)
             if "epoch" in record:
                 point = Point(record["epoch"], seconds, record["loss"], record["val"])
                 points.append(point)
     if process.wait() != 0:
         sys.exit(f"{curve.name} ended with exit code {process.returncode}: {' '.join(argv)}")
-    curve = dataclasses.replace(curve, points=points, seconds=time.monotonic() - start, test=test)
+    whole = time.monotonic() - start
+    curve = dataclasses.replace(curve, points=points, seconds=whole, test=test, outside=outside)
     print(
         f"{curve.name}, peak {curve.learning_rate:g}, seed {curve.seed}: "
         f"{curve.seconds:.0f} s, test {test:.4f}, "
@@ -239,7 +242,8 @@ class Results:
       path: of the file; what it holds is read.
     """
 
-    _HEADER = ("contestant", "peak", "seed", "of epochs", "epoch", "seconds", "loss", "val", "test")
+    _HEADER = ("contestant", "peak", "seed", "of epochs", "epoch", "seconds", "loss", "val", "test",
+               "outside")  # fmt: skip
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
@@ -266,10 +270,10 @@ class Results:
             for curve in self.curves:
                 for p in curve.points:
                     row = [*curve.key, p.epoch, f"{p.seconds:.1f}", f"{p.loss:.4f}"]
-                    writer.writerow([*row, f"{p.accuracy:.4f}", ""])
-                writer.writerow(
-                    [*curve.key, "", f"{curve.seconds:.1f}", "", "", f"{curve.test:.4f}"]
-                )
+                    writer.writerow([*row, f"{p.accuracy:.4f}", "", ""])
+                outside = f"{curve.outside:.1f}" if curve.outside else ""
+                end = [f"{curve.seconds:.1f}", "", "", f"{curve.test:.4f}", outside]
+                writer.writerow([*curve.key, "", *end])
         print(f"written to {os.path.relpath(self._path)}", flush=True)
 
 
@@ -286,7 +290,8 @@ def _curve(rows: Sequence[Mapping[str, str]]) -> Curve:
     ]
     numbers = int(end["seed"]), int(end["of epochs"])
     curve = Curve(end["contestant"], float(end["peak"]), *numbers, points)
-    return dataclasses.replace(curve, seconds=float(end["seconds"]), test=float(end["test"]))
+    seconds, outside = float(end["seconds"]), float(end["outside"] or 0)
+    return dataclasses.replace(curve, seconds=seconds, test=float(end["test"]), outside=outside)
 
 
 def best_rate(
@@ -337,6 +342,9 @@ def summary(curves: Sequence[Curve]) -> list[str]:
         tests = [curve.test for curve in trainings]
         deviation = statistics.stdev(tests) if len(tests) > 1 else 0.0
         whole = statistics.median(curve.seconds for curve in trainings)
+        if all(curve.outside for curve in trainings):
+            share = statistics.median(curve.outside / curve.seconds for curve in trainings)
+            parts.append(f"{share:.1%} outside of steps and evaluations")
         parts.append(f"{whole:.0f} s in all, test {statistics.mean(tests):.4f} +- {deviation:.4f}")
         lines.append(f"{name}: {', '.join(parts)}")
     return lines
