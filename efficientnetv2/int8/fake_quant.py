@@ -20,6 +20,7 @@ from efficientnetv2.int8.rounded_network import (
 )
 from hparams.choices import Normalisation
 
+_PARTS = 1024  # of a grey level, to which pixels are rounded
 _PIXELS = 32  # side of the image by which the tensors are found; any would do
 
 
@@ -84,7 +85,10 @@ class FakeQuantised(keras.layers.Layer):
         """Returns the logits ``[B, K]`` of images ``[B, S, S, C]``."""
         if self._normalisation is not None:
             deviation, mean = self._normalisation.deviation, self._normalisation.mean
-            inputs = inputs * tf.constant(deviation) + tf.constant(mean)
+            pixels = inputs * tf.constant(deviation) + tf.constant(mean)
+            # To what the pixels were before they were normalised: then those that lie half way
+            # between two integers are rounded as in the file.
+            inputs = tf.round(pixels * _PARTS) / _PARTS
         return run_network(self._folded, inputs, Runner(self._weights_of, self._range_of))
 
     def _weights_of(self, layer: keras.layers.Layer) -> tuple[tf.Tensor, tf.Tensor]:

@@ -113,6 +113,20 @@ def test_the_file_is_the_network_that_was_trained(trained, pixels):
     assert np.std(logits, axis=0).min() > 3 * (high - low) / 255  # images do differ
 
 
+def test_pixels_half_way_between_two_integers_are_rounded_as_in_the_file(trained, pixels):
+    """A small image that is enlarged has many of them; LiteRT rounds them to the even integer."""
+    act_fn, layer, _ = trained
+    servable = servable_of(act_fn)
+    network = layer.rounded(servable.folded)
+    low, high = network.ranges["predictions"]
+    half = np.minimum(pixels, 254) + np.float32(0.5)
+    outputs = run_file(convert_int8(servable, network, integer_io=False), half)
+    for logits in (layer(normalise(half, NORMALISATION)), network(tf.constant(half))):
+        steps = np.round(np.abs(outputs - logits) / ((high - low) / 255))
+        assert (steps <= 1).mean() > 0.999
+        assert (steps == 0).mean() > 0.95
+
+
 def test_probabilities_at_a_temperature(trained, pixels):
     act_fn, layer, logits = trained
     servable = servable_of(act_fn, activation="softmax")
