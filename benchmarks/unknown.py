@@ -47,10 +47,11 @@ def measure(
     recipe = {**row.recipe, **row.model_recipes[MODEL]}
     settings = {key: value for key, value in recipe.items() if not key.startswith("search.")}
     settings |= {"train.preset": "none", "data.leave_out": left_out.split(",")}
+    if epochs is not None:
+        settings["train.epochs"] = epochs
     run = efficientnetv2.train(
         MODEL,
         data,
-        epochs=epochs,
         overrides=settings,
         seed=seed,
         model_dir=folder / f"{left_out}-{seed}",
