@@ -104,7 +104,10 @@ def image_model(content: Any, *, what: str) -> ImageModel:
         raise WeightsError(f"{what} has {len(inputs)} inputs ({names}); exports take one, images")
     shape = inputs[0].get("batch_shape") if inputs else settings.get("build_input_shape")
     if not shape:
-        raise WeightsError(f"{what} has not been built, so that the shape of its images is unknown")
+        raise WeightsError(
+            f"{what} has not been built, so the shape of its images is unknown; call the model on "
+            "images once before you save it"
+        )
     if len(shape) != 4 or not shape[3]:
         raise WeightsError(
             f"{what} must take images [batch, height, width, channels], but takes "

@@ -31,7 +31,7 @@ class Answers(abc.ABC):
     same = ""
 
     def unit(self, expected: np.ndarray) -> np.ndarray:
-        """Returns what differences are measured in, a number or ``[K]``: the largest output.
+        """Returns the unit of differences, a number or ``[K]``: the largest output.
 
         That is at least 1, so probabilities are measured as they are.
         """
@@ -52,13 +52,13 @@ class Answers(abc.ABC):
 
 
 class FirstClass(Answers):
-    """Of images of one class: the likeliest class; the score is top-1 accuracy."""
+    """For images of one class: compares the most likely class; the score is top-1 accuracy."""
 
     title = "top-1"
     same = "same first class"
 
     def differ(self, outputs: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """By how much the Keras model prefers its own first class to the file's."""
+        """Clearly: the Keras model prefers its own first class to the file's by more than a tie."""
         top1 = outputs.argmax(axis=1)
         chosen = np.take_along_axis(expected, top1[:, np.newaxis], axis=1)[:, 0]
         gap = expected.max(axis=1) - chosen
@@ -70,13 +70,13 @@ class FirstClass(Answers):
 
 
 class ClassesAboveThresholds(Answers):
-    """Of images of several classes: those above their thresholds; the score is micro F1."""
+    """For images of several classes: compares those above their thresholds; scores micro F1."""
 
     title = "F1"
     same = "same classes"
 
     def differ(self, outputs: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where a class is on the other side of its threshold; clearly: the Keras model is sure."""
+        """A class is on the other side of its threshold; clearly: for Keras by more than a tie."""
         other = (outputs >= self.levels) != (expected >= self.levels)
         clear = other & (np.abs(expected - self.levels) > _TIE * self.unit(expected))
         return other.any(axis=1), clear.any(axis=1)
@@ -88,7 +88,7 @@ class ClassesAboveThresholds(Answers):
 
 
 class Numbers(Answers):
-    """Of images with numbers: these, within a twentieth of their deviation; the score is R2."""
+    """For images with numbers: compares to a twentieth of their deviation; the score is R2."""
 
     title = "R2"
     same = "same numbers"
@@ -99,7 +99,7 @@ class Numbers(Answers):
         return self.levels
 
     def differ(self, outputs: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where a number is further away than a twentieth of its deviation; clearly: a tenth."""
+        """A number is off by more than a twentieth of its deviation; clearly: by a tenth."""
         distance = np.abs((outputs - expected) / self.levels).max(axis=1)
         return distance > _SAME, distance > _CLEAR
 

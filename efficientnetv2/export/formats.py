@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """Images that no file is calibrated on.
+    """The held-out images on which files are checked; no file is calibrated on them.
 
     Attributes:
       inputs: the images as the network takes them, float32 ``[N, S, S, C]``.
@@ -192,7 +192,7 @@ def _litert_int8(job: ExportJob, *, integer_io: bool) -> bytes:
 
 
 def is_quantisable(servable: Servable) -> bool:
-    """Whether this program's own quantiser knows all layers of a network."""
+    """Returns whether this program's own quantiser knows all layers of a network."""
     from efficientnetv2.int8.arithmetic import is_known
 
     return all(map(is_known, servable.folded.operations))
@@ -282,7 +282,8 @@ def _write_web(precision: str) -> Callable[[pathlib.Path, ExportJob], object]:
         servable = job.servable
         if servable.preprocessing and servable.limits not in _PAGE_LIMITS:
             raise UnsupportedLayerError(
-                f"a page gives pixels of 0..255 or 0..1; the model takes {servable.input_range}"
+                "the page passes pixels of 0..255 or 0..1, but the model takes "
+                f"{servable.input_range}"
             )
         if precision == "int8":
             model = _litert_int8(job, integer_io=False)

@@ -24,7 +24,7 @@ def memory_images(
     Args:
       data: an array ``[N, H, W, C]``, a pair of it and labels, or a ``tf.data.Dataset`` of images
         or pairs, in batches or not. The images are as the exported file takes them; labels are
-        numbers of classes ``[N]``, one-hot or 0 and 1 ``[N, K]``, or numbers.
+        class indices ``[N]``, one-hot or 0 and 1 ``[N, K]``, or numbers.
       shape: of one image.
       kind: of the labels, a row of ``hparams.label_kinds.LABEL_KINDS``.
       outputs: K.
@@ -83,15 +83,16 @@ def _of_element(element: Any, shape: tuple[int, int, int]) -> Iterator[tuple[np.
 
 
 def _labels(labels: np.ndarray, *, kind: str, outputs: int) -> np.ndarray:
-    """Numbers of classes ``[N]``, or 0 and 1 or numbers ``[N, K]``."""
+    """Returns class indices ``[N]``; or 0 and 1, or numbers, ``[N, K]``."""
     if kind == ONE and labels.ndim == 2 and labels.shape[1] == outputs > 1:
         labels = labels.argmax(axis=1)
     if kind != ONE and labels.ndim == 1:
         labels = labels[:, np.newaxis]
     expected = (len(labels),) if kind == ONE else (len(labels), outputs)
     if labels.shape != expected and labels.size != np.prod(expected):
-        raise UserError(f"images has labels {list(labels.shape)}, which must be {list(expected)}")
+        raise UserError(f"images has labels of shape {list(labels.shape)}, not {list(expected)}")
     labels = labels.reshape(expected)
     if kind == ONE and not ((labels >= 0) & (labels < outputs)).all():
-        raise UserError(f"images has labels that are not numbers of classes 0 to {outputs - 1}")
+        wrong = labels[~((labels >= 0) & (labels < outputs))][0]
+        raise UserError(f"images has the label {float(wrong):g}; labels must be 0 to {outputs - 1}")
     return labels > 0.5 if kind == SEVERAL else labels if kind == ONE else np.float32(labels)

@@ -70,7 +70,10 @@ def own_model(model: Any) -> OwnModel:
         raise UserError(f"model must be a Keras model or the name of a network, got {shown(model)}")
     what = f"the model '{model.name}'"
     if isinstance(model, keras.Sequential) and not model.built:
-        raise UserError(f"{what} has not been built, so that the shape of its images is unknown")
+        raise UserError(
+            f"{what} has not been built, so the shape of its images is unknown; call it on images "
+            "once, or begin it with keras.Input"
+        )
     try:
         content = json.loads(model.to_json())
     except (NotImplementedError, TypeError, ValueError):
@@ -87,7 +90,7 @@ def build_own_servable(
     class_names: Sequence[str] | None,
     has_files: bool,
 ) -> Servable:
-    """Finds out what a model takes and gives, and makes its flat form.
+    """Finds a model's input range and kind of output, and makes its flat form.
 
     Args:
       own: the model.
@@ -119,8 +122,8 @@ def build_own_servable(
             )
     elif not preprocessing:
         raise UserError(
-            f"--nopreprocessing: a Keras model is exported as it is, and only model.preprocess "
-            f"puts a normalisation in front of {own.origin}"
+            f"--nopreprocessing: a Keras model is exported as it is, and nothing normalises in "
+            f"front of {own.origin} without model.preprocess; leave out --nopreprocessing"
         )
     limits = _limits(inside)
     if limits is None and has_files and not normalises:
@@ -178,7 +181,7 @@ def _with_normalisation(own: OwnModel, config: Config) -> keras.Model:
 
 
 def _normalisation_inside(folded: keras.Model) -> Normalisation | None:
-    """How the first layer of a flat model normalises images; None: it does not."""
+    """Returns how the first layer of a flat model normalises images; None: it does not."""
     operation = folded.inputs[0]._keras_history.operation
     while True:
         readers = [node.operation for node in operation._outbound_nodes]
@@ -219,14 +222,14 @@ def _measured(config: Config, inside: Normalisation | None) -> Normalisation:
 def _unknown_range(own: OwnModel) -> str:
     hint = next(
         (
-            f"; its layer '{layer.name}' says what"
+            f" (but see the name of its layer '{layer.name}')"
             for layer in own.model._flatten_layers()
             if layer.name.startswith("expects_")
         ),
         "",
     )
     return (
-        f"{own.origin} does not normalise images in its first layers, so what it takes is unknown"
+        f"{own.origin} does not normalise images in its first layers, so its input range is unknown"
         f'{hint}: give --hparam_str="model.preprocess=v1" (ImageNet\'s mean and deviation), v2 (-1 '
         'to 1) or lite, or "model.pixel_mean=[0,0,0],model.pixel_deviation=[1,1,1]" for pixels as '
         "they are"
@@ -234,7 +237,7 @@ def _unknown_range(own: OwnModel) -> str:
 
 
 def _output(facts: ImageModel, folded: keras.Model) -> tuple[str, str]:
-    """The kind of the labels, and the name of the output."""
+    """Returns the kind of the labels, and the name of the output."""
     activation = _activation(folded.outputs[0]._keras_history.operation)
     if activation == "softmax":
         return ONE, "probabilities"

@@ -19,7 +19,7 @@ _BISECTIONS = 50
 
 @dataclasses.dataclass(frozen=True)
 class PointsLost:
-    """What a file loses on N images, in percentage points.
+    """The accuracy that a file loses on N images, in percentage points.
 
     Attributes:
       points: the share of images that the float network gets right and the file wrong, less that of

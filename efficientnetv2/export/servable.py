@@ -92,7 +92,7 @@ class Servable:
 
     @property
     def description(self) -> str:
-        """What the network does, in a few words."""
+        """A short description of the network."""
         if self.kind == NUMBERS:
             return f"predicts {', '.join(self.class_names)} of an image"
         several = " (an image may have several)" if self.kind == SEVERAL else ""
@@ -105,7 +105,7 @@ class Servable:
 
     @property
     def resize_steps(self) -> str:
-        """What a program has to do with an image of another size, in words."""
+        """How a program must resize an image of another size, in words."""
         return describe_resize(
             self.resize,
             image_size=self.image_size,
@@ -129,7 +129,7 @@ class Servable:
 
     @property
     def features(self) -> keras.KerasTensor | None:
-        """What the classifier sees, a tensor of ``folded``; None: the last layer is no Dense."""
+        """The classifier's input, a tensor of ``folded``; None: the last layer is not a Dense."""
         operation = self.folded.outputs[0]._keras_history.operation
         while isinstance(operation, (keras.layers.Activation, keras.layers.Softmax)):
             operation = operation.input._keras_history.operation

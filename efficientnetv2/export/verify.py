@@ -105,11 +105,13 @@ def _fault(
         allowed = max(1, int(limit.points / 100 * count))
         if lost <= allowed:
             return None
-        return f"gets {lost} of {count} images fewer right (at most {allowed} is allowed)"
+        return f"gets {lost} fewer of {count} images right (at most {allowed} is allowed)"
     allowed = max(1, int(limit.disagreement * count))
     if differing <= allowed:
         return None
-    return f"predicts another class for {differing} of {count} images (at most {allowed})"
+    return (
+        f"predicts another class for {differing} of {count} images (at most {allowed} is allowed)"
+    )
 
 
 def latency(run: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> float:

@@ -110,7 +110,7 @@ def run_layer(
 
 
 def _rounded_constant(values: np.ndarray | float) -> np.ndarray:
-    """The constant of an operation, which the converter gives 8 bits in the range of its values."""
+    """Rounds a constant to 8 bits within the range of its values, as the converter does."""
     values = np.asarray(values, np.float32)
     return np.float32(round_to_levels(values, *affine(float(values.min()), float(values.max()))))
 

@@ -1,4 +1,4 @@
-"""Trains a folded network in float32 while it computes as its 8-bit file will."""
+"""Trains a folded network with the arithmetic of its 8-bit file: quantisation-aware training."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from efficientnetv2.int8.rounded_network import (
 )
 from hparams.choices import Normalisation
 
-_PARTS = 1024  # of a grey level, to which pixels are rounded
-_PIXELS = 32  # side of the image by which the tensors are found; any would do
+_PARTS = 1024  # pixels are rounded to 1/1024 of a grey level
+_PIXELS = 32  # side of the image with which the tensors are listed; any size would do
 
 
 class FakeQuantised(keras.layers.Layer):
-    """A folded network, in training: its weights stay float32, and are rounded at each step.
+    """A folded network to train: its weights stay float32, and are rounded at each step.
 
     The gradient of rounding is 1 within a tensor's range and 0 outside (the straight-through
     estimator, arXiv 1712.05877, section 3). Ranges are fixed by ``calibrate_with``, and are among
@@ -50,14 +50,14 @@ class FakeQuantised(keras.layers.Layer):
         )
 
     def calibrate_with(self, network: RoundedNetwork) -> None:
-        """Takes the weights and ranges of a network that was calibrated, of the same layers."""
+        """Copies the weights and ranges of a calibrated network with the same layers."""
         for layer in self._folded.layers:
             if isinstance(layer, WEIGHTED):
                 layer.set_weights(network.weights[layer.name])
         self._ranges.assign([network.ranges[key] for key in self._index])
 
     def rounded(self, folded: keras.Model, *, divisor: float = 1.0) -> RoundedNetwork:
-        """Returns another network of the same layers with the weights and ranges of this one.
+        """Returns another network with the same layers, and the weights and ranges of this one.
 
         Args:
           folded: may have an activation at its end, and may take normalised images.
@@ -86,8 +86,8 @@ class FakeQuantised(keras.layers.Layer):
         if self._normalisation is not None:
             deviation, mean = self._normalisation.deviation, self._normalisation.mean
             pixels = inputs * tf.constant(deviation) + tf.constant(mean)
-            # To what the pixels were before they were normalised: then those that lie half way
-            # between two integers are rounded as in the file.
+            # Back to the pixels before normalisation, so that values half way between two integers
+            # are rounded as in the file.
             inputs = tf.round(pixels * _PARTS) / _PARTS
         return run_network(self._folded, inputs, Runner(self._weights_of, self._range_of))
 
@@ -102,7 +102,7 @@ class FakeQuantised(keras.layers.Layer):
 
 
 def _keys(folded: keras.Model) -> list[str]:
-    """Returns the keys of all tensors that have a range to choose, in the order of their use."""
+    """Returns the keys of all tensors whose range is calibrated, in the order of their use."""
     keys: list[str] = []
 
     def record(key: str, tensor: tf.Tensor, **_: Any) -> Range:

@@ -50,7 +50,7 @@ class MixedRunner(Runner):
     def integer_inputs(
         self, layer: keras.layers.Layer, inputs: Sequence[tf.Tensor]
     ) -> list[tf.Tensor]:
-        """Rounds those inputs of an 8-bit layer that layers in float32 made."""
+        """Rounds the inputs of an 8-bit layer that come from float32 layers."""
         rounded = list(inputs)
         for place, name in enumerate(sources(layer)):
             if name in self._in_float and layer.name not in self._in_float:
@@ -64,7 +64,7 @@ class MixedRunner(Runner):
 
 
 def _leave(key: str, tensor: tf.Tensor, **how: Any) -> tf.Tensor:
-    """Takes the place of ``quantise`` where activations are not rounded."""
+    """Replaces ``quantise`` where activations are not rounded."""
     del key, how
     return tensor
 
@@ -72,8 +72,8 @@ def _leave(key: str, tensor: tf.Tensor, **how: Any) -> tf.Tensor:
 def weighted_layer_of(folded: keras.Model) -> dict[str, str]:
     """Maps each layer to the layer with weights that it belongs to.
 
-    That is the last one before it, of all that lead to it; of what comes before the first one, such
-    as the input, the first.
+    For a layer without weights, that is the last one before it with weights. For layers before the
+    first such layer, such as the input, it is the first.
     """
     layers = folded.layers
     weighted = [layer.name for layer in layers if isinstance(layer, WEIGHTED)]

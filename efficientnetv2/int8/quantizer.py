@@ -1,9 +1,9 @@
 """Quantises a folded float model to 8 bits, calibrated on images.
 
-Works layer by layer, in order: the weights of a layer are rounded so that, on the outputs of the
-quantised layers before it, its outputs come near to the float network's. So each layer corrects for
-what those before it lost, as bias correction does (arXiv 1906.04721, section 4.2; arXiv 2106.08295,
-section 3).
+Works layer by layer, in order. Each layer takes the outputs of the quantised layers before it, and
+its weights are rounded so that its own outputs stay close to the float network's. So each layer
+compensates for the error of those before it, as bias correction does (arXiv 1906.04721, section
+4.2; arXiv 2106.08295, section 3).
 
 Activations have one range per tensor, weights one step per output channel.
 """
@@ -42,11 +42,11 @@ class LayerNoise:
     Attributes:
       layer: the layer's name.
       kernel_db: signal-to-noise ratio of its rounded weights, dB.
-      output_db: signal-to-noise ratio of its outputs, dB: the noise is their difference from the
-        float network's, to which all layers so far add. Low is bad.
-      own_db: the same after its activation, of the noise that this layer adds alone: its inputs are
-        the float network's, rounded to 8 bits. A constant shift of a channel does not count, as
-        biases make up for the shifts of earlier layers.
+      output_db: signal-to-noise ratio of its outputs, dB. The noise is their difference from the
+        float network's, accumulated over all layers so far. Low is bad.
+      own_db: the same ratio after its activation, for the noise that this layer adds alone: its
+        inputs are the float network's, rounded to 8 bits. A constant shift of a channel does not
+        count, because biases compensate for the shifts of earlier layers.
       low: the lowest output that its 8 bits can represent.
       high: the highest.
     """
@@ -67,8 +67,8 @@ class QuantisedNetwork(RoundedNetwork):
       images: calibration images as the model takes them, float32 ``[N, S, S, C]``.
       in_float: layers with weights that stay in float32, each with those after it up to the next
         layer with weights.
-      rounds_activations: whether activations have 8 bits. Otherwise they stay as they are, which
-        16 bits come near enough to.
+      rounds_activations: whether activations have 8 bits. Otherwise they stay float32, which is
+        close enough to 16 bits.
       progress: called with the number of finished layers and the number of all layers.
     """
 
@@ -147,7 +147,7 @@ class QuantisedNetwork(RoundedNetwork):
         ]
 
     def _rounded(self, name: str, exact: tf.Tensor) -> tf.Tensor:
-        """The output of a layer in the float network, rounded as the 8-bit network's is."""
+        """Rounds the output of a layer in the float network as the 8-bit network's is rounded."""
         for key in (f"{name}/rounded", f"{name}/after", name):
             if key in self._ranges:
                 return tf.quantization.fake_quant_with_min_max_vars(exact, *self._ranges[key])
@@ -204,7 +204,7 @@ class _OwnNoise:
 
 
 def _without_shift(exact: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Outputs whose mean difference from the exact ones, in each channel, is taken away."""
+    """Subtracts, per channel, the mean difference from the exact outputs."""
     axes = tuple(range(exact.ndim - 1))
     return outputs - np.float32(np.mean(outputs - exact, axis=axes, dtype=np.float64))
 
@@ -216,7 +216,7 @@ def _decibels(exact: np.ndarray, rounded: np.ndarray) -> float:
 
 
 def _round_weights(layer: keras.layers.Layer, inputs: tf.Tensor, target: tf.Tensor) -> Weights:
-    """Rounds a layer's weights so that its outputs for ``inputs`` come near to ``target``."""
+    """Rounds a layer's weights so that its outputs for ``inputs`` stay close to ``target``."""
     kernel = float_weights(layer)[0].numpy()
     channels = target.shape[-1]
     images = inputs[:, tf.newaxis, tf.newaxis] if len(inputs.shape) == 2 else inputs

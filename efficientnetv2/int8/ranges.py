@@ -1,4 +1,4 @@
-"""Chooses the range of values that the 256 levels of a tensor span, to lose little precision."""
+"""Chooses the quantisation range of a tensor: the values that its 256 levels span."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ def test_a_file_that_disagrees_is_named(exported, pixels):
     assert (check.fault, check.agreement, check.ties) == (None, 0.0, 1.0)
     wrong = Images(pixels, other.argmax(axis=1))
     assert verify("tflite_int8", path, wrong, pixels, other, ONE_CLASS).fault == (
-        "gets 3 of 3 images fewer right (at most 1 is allowed)"
+        "gets 3 fewer of 3 images right (at most 1 is allowed)"
     )
 
 

@@ -317,7 +317,7 @@ ARGUMENTS = {
     r"images must be \[N, 8, 8, 3\]": {"images": np.zeros([2, 9, 9, 3])},
     "not finite": {"images": np.full([2, 8, 8, 3], np.nan)},
     "2 images and 3 labels": {"images": (np.zeros([2, 8, 8, 3]), [0, 1, 1])},
-    "not numbers of classes 0 to 1": {"images": (np.zeros([2, 8, 8, 3]), [0, 2])},
+    "has the label 2; labels must be 0 to 1": {"images": (np.zeros([2, 8, 8, 3]), [0, 2])},
     "one of them": {"weights": "x.keras"},
     "--model_dir has no use": {"model_dir": "runs/x"},
     "model must be": {"model": 3},
