@@ -38,7 +38,7 @@ class Mode:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a mode has come to.
+    """The result of a mode.
 
     Attributes:
       value: what the Python API returns for it.
@@ -72,7 +72,9 @@ MODES: Mapping[str, Mode] = {
     "traineval": Mode(
         "train", "train, and evaluate on the minival split after each epoch", ("train",)
     ),
-    "infer": Mode("infer", "name what is in --image_path, with a trained model_dir or --weights"),
+    "infer": Mode(
+        "infer", "classify the images in --image_path, with a trained model_dir or --weights"
+    ),
     "export": Mode(
         "export",
         "write a trained model_dir or --weights for servers, phones and browsers",
@@ -86,7 +88,7 @@ MODES: Mapping[str, Mode] = {
     ),
     "find_lr": Mode(
         "find_lr",
-        "suggest a learning rate for a training: its first batches, at a rate that grows",
+        "suggest a learning rate for a training: runs its first steps at a growing rate",
         ("train",),
     ),
     "benchmark": Mode(

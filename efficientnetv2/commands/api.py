@@ -1,7 +1,7 @@
-"""The verbs as Python functions. Each gives its arguments to the mode of the command line.
+"""Python functions for the modes of the command line; each passes its arguments to its mode.
 
-Those that look at something before a training are in ``api_outlook``. So both languages check the
-same things, write the same files and get the same numbers.
+So Python and the command line check the same things, write the same files and get the same numbers.
+The modes that are used before a training are in ``api_outlook``.
 """
 
 from __future__ import annotations

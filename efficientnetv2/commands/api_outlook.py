@@ -1,4 +1,4 @@
-"""The verbs of what comes before a training as Python functions; see ``api``."""
+"""Python functions for the modes that are used before a training; see ``api``."""
 
 from __future__ import annotations
 

@@ -56,15 +56,19 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     paths = [run.path.resolve() for run in runs]
     for path in paths:
         if paths.count(path) > 1:
-            raise UserError(f"'{path}' is named {paths.count(path)} times")
+            raise UserError(f"'{path}' is named {paths.count(path)} times; name each training once")
     if values.model_dir is None:
-        raise UserError("--model_dir is missing; the average becomes a run directory of its own")
+        raise UserError("--model_dir is missing; give a new folder for the average")
     target = RunDirectory(values.model_dir)
     if target.path.exists() and any(target.path.iterdir()):
         raise UserError(f"--model_dir='{target.path}' is not empty; give a new folder")
     configs = [run.config() for run in runs]
-    if any(map(is_quantised, configs)):
-        raise UserError("trainings in 8 bits (train.quantise) cannot be averaged")
+    for run, config in zip(runs, configs):
+        if is_quantised(config):
+            raise UserError(
+                f"'{run.path}' was trained in 8 bits (train.quantise={config.train.quantise}) and "
+                "cannot be averaged; average float runs"
+            )
     for other, config in zip(runs[1:], configs[1:]):
         _require_alike(runs[0], configs[0], other, config)
     import_tensorflow()

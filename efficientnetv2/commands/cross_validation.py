@@ -1,4 +1,4 @@
-"""Opens a cross-validation that is on the disk, and runs one from Python."""
+"""Opens a saved cross-validation, and runs one from Python."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Looks:
-    """At what an evaluation looks besides the images of the split as they are.
+    """Options of an evaluation: the views of each image, and further images to evaluate on.
 
     Attributes:
       crops: crops of each image to average over, 1 or 5.
@@ -94,7 +94,7 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
 
 
 def _looks(values: FlagValues) -> Looks:
-    """Returns what the flags ask for besides the images of the split."""
+    """Returns the options that the flags give."""
     paths = None
     if values.unknown is not None:
         try:
@@ -136,7 +136,7 @@ def evaluate_run(
       config: of the run.
       run: holds a checkpoint, or a training that will save one.
       eval_name: results go to ``eval_<eval_name>.json``; None: ``eval.json``.
-      looks: at which views and at what else the network looks.
+      looks: the views of each image, and what else to evaluate on.
 
     Raises:
       UserError: if the run, its data or its checkpoints cannot be used.
@@ -181,7 +181,7 @@ def evaluate_run(
             # Several processes would see a new checkpoint at different times.
             checkpoint = next(checkpoints, None) if workers.is_alone else None
     if not metrics:
-        raise RunError(f"no checkpoint in '{run.checkpoints}' existed long enough to be evaluated")
+        raise RunError(f"the checkpoints in '{run.checkpoints}' were removed before evaluation")
     if workers.is_chief:
         result = EvaluationResult(images, source.class_names, metrics, predictions)
         metrics = _report(config, run, result, eval_name=eval_name)

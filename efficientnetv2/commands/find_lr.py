@@ -37,11 +37,13 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     require_devices_from_flags(values, config, trains=True)
     if len(find_cluster(config.runtime.strategy).workers) > 1:
         raise UserError(
-            "--mode=find_lr takes no TF_CONFIG: run it on one machine, for the same batch with "
-            "train.accumulate if its memory needs that"
+            "--mode=find_lr takes no TF_CONFIG: run it on one machine; if the batch does not fit "
+            "into its memory, set train.accumulate"
         )
     if values.steps < _FEWEST:
-        raise UserError(f"--steps must be at least {_FEWEST} with --mode=find_lr")
+        raise UserError(
+            f"--steps must be at least {_FEWEST} with --mode=find_lr, got {values.steps}"
+        )
     run_directory = run_from_flags(values)
     import_tensorflow()
     return Outcome(find_lr(config, run_directory, steps=values.steps))

@@ -117,13 +117,13 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "folds": Flag(
         None,
-        "cross-validation on your own images: train so many times, each time holding out another "
-        "part to evaluate on",
+        "cross-validation on your own images: the number of trainings, each of which holds out "
+        "another part to evaluate on",
         _TRAINING,
     ),
     "extend": Flag(
         False,
-        "give a training of fewer epochs more of them, in the same --model_dir",
+        "add epochs to a training that was started with fewer, in the same --model_dir",
         _TRAINING,
     ),
     "strict": Flag(False, "end with exit code 1 if there is a problem", ("check",)),
@@ -180,7 +180,7 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "unknown": Flag(
         None,
-        "images of none of the classes (as --image_path): how well they are told from the others",
+        "images of none of the classes (as --image_path): measures how well they are recognised",
         ("eval",),
         {"infer": "--allow_unknown"},
         is_path=True,
@@ -188,7 +188,7 @@ FLAGS: Mapping[str, Flag] = {
     "corruptions": Flag(
         False, "also evaluate under mild blur, noise, brightness and JPEG", ("eval",)
     ),
-    "top_k": Flag(5, "classes to name for each image", ("infer",), limits=(1, 1_000_000)),
+    "top_k": Flag(5, "number of classes to show for each image", ("infer",), limits=(1, 1_000_000)),
     "calibrated": Flag(
         True,
         "divide logits by the temperature in calibration.json of the run, if there is one; "
@@ -214,7 +214,7 @@ FLAGS: Mapping[str, Flag] = {
     "logits": Flag(False, "output logits instead of probabilities", ("export",)),
     "class_names": Flag(
         None,
-        "file with the names of the classes, one in each line, of --weights that do not know them",
+        "file with the class names, one per line, for --weights that do not have them",
         ("export",),
         is_path=True,
     ),
@@ -231,21 +231,21 @@ FLAGS: Mapping[str, Flag] = {
     "export_to_tpu": Flag(False, "add an XLA signature to the SavedModel", ("export",)),
     "license": Flag(
         None,
-        "licence of the files for their model card, as Hugging Face names it, such as apache-2.0; "
-        "default: none is stated",
+        "licence to state in the model card, as Hugging Face names it, such as apache-2.0; "
+        "default: none",
         ("export",),
     ),
     "serving_dir": Flag(
         None,
-        "folder of a server (TensorFlow Serving), which gets the SavedModel as its next version, "
+        "folder of TensorFlow Serving, into which the SavedModel is copied as its next version, "
         "1/, 2/ and so on",
         ("export",),
         is_path=True,
     ),
     "web_runtime": Flag(
         None,
-        "put LiteRT.js into the page of --format=web, from this folder that npm has written, "
-        "instead of loading it from a public server",
+        "folder where npm installed LiteRT.js, which is copied into the page of --format=web; "
+        "default: the page loads it from a public server",
         ("export",),
         is_path=True,
     ),

@@ -141,7 +141,7 @@ def run(
 
 
 def _check_flags_of_network(values: FlagValues, config: Config) -> None:
-    """Checks the flags that not every network can have.
+    """Checks the flags that some networks do not support.
 
     Raises:
       UserError: if there is one that this network cannot.

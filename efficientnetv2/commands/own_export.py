@@ -74,7 +74,7 @@ def class_names_from_flags(values: FlagValues, given: InMemory) -> list[str] | N
         raise UserError(f"--class_names: cannot read '{values.class_names}': {reason}") from None
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
-        raise UserError(f"--class_names: '{values.class_names}' has no names, one in each line")
+        raise UserError(f"--class_names: '{values.class_names}' has no names; write one per line")
     return names
 
 

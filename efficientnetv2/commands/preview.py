@@ -63,8 +63,8 @@ def _time_of(config: Config, source: Source, run: RunDirectory) -> str:
     from efficientnetv2.reporting.estimate_line import estimate_lines
 
     if config.runtime.strategy in ("tpu", "multi_worker"):
-        return f"a time that only the devices of runtime.strategy={config.runtime.strategy} tell"
+        return f"an unknown time: it is not measured for runtime.strategy={config.runtime.strategy}"
     try:
         return estimate_lines(rehearse(config, source, run.path), begins=False)
     except UserError as error:
-        return f"a time that cannot be measured: {error}"
+        return f"an unknown time: {error}"

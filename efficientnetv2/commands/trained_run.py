@@ -1,4 +1,4 @@
-"""Opens a training that is on the disk: its records, its network, and what can be done with it."""
+"""Opens a saved training: its records, its network, and methods to evaluate, predict and export."""
 
 from __future__ import annotations
 

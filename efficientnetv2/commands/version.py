@@ -1,4 +1,4 @@
-"""Says which versions and devices a command runs with, without TensorFlow."""
+"""Lists the versions and devices that a command uses, without TensorFlow."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class BatchChoice:
 
 @dataclasses.dataclass(frozen=True)
 class _Limit:
-    """The largest batch that is sensible, whatever the memory.
+    """The largest sensible batch, regardless of memory.
 
     Attributes:
       unit: devices x microbatches: the parts of a batch that are in memory one by one.

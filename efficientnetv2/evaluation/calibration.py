@@ -35,18 +35,18 @@ from hparams.config import Config
 from hparams.errors import DataError
 from hparams.label_kinds import ONE, UNKNOWN, label_kind
 
-FEWEST_IMAGES = 50  # of fewer, a temperature or a threshold says little
+FEWEST_IMAGES = 50  # with fewer, a temperature or a threshold is unreliable
 HIGHEST_THRESHOLD = 0.99
 _TOLERANCE = 1e-6  # of the logarithm of the temperature
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """What the minival images say of a network's probabilities.
+    """The temperature and threshold fitted on minival, or the reasons why there are none.
 
     Attributes:
       calibration: the temperature, or why there is none.
-      unknown: from when on an image is unknown, or why none is.
+      unknown: the threshold below which an image is unknown, or why there is none.
     """
 
     calibration: Calibration | str
@@ -81,7 +81,7 @@ def fit_on_minival(
     if found is None:
         reason = "minival has no images, or too many outputs to keep"
         return Fit(reason, reason)
-    calibration: Calibration | str = "its probabilities are no softmax of one class"
+    calibration: Calibration | str = "its loss is not softmax with one class an image"
     temperature, outputs = None, found.outputs
     if takes_temperature(config):
         calibration = calibrate(found.outputs, found.targets.argmax(-1))

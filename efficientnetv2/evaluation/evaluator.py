@@ -42,7 +42,7 @@ _RANK = 4  # of a batch with one view of each image
 
 @dataclasses.dataclass(frozen=True)
 class MoreInputs:
-    """Further images that an evaluation looks at.
+    """Additional images for an evaluation.
 
     Attributes:
       unknown: images of none of the classes; None: there are none.
@@ -60,16 +60,16 @@ NO_MORE = MoreInputs()
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
-    """The evaluation of one split, as reports want it.
+    """The result of evaluating one split, for the reports.
 
     Attributes:
       images: of the split.
       names: K names, of the classes or the numbers.
       metrics: keyed by "raw" and "ema".
-      predictions: keyed by "raw" and "ema"; empty: there are no images, or they are too many.
+      predictions: keyed by "raw" and "ema"; empty: there are no images, or too many.
       thresholds: ``[K]``, where an image may have several classes; None: it has one, or numbers.
-      calibration: what a temperature was fitted to, or why none was, as text; empty: it was not
-        tried now.
+      calibration: the fitted temperature, or why there is none, as text; empty: it was not fitted
+        in this evaluation.
     """
 
     images: EvaluationInput

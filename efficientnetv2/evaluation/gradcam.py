@@ -1,4 +1,4 @@
-"""Shows where in an image a network sees a class, as a Grad-CAM heat map.
+"""Shows which parts of an image speak for a class, as a Grad-CAM heat map.
 
 Grad-CAM (arXiv 1610.02391) sums the last feature maps, each weighted by how much the class's logit
 rises with it.
@@ -32,7 +32,7 @@ _MAX_OPACITY = 0.5  # of the heat map over the image, where it is hottest
 def heat_maps(model: keras.Model, images: tf.Tensor, classes: np.ndarray) -> np.ndarray:
     """Returns a heat map per image, float32 ``[B, h, w]`` in 0..1.
 
-    A map is all 0 if no place of the image speaks for the class.
+    A map is all 0 if no part of the image speaks for the class.
 
     Args:
       model: maps images to logits, with our layer names.

@@ -1,4 +1,4 @@
-"""Keeps what the networks of a cross-validation say of the images that their folds held out.
+"""Stores the predictions of cross-validation networks for the images that each fold held out.
 
 Needs NumPy and scikit-learn only, no TensorFlow.
 """
@@ -24,7 +24,7 @@ WeightsMetrics = dict[str, dict[str, float]]  # "raw" and "ema" -> the metrics o
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutScores:
-    """What the network of one fold says of the N images that the fold held out.
+    """The predictions of one fold's network for the N images that the fold held out.
 
     Attributes:
       metrics: of these images, "raw" and "ema" -> metrics.
@@ -33,7 +33,7 @@ class HeldOutScores:
       outputs: float32 ``[N, K]``: the score of each class, 0..1, or the numbers; of the moving
         average if there is one, else of the raw weights.
       targets: float32 ``[N, K]``: above 0 at each class of the image, or the true numbers.
-      thresholds: ``[K]``, from which score on an image has a class, where it may have several.
+      thresholds: ``[K]``, the score from which an image has the class, where it may have several.
     """
 
     metrics: WeightsMetrics

@@ -1,4 +1,4 @@
-"""Extracts what a network sees in images: the input of its classifier."""
+"""Extracts the features of images: the input of a network's classifier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds what a network says of one image file, or why the file cannot be read. No TensorFlow."""
+"""Holds a network's prediction for one image file, or why it cannot be read. No TensorFlow."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class MetricSums(abc.ABC):
         """Returns how many values ``sums`` returns for a network with so many outputs."""
 
     def outputs(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns what the network says: probabilities, or numbers in the user's unit."""
+        """Returns the network's predictions: probabilities, or numbers in the user's unit."""
         return probabilities(logits, self.loss_type)
 
     def rows(self, logits: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
@@ -93,7 +93,7 @@ class MetricSums(abc.ABC):
 
 
 class ClassMetrics(MetricSums):
-    """Of images of one class: loss, top-1, top-5, balanced accuracy and macro F1."""
+    """For images of one class: loss, top-1, top-5, balanced accuracy and macro F1."""
 
     predictions: ClassVar[type[Predictions] | type[FullPredictions]] = Predictions
 
@@ -215,7 +215,7 @@ class CalibratedClassMetrics(ClassMetrics):
 
 
 class LabelMetrics(MetricSums):
-    """Of images of several classes: loss, top-1 and top-5 (any label counts), precision, recall."""
+    """For images of several classes: loss, top-1, top-5 (any label counts), precision, recall."""
 
     def num_sums(self, num_outputs: int) -> int:
         """Eight, and two histograms."""
@@ -237,7 +237,7 @@ class LabelMetrics(MetricSums):
 
 @dataclasses.dataclass(frozen=True)
 class NumberMetrics(MetricSums):
-    """Of images with numbers: loss, mean absolute error, root of the mean squared error, R2.
+    """For images with numbers: loss, mean absolute error, root of the mean squared error, R2.
 
     Attributes:
       scale: of the T numbers.

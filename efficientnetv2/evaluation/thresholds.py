@@ -1,4 +1,4 @@
-"""Chooses from which probability on an image has a class, where it may have several."""
+"""Chooses the probability threshold of each class, for images that may have several classes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def predict_minival(
     images: EvaluationInput | None = None,
     with_logits: bool = False,
 ) -> FullPredictions | None:
-    """Returns what the weights that prediction and export use say of the minival split.
+    """Returns the predictions for minival by the weights that prediction and export use.
 
     Args:
       config: as in ``fit_thresholds``, as the others.

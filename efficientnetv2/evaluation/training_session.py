@@ -161,7 +161,7 @@ class TrainingSession:
         }
 
     def _calibrate(self) -> str:
-        """Fits calibration.json, unless it is there; returns what came of it, as text."""
+        """Fits calibration.json, unless it exists; returns the result as text."""
         is_there = self.run.calibration_file.exists()
         if not takes_unknown(self.config) or not self.workers.is_chief or is_there:
             return ""
@@ -182,11 +182,11 @@ class TrainingSession:
         elif takes_temperature(self.config):
             lines.append(f"probabilities are not calibrated: {fit.calibration}")
         if rule is None:
-            lines.append(f"unknown images are not told from others: {fit.unknown}")
+            lines.append(f"there is no threshold for unknown images: {fit.unknown}")
         else:
             lines.append(
-                f"unknown is an image whose best probability is below {rule.threshold:.4f}, as of "
-                f"{1 - rule.kept:.1%} of {rule.images:,} minival images"
+                f"an image is unknown if its best probability is below {rule.threshold:.4f}, as "
+                f"for {1 - rule.kept:.1%} of {rule.images:,} minival images"
             )
         return "\n".join(lines)
 

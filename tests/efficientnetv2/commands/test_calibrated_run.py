@@ -112,7 +112,7 @@ def test_training_fits_the_temperature_on_minival(trained):
     assert content["images"] >= 50 and content["nll_calibrated"] <= content["nll"]
     rule = content["unknown"]
     assert rule["kept"] >= 0.95 and rule["images"] == content["images"]
-    assert f"unknown is an image whose best probability is below {rule['threshold']:.4f}" in output
+    assert f"unknown if its best probability is below {rule['threshold']:.4f}, as" in output
     assert "with the temperature in calibration.json" in (run / "report.html").read_text()
 
 
