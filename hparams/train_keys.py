@@ -288,8 +288,8 @@ TRAIN_KEYS: dict[str, Key] = {
     "train.known_share": Key(
         KNOWN_SHARE,
         float,
-        "share of the minival images that are not named unknown: the threshold for it is chosen so "
-        "after the training",
+        "share of the minival images that the threshold of unknown images, chosen after the "
+        "training, lets pass",
         low=0.0,
         high=1.0,
     ),

@@ -74,3 +74,9 @@ def test_a_command_resolves(command, monkeypatch, tmp_path):
 def test_a_module_is_there(module):
     if module not in ("venv", "pip", "pytest"):
         assert importlib.util.find_spec(module), module
+
+
+def test_the_readme_stays_short():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 160
+    assert max(map(len, lines)) <= 120

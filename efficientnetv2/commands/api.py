@@ -92,7 +92,7 @@ def train(
         classes, the name of a release, or a weights file (docs/finetuning.md); None: none.
       seed: of everything random; the same seed gives the same weights.
       validate: evaluate on the minival split after each epoch, and keep the best weights.
-      extend: give a training of fewer epochs more of them, in the same ``model_dir``.
+      extend: continue the training in ``model_dir``, which had fewer epochs, up to ``epochs``.
       weights: to start from: the name of a release, or a path; None: random.
       overrides: all other settings, for example ``{"data.augname": "randaug"}``; docs/hparams.md.
       model_dir: the run directory; None: ``runs/<model>-<data>``; with ``quantise``,
@@ -147,8 +147,8 @@ def evaluate(
       resize: as in ``train``; None: that of the training.
       crops: as in ``predict``.
       flip: as there.
-      unknown: file, folder or pattern, images of none of the classes: how well they are told from
-        the others (docs/training.md).
+      unknown: file, folder or pattern, images of none of the classes; the metrics then say how
+        well they are recognised (docs/training.md).
       corruptions: also evaluate under mild blur, noise, brightness and JPEG.
       overrides: other settings, as in ``train``.
       eval_name: results go to ``eval_<eval_name>.json`` and pictures of this name.
@@ -198,8 +198,8 @@ def predict(
     Images that cannot be read are left out, each with a warning.
 
     Args:
-      images: a file, a folder, a pattern such as ``photos/*.jpg``, a ``.txt`` list of paths, or a
-        any number of paths.
+      images: a file, a folder, a pattern such as ``photos/*.jpg``, a ``.txt`` list of paths, or any
+        number of paths.
       model: name of the network; None: that of the training.
       weights: a file, the name of a release, or a run directory; None: those of ``model_dir``.
       model_dir: the run directory; None: ``runs/<model>-digits``.
@@ -223,9 +223,8 @@ def predict(
     Returns:
       A prediction for each image, in the order of the paths, with ``path``, ``class_name``,
       ``class_names``, ``probabilities`` (float32 ``[K]``, 0..1), ``top(count)``, ``answer`` and
-      ``is_unknown``; where an image
-      may have several classes also ``labels``, and ``numbers`` where it has numbers.
-      ``predictions_to_frame`` makes a table of pandas of them.
+      ``is_unknown``; also ``labels`` where an image may have several classes, and ``numbers`` where
+      it has numbers. ``predictions_to_frame`` makes a table of pandas of them.
 
     Raises:
       UserError: if an argument or the weights cannot be used, or no image can be read.
@@ -294,7 +293,7 @@ def export(
         a Keras model also an array ``[N, H, W, C]``, a pair of it and labels, or a
         ``tf.data.Dataset`` of images or pairs, as the exported file takes them.
       class_names: of a Keras model, or of weights that do not know them: names in the order of the
-        outputs, or a file with one in each line; None: ImageNet's or numbers.
+        outputs, or a file with one name per line; None: ImageNet's or numbers.
       output_dir: folder of the files; None: ``export/`` in the run directory.
       preprocessing: include it: the input is pixels of 0..255.
       logits: output logits instead of probabilities.
@@ -305,7 +304,7 @@ def export(
         docs/deploying.md.
       license: of the files, for their model card, as Hugging Face names it, such as
         ``apache-2.0``; None: the card states none.
-      web_runtime: folder of LiteRT.js, as npm has written it, to put into the page of ``web``;
+      web_runtime: folder in which npm installed LiteRT.js, to be copied into the page of ``web``;
         None: the page loads it from a public server.
       max_loss: points of accuracy that the file of ``tflite_auto`` may lose.
       batch_size: images checked at once.

@@ -163,7 +163,8 @@ def benchmark(
       verbose: print what the command line prints.
 
     Returns:
-      The rows of ``benchmark.csv``, one for each network that could be measured (docs/training.md).
+      The rows of ``benchmark.csv``, one for each network that could be measured
+      (docs/performance.md).
 
     Raises:
       UserError: if an argument cannot be used, or no network could be measured.
