@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from efficientnetv2.reporting.tables import write_csv
-
 RESULTS = pathlib.Path(
     os.environ.get("BENCHMARK_RESULTS", pathlib.Path(__file__).parent / "results")
 )
@@ -127,5 +125,8 @@ def write_beside(
                 line for line in csv.DictReader(file) if tuple(line[k] for k in keys) not in new
             ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_csv([*kept, *lines], path)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*kept, *lines])
     print(f"written to {os.path.relpath(path)}", flush=True)

@@ -95,3 +95,11 @@ def test_every_command_is_a_benchmark(quick: bool) -> None:
     modules = {arguments[0] for arguments in commands(quick)}
     assert {"benchmarks.train_step", "benchmarks.startup", "benchmarks.memory"} <= modules
     assert all(importlib.util.find_spec(module) for module in modules)
+
+
+def test_results_of_other_networks_stay_in_the_file(tmp_path):
+    path = tmp_path / "new" / "results.csv"
+    first = [{"network": "b0", "seed": 0, "low": -1.5}, {"network": "s", "seed": 0, "low": -2}]
+    measurement.write_beside(first, path, keys=("network", "seed"))
+    measurement.write_beside([{"network": "b0", "seed": 0, "low": 3}], path, keys=("network",))
+    assert path.read_text().splitlines() == ["network,seed,low", "s,0,-2", "b0,0,3"]

@@ -19,6 +19,7 @@ import tensorflow as tf
 from absl import logging
 
 from efficientnetv2.data.open_data import open_data
+from efficientnetv2.data.sources import Source
 from efficientnetv2.evaluation.model_cost import build_step_trainer, constant_batch
 from efficientnetv2.model.complexity import activation_bytes
 from efficientnetv2.model.factory import build_model
@@ -28,7 +29,7 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.spawn import without_main
 from hparams.config import Config
-from hparams.errors import UserError, tensorflow_message
+from hparams.errors import DataError, UserError, tensorflow_message
 from hparams.resolve import with_overrides
 
 STEPS_PER_EPOCH = 8  # at least: a batch is at most this part of the images
@@ -107,8 +108,7 @@ def choose_by_estimate(config: Config, run: RunDirectory, *, available: int) -> 
     size = config.train.isize
     image = activation_bytes(model, bytes_per_value=per_value, image_size=size)
     network = model.count_params() * _BYTES_PER_PARAMETER
-    kept = 2 * config.data.cache_mib * 2**20  # encoded images, and those of minival
-    fixed = _GRAPH_BYTES + network + kept
+    fixed = _GRAPH_BYTES + network + _cached_bytes(config, source)
 
     def needed(power: int) -> int:
         return round(fixed + _ACTIVATIONS * image * power)
@@ -136,6 +136,16 @@ def _limit(config: Config, num_images: int, *, devices: int) -> _Limit:
     if by_images >= LARGEST:
         reason = f"recipes go up to {LARGEST}"
     return _Limit(unit, power, reason)
+
+
+def _cached_bytes(config: Config, source: Source) -> int:
+    """Returns the most memory that encoded images, and those of minival, take for good."""
+    minival = 0
+    with contextlib.suppress(DataError):  # there may be none
+        count = source.num_images(config.data.minival_split)
+        minival = 4 * count * config.eval.isize**2 * config.model.channels
+    most = config.data.cache_mib * 2**20
+    return most + min(most, minival)
 
 
 def _largest_power(high: int, fits: Callable[[int], bool]) -> int:

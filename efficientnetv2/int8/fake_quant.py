@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.int8.arithmetic import WEIGHTED
+from efficientnetv2.int8.ranges import STEPS as LEVEL_STEPS
 from efficientnetv2.int8.rounded_network import (
     Range,
     RoundedNetwork,
@@ -86,10 +87,19 @@ class FakeQuantised(keras.layers.Layer):
         if self._normalisation is not None:
             deviation, mean = self._normalisation.deviation, self._normalisation.mean
             pixels = inputs * tf.constant(deviation) + tf.constant(mean)
-            # Back to the pixels before normalisation, so that values half way between two integers
-            # are rounded as in the file.
-            inputs = tf.round(pixels * _PARTS) / _PARTS
+            inputs = tf.round(pixels * _PARTS) / _PARTS  # as before they were normalised
+        inputs = self._rounded_half_to_even(inputs)
         return run_network(self._folded, inputs, Runner(self._weights_of, self._range_of))
+
+    def _rounded_half_to_even(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Rounds the inputs to their steps before TensorFlow's operation does.
+
+        Pixels of small images that were enlarged often lie half way between two integers. LiteRT
+        takes the even one. TensorFlow's operation, which stands for LiteRT's, takes the larger one.
+        """
+        low, high = self._range_of(self._folded.layers[0].name, inputs)
+        step = (high - low) / LEVEL_STEPS
+        return tf.round(inputs / step) * step
 
     def _weights_of(self, layer: keras.layers.Layer) -> tuple[tf.Tensor, tf.Tensor]:
         kernel, bias = float_weights(layer)

@@ -97,10 +97,6 @@ class Runner:
             else:
                 low, high = self._range_of(key, tensor, **how)
             step = (high - low) / LEVEL_STEPS
-            if isinstance(layer, keras.layers.InputLayer):
-                # Pixels of small images that were enlarged often lie half way between two integers:
-                # LiteRT takes the even one, and TensorFlow the larger one.
-                tensor = tf.round(tensor / step) * step
             return tf.quantization.fake_quant_with_min_max_vars(tensor, low, high)
 
         kernel, bias = None, None
