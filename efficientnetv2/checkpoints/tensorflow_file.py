@@ -91,6 +91,10 @@ class CheckpointValues(Mapping[str, np.ndarray]):
         with self._as_weights_error():
             return np.asarray(self._reader.get_tensor(key))
 
+    def __contains__(self, name: object) -> bool:
+        """Returns whether there is such a variable; reads nothing, so the budget stays."""
+        return name in self._keys
+
     def __iter__(self) -> Iterator[str]:
         """Iterates over the names; reads nothing."""
         return iter(self._keys)
