@@ -17,8 +17,8 @@ import tempfile
 from typing import Any
 
 import efficientnetv2
-from benchmarks.measurement import write_beside
-from benchmarks.smallest_files import RESULTS, flags_of, train
+from benchmarks.measurement import RESULTS, write_beside
+from benchmarks.smallest_files import flags_of, train
 
 
 def file_accuracy(run: efficientnetv2.Run) -> tuple[float, float, float]:

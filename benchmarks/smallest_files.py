@@ -20,11 +20,9 @@ from typing import Any
 
 import efficientnetv2
 from benchmarks.fine_tuning import packaged_weights
-from benchmarks.measurement import write_beside
+from benchmarks.measurement import RESULTS, write_beside
 from hparams.datasets import fine_tuning
 
-ROOT = pathlib.Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 PHOTOS, DIGITS = "photos16", "digits"
 # Name -> arguments of the training; the data set is the name's second half.
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -105,7 +105,7 @@ class EvaluationInput:
                 batch_size=self._replica_batch_size(shard),
                 image_shape=self._image_shape,
             )
-            self._padded[shard] = padded.cache() if self._is_kept else padded
+            self._padded[shard] = padded.cache() if self.kept_bytes else padded
         return self._padded[shard]
 
     @property
@@ -116,11 +116,17 @@ class EvaluationInput:
         return shape if self._views.count == 1 else (self._views.count, *shape)
 
     @property
-    def _is_kept(self) -> bool:
-        """Whether the images stay in memory; those of a corruption are looked at once or twice."""
-        num_images = self._source.num_images(self._split)
-        size = 4 * num_images * math.prod(self._image_shape)
-        return self._corruption is None and size <= self._config.data.cache_mib * MIB
+    def kept_bytes(self) -> int:
+        """The memory that the images of ``padded`` take after the first evaluation; 0: too much.
+
+        Those of a corruption are looked at once or twice, and are not kept either.
+
+        Raises:
+          DataError: if the split has no images.
+        """
+        size = 4 * self._source.num_images(self._split) * math.prod(self._image_shape)
+        fits = size <= self._config.data.cache_mib * MIB
+        return size if fits and self._corruption is None else 0
 
     def _replica_batch_size(self, shard: Shard) -> int:
         """Returns the images per batch of one replica, fewer than configured for a small split."""
@@ -135,7 +141,7 @@ class EvaluationInput:
         Args:
           indices: numbers of the images, as ``batches`` counts them; each at most once.
         """
-        if WHOLE in self._padded and self._is_kept:
+        if WHOLE in self._padded and self.kept_bytes:
             return self._picked_from_memory(indices)
         requested = tf.constant(sorted(indices), tf.int64)
         plain = tf.autograph.experimental.do_not_convert

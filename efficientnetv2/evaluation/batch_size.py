@@ -18,8 +18,10 @@ from multiprocessing.connection import Connection
 import tensorflow as tf
 from absl import logging
 
+from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.open_data import open_data
 from efficientnetv2.data.sources import Source
+from efficientnetv2.data.sources.source import MIB
 from efficientnetv2.evaluation.model_cost import build_step_trainer, constant_batch
 from efficientnetv2.model.complexity import activation_bytes
 from efficientnetv2.model.factory import build_model
@@ -140,12 +142,11 @@ def _limit(config: Config, num_images: int, *, devices: int) -> _Limit:
 
 def _cached_bytes(config: Config, source: Source) -> int:
     """Returns the most memory that encoded images, and those of minival, take for good."""
-    minival = 0
-    with contextlib.suppress(DataError):  # there may be none
-        count = source.num_images(config.data.minival_split)
-        minival = 4 * count * config.eval.isize**2 * config.model.channels
-    most = config.data.cache_mib * 2**20
-    return most + min(most, minival)
+    encoded, prepared = config.data.cache_mib * MIB, 0
+    with contextlib.suppress(DataError):  # minival may be empty
+        minival = EvaluationInput(config, source, split=config.data.minival_split)
+        prepared = minival.kept_bytes
+    return encoded + prepared
 
 
 def _largest_power(high: int, fits: Callable[[int], bool]) -> int:

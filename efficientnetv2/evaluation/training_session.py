@@ -115,7 +115,11 @@ class TrainingSession:
         is_several = label_kind(self.config) == SEVERAL
         if is_several and self.workers.is_chief and not self.run.thresholds_file.exists():
             thresholds = fit_thresholds(
-                self.config, self.source, self.run, workers=self.workers, images=self._minival()
+                self.config,
+                self.source,
+                self.run,
+                workers=self.workers,
+                images=self._minival(self.config.eval.isize),
             )
             if thresholds is not None:
                 self.run.write_thresholds(self.source.class_names, thresholds.tolist())
@@ -166,7 +170,11 @@ class TrainingSession:
         if not takes_unknown(self.config) or not self.workers.is_chief or is_there:
             return ""
         fit = fit_on_minival(
-            self.config, self.source, self.run, workers=self.workers, images=self._minival()
+            self.config,
+            self.source,
+            self.run,
+            workers=self.workers,
+            images=self._minival(self.config.eval.isize),
         )
         calibration = None if isinstance(fit.calibration, str) else fit.calibration
         rule = None if isinstance(fit.unknown, str) else fit.unknown
@@ -203,12 +211,10 @@ class TrainingSession:
         model, strategy = self.train_state.model, self.training.strategy
         return open_evaluator(self.config, model, strategy=strategy)
 
-    def _minival(self, image_size: int | None = None) -> EvaluationInput:
-        """Returns the images of minival, at ``eval.isize`` or another size in pixels."""
-        return self._open_minival(image_size or self.config.eval.isize)
-
     @functools.cached_property
-    def _open_minival(self) -> Callable[[int], EvaluationInput]:
+    def _minival(self) -> Callable[[int], EvaluationInput]:
+        """Opens the images of minival at a size in pixels; those of the last size stay open."""
+
         @functools.lru_cache(maxsize=1)  # stages follow each other
         def minival(image_size: int) -> EvaluationInput:
             config = with_overrides(self.config, {"eval.isize": image_size})

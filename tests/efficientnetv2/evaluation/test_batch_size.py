@@ -68,7 +68,7 @@ def test_the_largest_power_that_fits(choose, config, precision, bytes_per_value)
 def test_a_cache_of_images_takes_memory_too(choose, config):
     enough = int(available_for(config, 16))
     assert choose(enough + 10, **{"data.cache_mib": 1}).batch_size == 8
-    assert choose(enough + 10 + int(2**21 / 0.7), **{"data.cache_mib": 1}).batch_size == 16
+    assert choose(enough + 10 + int(2**20 / 0.7), **{"data.cache_mib": 1}).batch_size == 16
 
 
 def test_not_even_one(choose):
