@@ -62,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         runs = arguments.runs or pathlib.Path(temporary)
-        for name in arguments.only.split(","):
+        for name in arguments.only:
             for seed in range(arguments.seeds):
                 row = measure(name, arguments.photos, seed=seed, runs=runs)
                 write_beside([row], RESULTS / "quantise-2cpu.csv", keys=("network", "seed"))

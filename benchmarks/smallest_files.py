@@ -75,11 +75,26 @@ def measure(name: str, run: efficientnetv2.Run) -> list[dict[str, Any]]:
     return rows
 
 
+def _names(text: str) -> list[str]:
+    """Returns names of ``NETWORKS``."""
+    names = text.split(",")
+    for name in names:
+        if name not in NETWORKS:
+            raise argparse.ArgumentTypeError(f"no network '{name}'; give {', '.join(NETWORKS)}")
+    return names
+
+
+def _folder(text: str) -> pathlib.Path:
+    if not pathlib.Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"folder '{text}' does not exist")
+    return pathlib.Path(text)
+
+
 def flags_of(summary: str) -> argparse.ArgumentParser:
     """Returns a parser with the flags of the trainings."""
     parser = argparse.ArgumentParser(description=summary)
-    parser.add_argument("photos", type=pathlib.Path, help="folder of benchmarks.photos --sixteen")
-    parser.add_argument("--only", default=",".join(NETWORKS), help="some of the networks")
+    parser.add_argument("photos", type=_folder, help="folder of benchmarks.photos --sixteen")
+    parser.add_argument("--only", type=_names, default=list(NETWORKS), help="some of the networks")
     parser.add_argument("--runs", type=pathlib.Path, help="folder that keeps the runs")
     return parser
 
@@ -88,7 +103,7 @@ def main() -> None:
     arguments = flags_of(__doc__.split("\n")[0]).parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         runs = arguments.runs or pathlib.Path(temporary)
-        for name in arguments.only.split(","):
+        for name in arguments.only:
             run = train(name, arguments.photos, seed=0, model_dir=runs / f"{name}-0")
             path = RESULTS / "smallest_files-2cpu.csv"
             write_beside(measure(name, run), path, keys=("network", "data"))
