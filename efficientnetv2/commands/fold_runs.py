@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import pathlib
 import sys
 import time
@@ -27,7 +26,7 @@ from efficientnetv2.runtime.cluster import find_cluster
 from efficientnetv2.runtime.lock import LockedError, exclusive_lock, training_lock
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import Stopped, StopRequest
-from efficientnetv2.runtime.tensorflow_import import import_tensorflow
+from efficientnetv2.runtime.tensorflow_import import hide_retracing_warnings, import_tensorflow
 from hparams.config import Config
 from hparams.datasets import find_dataset
 from hparams.errors import UserError
@@ -48,7 +47,7 @@ def run_folds(values: FlagValues, stop: StopRequest) -> Outcome:
     with resumable():
         _begin(config, folds, folder)
         import_tensorflow()
-        with _no_word_of_traces(), _said_how_to_go_on(folder):
+        with hide_retracing_warnings(), _said_how_to_go_on(folder):
             code = _train_all(values, config, runs, stop)
         if code:
             return Outcome(None, code)
@@ -64,24 +63,6 @@ def _said_how_to_go_on(folder: pathlib.Path) -> Iterator[None]:
     except Stopped:
         print(f"the folds so far are saved in {folder}; the same command goes on from there")
         raise
-
-
-@contextlib.contextmanager
-def _no_word_of_traces() -> Iterator[None]:
-    """Suppresses TensorFlow's warning that functions are traced often.
-
-    Each fold traces functions of its own, and a small fold then runs them on a batch or two.
-    """
-    logger = logging.getLogger("tensorflow")
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return "triggered tf.function retracing" not in record.getMessage()
-
-    logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
 
 
 def _train_all(

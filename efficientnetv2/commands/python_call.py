@@ -18,6 +18,7 @@ from efficientnetv2.runtime.console import in_notebook, muted
 from efficientnetv2.runtime.program import system_errors
 from efficientnetv2.runtime.random_state import random_state_kept
 from efficientnetv2.runtime.signals import Stopped, StopRequest
+from efficientnetv2.runtime.tensorflow_import import hide_retracing_warnings
 from hparams.arguments import check_flag, check_setting, check_text
 from hparams.errors import UserError
 from hparams.short_names import SHORT_NAMES
@@ -47,7 +48,13 @@ def call_mode(
     with muted(not verbose), system_errors():
         values = _flag_values(mode, given)
     try:
-        with muted(not verbose), random_state_kept(), stop.listening(), system_errors():
+        with (
+            muted(not verbose),
+            hide_retracing_warnings(),
+            random_state_kept(),
+            stop.listening(),
+            system_errors(),
+        ):
             outcome = run(values, stop)
         number = outcome.code - 128
     except Stopped as stopped:

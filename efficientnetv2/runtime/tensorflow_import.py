@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import pathlib
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 
-from absl import logging
+import absl.logging
 
 from efficientnetv2.runtime.keras_version import choose_keras
 
@@ -25,7 +26,7 @@ def import_tensorflow() -> None:
     # missing GPU; TensorFlow Datasets prints a warning for each folder that it is about to fill.
     has_gpu = pathlib.Path("/proc/driver/nvidia").exists()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_gpu else "3")
-    logging.set_verbosity(logging.ERROR)
+    absl.logging.set_verbosity(absl.logging.ERROR)
     choose_keras()
     # In a process that already uses TensorFlow, freezing would also keep the garbage made so far.
     if "tensorflow" in sys.modules:
@@ -40,6 +41,25 @@ def import_tensorflow() -> None:
         gc.freeze()
         if was_enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def hide_retracing_warnings() -> Iterator[None]:
+    """Suppresses TensorFlow's warning that functions are traced often.
+
+    Each network traces functions of its own. Where one process trains, evaluates or exports several
+    and each runs a function on a batch or two, the warning comes without anything being wrong.
+    """
+    logger = logging.getLogger("tensorflow")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 @contextlib.contextmanager
