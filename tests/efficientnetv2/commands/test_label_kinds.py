@@ -189,6 +189,32 @@ def test_a_file_of_predictions_is_a_table_to_train_on(several, mosaics, tmp_path
     assert command("preview", tmp_path / "new.csv", "--model=efficientnetv2-b0", *flags) == 0
 
 
+def test_images_of_none_of_several_classes_are_unknown(several, mosaics, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(12):  # noise, no digits
+        noise = np.uint8(rng.integers(0, 256, [SIDE, SIDE, 3]))
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    best = [p.probabilities.max() for p in env2.predict(paths, model_dir=several)]
+    threshold = float(np.median(best))
+    run = tmp_path / "run"
+    shutil.copytree(several, run)  # its minival has too few images for a threshold
+    rule = {"label": "unknown", "score": "max_probability", "threshold": threshold, "images": 24}
+    (run / "calibration.json").write_text(json.dumps({"unknown": {**rule, "kept": 0.95}}))
+    evaluated = tmp_path / "evaluated"
+    flags = [f"--weights={run}", f"--model_dir={evaluated}", f"--unknown={tmp_path}/*.png"]
+    assert command("eval", mosaics / "several.csv", "--model=efficientnetv2-b0", *flags) == 0
+    metrics = result(evaluated)["raw"]
+    csv_file = tmp_path / "all.csv"
+    predictions = env2.predict(paths, model_dir=run, output=csv_file, allow_unknown=True)
+    assert [p.is_unknown for p in predictions] == [value < threshold for value in best]
+    assert metrics["unknown_found"] == 0.5
+    assert 0 <= metrics["unknown_auroc"] <= 1
+    expected = ["unknown" if p.is_unknown else "|".join(p.labels) for p in predictions]
+    assert [row["answer"] for row in read(csv_file)] == expected
+    assert [prediction.answer for prediction in predictions] == expected
+
+
 # ---------------------------------------------------------------------- numbers
 
 
@@ -270,6 +296,13 @@ def test_exported_files_give_what_python_predicts(kind, mosaics, angles, request
         assert content["output"] == "probabilities"
     else:
         assert content["output"] == "numbers"
+
+
+def test_unknown_images_are_for_classes(numbers, angles, capsys):
+    flags = [f"--model_dir={numbers}", f"--unknown={angles / 'images'}"]
+    assert command("eval", "--model=efficientnetv2-b0", *flags) == 2
+    assert "--unknown" in capsys.readouterr().err
+    assert not (numbers / "calibration.json").exists()
 
 
 def test_logits_of_numbers_are_refused(numbers, capsys):
