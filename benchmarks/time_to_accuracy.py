@@ -53,6 +53,8 @@ VALIDATION = 2000
 PHOTO_VALIDATION = 20  # of the 100 training images of a photograph
 OWN_RATE = 0.0  # stands for the peak that our preset chooses
 BY_DEFAULT = "ours, by default"  # with the number of epochs that the preset chooses
+ONE_SIZE = "ours, one size"
+CONTESTANTS = ("ours", BY_DEFAULT, ONE_SIZE, "Keras", "timm bfloat16", "timm float32")
 _EPOCH = re.compile(r"epoch +(\d+)/\d+ .* loss ([\d.]+) .* minival ([\d.]+)(?: +EMA ([\d.]+))?")
 
 
@@ -105,6 +107,10 @@ class Curve:
     def reaches(self, goal: float) -> float | None:
         """Returns the seconds after which the accuracy is at least ``goal``; None: never."""
         return next((point.seconds for point in self.points if point.accuracy >= goal), None)
+
+    def accuracy_after(self, seconds: float) -> float:
+        """Returns the accuracy of the last epoch that ended by then; 0: none did."""
+        return next((p.accuracy for p in reversed(self.points) if p.seconds <= seconds), 0.0)
 
 
 def write_folder(folder: pathlib.Path, *, num_images: int) -> None:
@@ -170,7 +176,7 @@ def command(curve: Curve, folder: pathlib.Path, flags: argparse.Namespace) -> li
         options = ["--validate", f"--model={model}"]
         options += [f"--epochs={curve.epochs}"] if curve.name != BY_DEFAULT else []
         options += [f"--weights={packaged_weights()}"] if flags.fine_tuning else []
-        if curve.name == "ours, one size":
+        if curve.name == ONE_SIZE:
             settings += ",train.size_schedule=fixed"
         program = ["-m", "benchmarks.train_ours", "train", str(folder)]
         return [sys.executable, *program, *options, f"--hparam_str={settings}"]
@@ -340,16 +346,26 @@ def draw(curves: Sequence[Curve], path: pathlib.Path, *, title: str) -> None:
 
 
 def summary(curves: Sequence[Curve]) -> list[str]:
-    """Returns a line a contestant: medians of its seconds to each goal, and its test accuracy."""
+    """Returns a line a contestant: medians of its seconds to each goal, and its accuracies.
+
+    The accuracies are those on the validation images when the fastest contestant ends, by
+    the median of its trainings, and those on the test images after all epochs.
+    """
+    groups: dict[str, list[Curve]] = {}
+    for curve in curves:
+        groups.setdefault(curve.name, []).append(curve)
+    medians = [statistics.median(curve.seconds for curve in group) for group in groups.values()]
+    equal_time = min(medians)
     lines = []
-    for name, group in itertools.groupby(sorted(curves, key=lambda c: c.name), lambda c: c.name):
-        trainings = list(group)
+    for name, trainings in groups.items():
         parts = []
         for goal in GOALS:
             times = [curve.reaches(goal) for curve in trainings]
             reached = [seconds for seconds in times if seconds is not None]
             if len(reached) == len(times):
                 parts.append(f"{statistics.median(reached):.0f} s to {goal:.0%}")
+        early = statistics.mean(curve.accuracy_after(equal_time) for curve in trainings)
+        parts.append(f"{early:.4f} after {equal_time:.0f} s")
         tests = [curve.test for curve in trainings]
         deviation = statistics.stdev(tests) if len(tests) > 1 else 0.0
         whole = statistics.median(curve.seconds for curve in trainings)
@@ -361,6 +377,15 @@ def summary(curves: Sequence[Curve]) -> list[str]:
     return lines
 
 
+def _contestants(text: str) -> list[str]:
+    """Returns names of ``CONTESTANTS``."""
+    names = text.split(";")
+    for name in names:
+        if name not in CONTESTANTS:
+            raise argparse.ArgumentTypeError(f"no '{name}'; give {'; '.join(CONTESTANTS)}")
+    return names
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--fine_tuning", action="store_true", help="Lite0 on photographs")
@@ -368,13 +393,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch_size", type=int, default=64, help="of Keras and timm")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--contestants", default="ours;Keras;timm bfloat16;timm float32")
+    contestants = ["ours", "Keras", "timm float32"]  # bfloat16 is slower on most CPUs
+    parser.add_argument("--contestants", type=_contestants, default=contestants, help="NAME;NAME")
     parser.add_argument("--grid", action="store_true")
     parser.add_argument("--learning_rate", type=float, default=0.004)
     parser.add_argument("--timm_python", default=sys.executable, help="of another environment")
     parser.add_argument("--folder", type=pathlib.Path, help="where the images are kept")
     flags = parser.parse_args()
-    names = flags.contestants.split(";")
     data = "photos16" if flags.fine_tuning else f"fashion{flags.images}"
     results = Results(
         ROOT / "benchmarks" / "results" / f"time_to_accuracy-{data}-{os.cpu_count()}cpu.csv"
@@ -392,11 +417,11 @@ def main() -> None:
             else best_rate(name, folder, flags, results)
             if flags.grid
             else flags.learning_rate
-            for name in names
+            for name in flags.contestants
         }
         curves = [
             results.train(Curve(name, rates[name], seed, flags.epochs), folder, flags)
-            for seed, name in itertools.product(range(flags.seeds), names)
+            for seed, name in itertools.product(range(flags.seeds), flags.contestants)
         ]
     if not curves:
         return
