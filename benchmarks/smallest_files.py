@@ -84,7 +84,7 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _folder(text: str) -> pathlib.Path:
+def existing_folder(text: str) -> pathlib.Path:
     if not pathlib.Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"folder '{text}' does not exist")
     return pathlib.Path(text)
@@ -93,7 +93,9 @@ def _folder(text: str) -> pathlib.Path:
 def flags_of(summary: str) -> argparse.ArgumentParser:
     """Returns a parser with the flags of the trainings."""
     parser = argparse.ArgumentParser(description=summary)
-    parser.add_argument("photos", type=_folder, help="folder of benchmarks.photos --sixteen")
+    parser.add_argument(
+        "photos", type=existing_folder, help="folder of benchmarks.photos --sixteen"
+    )
     parser.add_argument("--only", type=_names, default=list(NETWORKS), help="some of the networks")
     parser.add_argument("--runs", type=pathlib.Path, help="folder that keeps the runs")
     return parser
