@@ -22,6 +22,7 @@ from efficientnetv2.evaluation.predictions import (
     merge_replicas,
 )
 from efficientnetv2.evaluation.unknown_images import scores, unknown_metrics
+from efficientnetv2.model.traced_function import function_without_gradient
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.train.checkpoint_manager import has_average, load_weights
 from efficientnetv2.train.strategy import shard_of
@@ -172,7 +173,6 @@ def _batch_step(
         return metrics.sums(logits, targets, is_real), metrics.rows(logits, targets, is_real)
 
     # AutoGraph would take half a second to find that there is no control flow to convert.
-    @tf.function(autograph=False)
     def batch_step(
         images: tf.Tensor, targets: tf.Tensor, is_real: tf.Tensor, *, with_predictions: bool
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -180,8 +180,7 @@ def _batch_step(
         total = strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
         return total, strategy.gather(rows, axis=0) if with_predictions else None
 
-    step: Callable[..., tuple[tf.Tensor, tf.Tensor | None]] = batch_step
-    return step
+    return function_without_gradient(batch_step, autograph=False)
 
 
 class _Rows:

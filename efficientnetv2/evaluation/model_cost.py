@@ -16,6 +16,7 @@ from tensorflow import keras
 from efficientnetv2.model.complexity import activation_bytes, multiply_adds
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.layers import dtype_policy
+from efficientnetv2.model.traced_function import function_without_gradient
 from efficientnetv2.train.learning_rate import LearningRate
 from efficientnetv2.train.peak_memory import peak_bytes
 from efficientnetv2.train.progressive import build_stages, stage_settings
@@ -193,7 +194,9 @@ def _images(config: Config, *, size: int, batch_size: int) -> tf.Tensor:
 
 def _inference(config: Config, model: keras.Model, *, batch_size: int) -> Callable[[], object]:
     images = _images(config, size=config.eval.isize, batch_size=batch_size)
-    infer = tf.function(lambda batch: model(batch, training=False), jit_compile=config.runtime.xla)
+    infer = function_without_gradient(
+        lambda batch: model(batch, training=False), jit_compile=config.runtime.xla
+    )
     return lambda: infer(images).numpy()
 
 

@@ -25,6 +25,7 @@ from efficientnetv2.evaluation.metric_sums import metric_sums
 from efficientnetv2.model.fold_batchnorm import for_inference
 from efficientnetv2.model.kernels import is_cpu_only
 from efficientnetv2.model.parallel_inference import cores, set_inference_threads
+from efficientnetv2.model.traced_function import function_without_gradient
 from efficientnetv2.train.target_scale import target_scale
 from hparams.config import Config
 from hparams.label_kinds import label_kind
@@ -102,7 +103,7 @@ def predict(
     )
     if num_images >= _WORTH_TRACING:
         signature = [tf.TensorSpec([None, None, None, config.model.channels])]
-        run = tf.function(run, input_signature=signature, autograph=False)
+        run = function_without_gradient(run, input_signature=signature, autograph=False)
     views_of = _views_of_image(config, crops=crops, flip=flip, traced=num_images >= _WORTH_FOLDING)
     names = class_names or numbered_class_names(model.output.shape[-1])
     for batch, views in _batches(paths, views_of, size=config.eval.batch_size):

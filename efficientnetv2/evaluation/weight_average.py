@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from efficientnetv2.model.traced_function import function_without_gradient
+
 Weights = list[np.ndarray]  # of a network, in Keras's order
 
 
@@ -111,7 +113,7 @@ class BatchNormEstimator:
         twin = keras.models.clone_model(
             model, clone_function=lambda layer: layer, call_function=call
         )
-        self._run = tf.function(lambda batch: twin(batch), reduce_retracing=True)
+        self._run = function_without_gradient(lambda batch: twin(batch), reduce_retracing=True)
 
     def __call__(self) -> None:
         """Replaces the statistics of the model by those with its present weights."""

@@ -149,8 +149,12 @@ def _write_keras(path: pathlib.Path, job: ExportJob) -> None:
 def _open_keras(path: pathlib.Path) -> Runner:
     import tensorflow as tf
 
+    from efficientnetv2.model.traced_function import function_without_gradient
+
     model = tf.keras.models.load_model(path, compile=False)
-    run = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+    run = function_without_gradient(
+        lambda images: model(images, training=False), reduce_retracing=True
+    )
     return lambda images: run(tf.constant(images)).numpy()
 
 

@@ -14,6 +14,7 @@ from tensorflow import keras
 
 from efficientnetv2.data.schedule import SettingsSchedule, StepSettings
 from efficientnetv2.model.batch_norm import per_replica_statistics
+from efficientnetv2.model.traced_function import function_without_gradient
 from efficientnetv2.train.teacher import Teacher, build_teacher
 from efficientnetv2.train.train_state import TrainState
 from hparams.config import Config
@@ -64,11 +65,13 @@ class Trainer(orbit.AbstractTrainer):
         if accumulate > 1:
             with strategy.scope():
                 self._sums = [_sum_like(variable) for variable in train_state.variables]
-        self._loop = tf.function(self._steps, autograph=False)
+        self._loop = function_without_gradient(self._steps, autograph=False)
         # Compiled without the update, which needs the gradients of the other replicas: XLA cannot
         # compile that exchange.
         self._gradients = (
-            tf.function(self._pass, autograph=False, jit_compile=True) if xla else self._pass
+            function_without_gradient(self._pass, autograph=False, jit_compile=True)
+            if xla
+            else self._pass
         )
 
     def set_input(self, batches: Iterable) -> None:

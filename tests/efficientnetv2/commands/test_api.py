@@ -1,5 +1,6 @@
 """Tests that the verbs in Python do what the command line does, and fit into a Python program."""
 
+import gc
 import json
 import os
 import random
@@ -62,6 +63,21 @@ def test_both_languages_give_the_same_files_and_numbers(folder, run, main_tf2):
     assert run.config == other.config
     weights = zip(run.model.get_weights(), other.model.get_weights())
     assert all(np.array_equal(one, two) for one, two in weights)
+
+
+@pytest.mark.slow
+def test_a_training_leaves_no_graph_in_memory(folder, run):
+    from tensorflow.python.framework.func_graph import FuncGraph
+
+    def names_of_graphs():
+        gc.collect()
+        return sorted(o.name for o in gc.get_objects() if isinstance(o, FuncGraph))
+
+    arguments = {**ARGUMENTS, "epochs": 1}
+    env2.train(**arguments, model_dir=folder / "first")  # it may fill caches
+    before = names_of_graphs()
+    env2.train(**arguments, model_dir=folder / "second")
+    assert names_of_graphs() == before
 
 
 @pytest.mark.slow
