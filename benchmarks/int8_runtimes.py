@@ -1,0 +1,91 @@
+"""Measures how far apart a network that was trained in 8 bits, and its file, are.
+
+LiteRT has several kernels for an 8-bit file: XNNPACK's, which it takes by itself, and the reference
+ones. They round differently where a value lies half way between two steps, and each layer magnifies
+that. So this compares the logits of the network with those of XNNPACK, and those of both kernels,
+in steps of the last layer, on the test images. Writes a CSV.
+
+    python -m benchmarks.quantise photos16 --runs=runs
+    python -m benchmarks.int8_runtimes runs/b0-digits-0-int8 runs/s-digits-0-int8
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import pathlib
+import tempfile
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+import efficientnetv2
+from benchmarks.measurement import RESULTS, write_beside
+from efficientnetv2.data.open_data import open_data
+from efficientnetv2.data.preprocess import normalise
+from efficientnetv2.data.sample_images import verification_images
+from efficientnetv2.evaluation.loaded_model import load_trained
+from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.channels import normalisation_of
+
+KERNELS = {"XNNPACK": OpResolverType.AUTO, "reference": OpResolverType.BUILTIN_REF}
+_BATCH = 40
+
+
+def run_file(path: pathlib.Path, images: np.ndarray, kernels: OpResolverType) -> np.ndarray:
+    """Returns the logits of a file, ``[N, K]``, computed by some kernels of LiteRT."""
+    interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=kernels)
+    (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    logits = []
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        interpreter.resize_tensor_input(image["index"], batch.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(image["index"], batch)
+        interpreter.invoke()
+        logits.append(interpreter.get_tensor(output["index"]).copy())
+    return np.concatenate(logits)
+
+
+def measure(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the row of the CSV of a run that was trained in 8 bits."""
+    run = RunDirectory(path)
+    config, source = open_data(run.config(), run)
+    pixels = verification_images(config, source).pixels
+    model = load_trained(config, run).model
+    with tempfile.TemporaryDirectory() as name:
+        options: dict[str, Any] = {"logits": True, "calibrated": False, "output_dir": name}
+        # It raises if the file loses more than its limit; it is written all the same.
+        with contextlib.suppress(efficientnetv2.UserError):
+            efficientnetv2.load_run(path).export("tflite_int8", **options)
+        (file,) = pathlib.Path(name).glob("*_int8.tflite")
+        logits = {key: run_file(file, pixels, kernels) for key, kernels in KERNELS.items()}
+    normalised = normalise(pixels, normalisation_of(config.model))
+    logits["network"] = model.predict(normalised, batch_size=_BATCH, verbose=0)
+    layer = model.layers[-1]
+    low, high = layer.rounded(layer._folded).ranges["predictions"]
+    row: dict[str, Any] = {"run": path.name, "images": len(pixels)}
+    for one, other in (("network", "XNNPACK"), ("XNNPACK", "reference")):
+        steps = np.abs(logits[one] - logits[other]) * 255 / (high - low)
+        same = np.mean(logits[one].argmax(1) == logits[other].argmax(1))
+        pair = f"{one} and {other}"
+        row |= {
+            f"{pair}: median steps": round(float(np.median(steps)), 1),
+            f"{pair}: most steps": round(float(steps.max()), 1),
+            f"{pair}: same class": round(float(same), 4),
+        }
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", nargs="+", type=pathlib.Path, help="trained with --quantise=int8")
+    for path in parser.parse_args().runs:
+        row = measure(path)
+        print(row, flush=True)
+        write_beside([row], RESULTS / "int8_runtimes-2cpu.csv", keys=("run",))
+
+
+if __name__ == "__main__":
+    main()
