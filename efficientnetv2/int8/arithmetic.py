@@ -39,8 +39,13 @@ _FUSED = ("relu", "relu6")  # LiteRT fuses these with the convolution
 _FEATURES_MARGIN = 1.5
 _LOGITS_MARGIN = 1.2
 
-# Called as ``quantise(key, tensor, **how_its_range_is_chosen)``; returns the tensor, rounded.
+# How LiteRT (XNNPACK, measured) rounds a value half way between two levels: to the even number of
+# steps from 0 (even), to the even number of steps from the lowest level (even_level), or up.
+_TIES = {keras.layers.Add: "up", keras.layers.GlobalAveragePooling2D: "even_level"}
+# Called as ``quantise(key, tensor, ties="even", **how_its_range_is_chosen)``; returns the tensor,
+# rounded.
 Quantise = Callable[..., tf.Tensor]
+Linear = Callable[..., tf.Tensor]  # called as ``linear``
 
 
 def is_known(layer: keras.layers.Layer) -> bool:
@@ -80,15 +85,25 @@ def run_layer(
     kernel: tf.Tensor | None,
     bias: tf.Tensor | None,
     quantise: Quantise,
+    linear: Linear = linear,
 ) -> tf.Tensor:
-    """Runs a layer, with ``quantise`` applied wherever LiteRT rounds to 8 bits."""
+    """Runs a layer, with ``quantise`` applied wherever LiteRT rounds to 8 bits.
+
+    Args:
+      layer: to be run.
+      inputs: its inputs, ``[B, H, W, C]`` or ``[B, C]``.
+      kernel: its weights, if it has any.
+      bias: the same.
+      quantise: rounds a tensor.
+      linear: runs a layer with weights, as the function ``linear``.
+    """
     name = layer.name
     if isinstance(layer, keras.layers.InputLayer):
         return quantise(name, inputs[0], margin=1)
     if isinstance(layer, keras.layers.Rescaling):
         scale, offset = _rounded_constant(layer.scale), _rounded_constant(layer.offset)
         scaled = quantise(f"{name}/scaled", inputs[0] * scale, margin=1)
-        return quantise(name, scaled + offset, margin=1)
+        return quantise(name, scaled + offset, margin=1, ties="up")
     if isinstance(layer, WEIGHTED):
         outputs = linear(layer, inputs[0], kernel, bias)
         activation = _name_of(layer.activation)
@@ -106,7 +121,8 @@ def run_layer(
     outputs = run_float(layer, inputs)
     if isinstance(layer, _SAME_RANGE):
         return outputs
-    return quantise(name, outputs, margin=_FEATURES_MARGIN if _feeds_dense(layer) else None)
+    margin = _FEATURES_MARGIN if _feeds_dense(layer) else None
+    return quantise(name, outputs, margin=margin, ties=_TIES.get(type(layer), "even"))
 
 
 def _rounded_constant(values: np.ndarray | float) -> np.ndarray:

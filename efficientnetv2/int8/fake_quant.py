@@ -9,7 +9,6 @@ import tensorflow as tf
 from tensorflow import keras
 
 from efficientnetv2.int8.arithmetic import WEIGHTED
-from efficientnetv2.int8.ranges import STEPS as LEVEL_STEPS
 from efficientnetv2.int8.rounded_network import (
     Range,
     RoundedNetwork,
@@ -88,18 +87,8 @@ class FakeQuantised(keras.layers.Layer):
             deviation, mean = self._normalisation.deviation, self._normalisation.mean
             pixels = inputs * tf.constant(deviation) + tf.constant(mean)
             inputs = tf.round(pixels * _PARTS) / _PARTS  # as before they were normalised
-        inputs = self._rounded_half_to_even(inputs)
-        return run_network(self._folded, inputs, Runner(self._weights_of, self._range_of))
-
-    def _rounded_half_to_even(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Rounds the inputs to their steps before TensorFlow's operation does.
-
-        Pixels of small images that were enlarged often lie half way between two integers. LiteRT
-        takes the even one. TensorFlow's operation, which stands for LiteRT's, takes the larger one.
-        """
-        low, high = self._range_of(self._folded.layers[0].name, inputs)
-        step = (high - low) / LEVEL_STEPS
-        return tf.round(inputs / step) * step
+        runner = Runner(self._weights_of, self._range_of, exact=True)
+        return run_network(self._folded, inputs, runner)
 
     def _weights_of(self, layer: keras.layers.Layer) -> tuple[tf.Tensor, tf.Tensor]:
         kernel, bias = float_weights(layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from efficientnetv2.int8.arithmetic import WEIGHTED, run_layer
+from efficientnetv2.int8.arithmetic import WEIGHTED, linear, run_layer
 from efficientnetv2.int8.ranges import STEPS as LEVEL_STEPS
 from efficientnetv2.int8.ranges import affine
 from efficientnetv2.int8.round_weights import STEPS
@@ -72,15 +73,21 @@ class Runner:
       weights_of: maps a layer to its rounded kernel and its bias.
       range_of: called with the key of a tensor, the tensor and how its range is chosen (see
         ``arithmetic.run_layer``); returns its range, numbers or scalars.
+      exact: whether products are added up as whole numbers, which float32 does without rounding,
+        and values half way between two levels are rounded as in LiteRT. The converter can read only
+        TensorFlow's own operation, which always takes the larger level.
     """
 
     def __init__(
         self,
         weights_of: Callable[[keras.layers.Layer], tuple[Any, Any]],
         range_of: Callable[..., tuple[Any, Any]],
+        *,
+        exact: bool = False,
     ) -> None:
         self._weights_of = weights_of
         self._range_of = range_of
+        self._exact = exact
         self._steps: dict[str, Any] = {}  # layer -> the step of its output
 
     def run(self, layer: keras.layers.Layer, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -89,7 +96,11 @@ class Runner:
         step = self._steps[names[0]] if names else None
 
         def quantise(
-            key: str, tensor: tf.Tensor, known_range: Range | None = None, **how: Any
+            key: str,
+            tensor: tf.Tensor,
+            known_range: Range | None = None,
+            ties: str = "even",
+            **how: Any,
         ) -> tf.Tensor:
             nonlocal step
             if known_range is not None:
@@ -97,13 +108,18 @@ class Runner:
             else:
                 low, high = self._range_of(key, tensor, **how)
             step = (high - low) / LEVEL_STEPS
+            if self._exact and ties != "up":
+                offset = tf.round(-low / step) if ties == "even_level" else 0.0
+                tensor = _round(tensor, step, offset=offset)
             return tf.quantization.fake_quant_with_min_max_vars(tensor, low, high)
 
         kernel, bias = None, None
         if isinstance(layer, WEIGHTED):
             kernel, bias = (tf.convert_to_tensor(w, tf.float32) for w in self._weights_of(layer))
             bias = _round_bias(bias, step * tf.reshape(_kernel_step(layer, kernel), [-1]))
-        outputs = run_layer(layer, inputs, kernel, bias, quantise)
+        exact = functools.partial(_linear_of_integers, step=step)
+        compute = exact if self._exact else linear
+        outputs = run_layer(layer, inputs, kernel, bias, quantise, compute)
         self._steps[layer.name] = step
         return outputs
 
@@ -149,10 +165,36 @@ def _kernel_step(layer: keras.layers.Layer, kernel: tf.Tensor) -> tf.Tensor:
     return tf.where(largest > 0, largest / STEPS, 1.0)
 
 
+def _linear_of_integers(
+    layer: keras.layers.Layer,
+    images: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    *,
+    step: tf.Tensor | float,
+) -> tf.Tensor:
+    """Computes ``linear`` of rounded tensors in steps; ``step`` is that of the images."""
+    kernel_step = tf.stop_gradient(_kernel_step(layer, kernel))
+    sum_step = step * tf.reshape(kernel_step, [-1])
+
+    def in_steps(values: tf.Tensor, step: tf.Tensor | float) -> tf.Tensor:
+        return tf.grad_pass_through(tf.round)(values / step)
+
+    sums = linear(
+        layer, in_steps(images, step), in_steps(kernel, kernel_step), in_steps(bias, sum_step)
+    )
+    return sums * sum_step
+
+
 def _round_bias(bias: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
     """Rounds a bias, which has 32 bits, to the steps of the sum that it is added to, ``[C]``."""
     return _round(bias, tf.stop_gradient(steps))
 
 
-def _round(values: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-    return tf.grad_pass_through(lambda exact: tf.round(exact / step) * step)(values)
+def _round(values: tf.Tensor, step: tf.Tensor, *, offset: tf.Tensor | float = 0.0) -> tf.Tensor:
+    """Rounds to multiples of a step; ties to those that are even when ``offset`` is added."""
+
+    def rounded(exact: tf.Tensor) -> tf.Tensor:
+        return (tf.round(exact / step + offset) - offset) * step
+
+    return tf.grad_pass_through(rounded)(values)
