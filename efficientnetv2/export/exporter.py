@@ -31,6 +31,7 @@ from efficientnetv2.export.verify import Check, verify
 from efficientnetv2.export.web_page import MODEL
 from efficientnetv2.int8.quantizer import LayerNoise, QuantisedNetwork
 from efficientnetv2.int8.rounded_network import RoundedNetwork
+from efficientnetv2.model.traced_function import outputs_of
 from efficientnetv2.runtime.atomic_write import draft_of, replace_text
 from efficientnetv2.runtime.console import open_bar
 from efficientnetv2.runtime.run_directory import RunDirectory
@@ -180,7 +181,7 @@ def export_servable(
       WriteError: if a file cannot be written.
     """
     inputs = verification.pixels
-    expected = servable.model.predict(inputs, batch_size=config.eval.batch_size, verbose=0)
+    expected = outputs_of(servable.model, inputs, batch_size=config.eval.batch_size)
     print(
         f"{servable.model_name}, {servable.origin}; checked on {len(inputs):,} images", flush=True
     )

@@ -18,6 +18,7 @@ from efficientnetv2.export.litert_metadata import IMAGE, with_metadata
 from efficientnetv2.export.servable import Servable
 from efficientnetv2.int8.arithmetic import is_known
 from efficientnetv2.int8.rounded_network import RoundedNetwork
+from efficientnetv2.model.traced_function import function_without_gradient
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
 
 # Operators that only convert the float input and output of a file of integers.
@@ -140,13 +141,13 @@ def _converter(
     size = servable.image_size
     images = tf.TensorSpec([1, size, size, servable.channels], tf.float32, name=IMAGE)
 
-    @tf.function(input_signature=[images])
     def network(image: tf.Tensor) -> tf.Tensor:
         return tf.identity(function(image), name=servable.output_name)
 
     # The converter can read variables only from a SavedModel, so make them constants.
+    traced = function_without_gradient(network, input_signature=[images])
     with silence_native_output():
-        frozen = convert_variables_to_constants_v2(network.get_concrete_function())
+        frozen = convert_variables_to_constants_v2(traced.get_concrete_function())
     return tf.lite.TFLiteConverter.from_concrete_functions([frozen])
 
 

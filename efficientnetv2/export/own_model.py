@@ -17,6 +17,7 @@ from efficientnetv2.export.servable import PIXELS, Servable
 from efficientnetv2.model.flat_model import flatten
 from efficientnetv2.model.fold_batchnorm import fold
 from efficientnetv2.model.network import normalise_input
+from efficientnetv2.model.traced_function import outputs_of
 from hparams.channels import normalisation_of
 from hparams.choices import Normalisation
 from hparams.config import Config
@@ -161,7 +162,7 @@ def with_levels(servable: Servable, inputs: np.ndarray) -> Servable:
         limit = 0.5 if servable.output_name == "probabilities" else 0.0
         levels = np.full(len(servable.class_names), limit)
     elif servable.kind == NUMBERS:
-        outputs = np.float64(servable.folded.predict(inputs, verbose=0))
+        outputs = np.float64(outputs_of(servable.folded, inputs))
         levels = np.maximum(outputs.std(axis=0), 1e-6)
     return dataclasses.replace(servable, levels=levels)
 

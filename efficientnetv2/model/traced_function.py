@@ -6,12 +6,16 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from tensorflow import keras
 
 _ATTRIBUTE = "_gradient_op_type"  # of an operation, in a graph, that has a gradient of its own
 
 
-def function_without_gradient(function: Callable, **options: Any) -> Callable:
+def function_without_gradient(
+    function: Callable, **options: Any
+) -> tf.types.experimental.PolymorphicFunction:
     """Traces a function as ``tf.function``, but gradients cannot be taken through it.
 
     Gradients that the function itself takes are part of its graph, and work.
@@ -33,6 +37,21 @@ def function_without_gradient(function: Callable, **options: Any) -> Callable:
         return result
 
     return tf.function(traced, **options)
+
+
+def outputs_of(model: keras.Model, inputs: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+    """Returns a network's outputs, ``[N, ...]``, as ``model.predict``, and leaves nothing behind.
+
+    Args:
+      model: has one input and one output.
+      inputs: ``[N, ...]``, N at least 1.
+      batch_size: inputs computed at once.
+    """
+    run = function_without_gradient(
+        lambda batch: model(batch, training=False), autograph=False, reduce_retracing=True
+    )
+    starts = range(0, len(inputs), batch_size)
+    return np.concatenate([run(tf.constant(inputs[s : s + batch_size])).numpy() for s in starts])
 
 
 def _forget_gradients(graph: tf.Graph) -> None:

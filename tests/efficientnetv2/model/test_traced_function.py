@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow import keras
+from tensorflow.python.framework import ops
 
 from efficientnetv2.model.kernels import silu
-from efficientnetv2.model.traced_function import function_without_gradient
+from efficientnetv2.model.traced_function import function_without_gradient, outputs_of
 
 IMAGES = tf.constant(np.random.default_rng(0).normal(size=(2, 3)), tf.float32)
 
@@ -69,3 +70,13 @@ def test_other_functions_keep_their_gradients():
         tape.watch(IMAGES)
         result = other(IMAGES)
     assert tape.gradient(result, IMAGES) is not None
+
+
+def test_outputs_are_those_of_predict():
+    model = network()
+    images = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
+    before = len(ops.gradient_registry.list())
+    outputs = outputs_of(model, images, batch_size=3)
+    assert outputs.shape == (7, 4)
+    assert len(ops.gradient_registry.list()) == before
+    np.testing.assert_allclose(outputs, model.predict(images, verbose=0), rtol=1e-6, atol=1e-7)
