@@ -90,6 +90,10 @@ class FakeQuantised(keras.layers.Layer):
         runner = Runner(self._weights_of, self._range_of, exact=True)
         return run_network(self._folded, inputs, runner)
 
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Returns the shape of the logits, for which Keras would otherwise trace ``call``."""
+        return input_shape[0], self._folded.output.shape[-1]
+
     def _weights_of(self, layer: keras.layers.Layer) -> tuple[tf.Tensor, tf.Tensor]:
         kernel, bias = float_weights(layer)
         return round_to_steps(layer, kernel), bias

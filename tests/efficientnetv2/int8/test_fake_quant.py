@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow import keras
+from tensorflow.python.framework import ops
 
 from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.export.litert import convert_int8
@@ -140,3 +141,11 @@ def test_normalised_images(trained, pixels):
     network = layer.rounded(servable_of(act_fn, preprocessing=False).folded)
     outputs = network(normalise(pixels, NORMALISATION))
     assert np.square(outputs - logits).mean() < 0.01 * logits.var()
+
+
+def test_building_the_network_leaves_no_gradients_behind():
+    layer = FakeQuantised(servable_of("silu").folded, NORMALISATION)
+    images = keras.Input((None, None, 3))
+    before = len(ops.gradient_registry.list())
+    assert layer(images).shape == (None, 10)
+    assert len(ops.gradient_registry.list()) == before
