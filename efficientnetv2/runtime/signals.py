@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_SECONDS = 0.01  # after which a finaliser has probably ended
 
 
 class Stopped(BaseException):
@@ -39,6 +42,7 @@ class StopRequest:
         self._at_once = True
         self._kills = kills
         self._before: dict[int, Any] = {}
+        self._hook: Any = None
         self._is_listening = False
 
     @contextlib.contextmanager
@@ -48,11 +52,13 @@ class StopRequest:
             yield self
             return
         self._before = {number: signal.signal(number, self._request) for number in _SIGNALS}
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._not_raised
         self._is_listening = True
         try:
             yield self
         finally:
             self._is_listening = False
+            sys.unraisablehook = self._hook
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 
@@ -95,3 +101,18 @@ class StopRequest:
             signal.signal(signal_number, second)
         if self._at_once:
             raise Stopped(number)
+
+    def _not_raised(self, unraisable: Any) -> None:
+        """Raises ``Stopped`` again if Python ignored it, as it does inside finalisers.
+
+        These run at any time, as memory is freed, and no exception can leave them.
+        """
+        if self.number is None or not issubclass(unraisable.exc_type, Stopped):
+            self._hook(unraisable)
+            return
+        signal.signal(self.number, self._request)
+        threading.Timer(_AGAIN_SECONDS, self._send_again, [self.number]).start()
+
+    def _send_again(self, number: int) -> None:
+        if self._is_listening:
+            os.kill(os.getpid(), number)

@@ -7,6 +7,8 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
+from typing import Any
 
 import pytest
 
@@ -51,6 +53,37 @@ def test_inside_deferred_work_a_part_may_be_stopped_at_once() -> None:
             pytest.fail("went on")
         with stop.deferred():
             pass
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_inside_a_finaliser_is_not_lost(number: int) -> None:
+    class Garbage:
+        def __del__(self) -> None:
+            kill(number)
+            time.sleep(0)  # in which the exception is raised, and ignored
+
+    stop = StopRequest()
+    with pytest.raises(Stopped) as stopped, stop.listening():
+        Garbage()
+        time.sleep(10)
+        pytest.fail("went on")
+    assert stopped.value.number == number
+
+
+def test_other_errors_in_finalisers_are_reported_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Garbage:
+        def __del__(self) -> None:
+            raise ValueError("other")
+
+    errors: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: errors.append(error.exc_type))
+    with StopRequest().listening():
+        Garbage()
+    assert errors == [ValueError]
+    Garbage()
+    assert errors == [ValueError, ValueError]
 
 
 def test_no_except_exception_takes_it() -> None:
