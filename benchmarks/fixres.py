@@ -17,8 +17,9 @@ import tempfile
 from typing import Any
 
 import efficientnetv2
+from benchmarks.flag_types import existing_folder
 from benchmarks.measurement import RESULTS, write_beside
-from benchmarks.smallest_files import existing_folder, train
+from benchmarks.smallest_files import train
 
 NETWORK, LARGER = "b0-photos16", 160  # pixels; the network is trained at 128
 

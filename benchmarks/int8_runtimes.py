@@ -20,14 +20,11 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-import efficientnetv2
 from benchmarks.measurement import RESULTS, write_beside
-from efficientnetv2.data.open_data import open_data
-from efficientnetv2.data.preprocess import normalise
-from efficientnetv2.data.sample_images import verification_images
-from efficientnetv2.evaluation.loaded_model import load_trained
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.channels import normalisation_of
+from hparams.errors import UserError
+from hparams.quantisation import is_quantised
 
 KERNELS = {"XNNPACK": OpResolverType.AUTO, "reference": OpResolverType.BUILTIN_REF}
 _BATCH = 40
@@ -50,6 +47,12 @@ def run_file(path: pathlib.Path, images: np.ndarray, kernels: OpResolverType) ->
 
 def measure(path: pathlib.Path) -> dict[str, Any]:
     """Returns the row of the CSV of a run that was trained in 8 bits."""
+    import efficientnetv2  # TensorFlow: not before the runs are known to be of the right kind
+    from efficientnetv2.data.open_data import open_data
+    from efficientnetv2.data.preprocess import normalise
+    from efficientnetv2.data.sample_images import verification_images
+    from efficientnetv2.evaluation.loaded_model import load_trained
+
     run = RunDirectory(path)
     config, source = open_data(run.config(), run)
     pixels = verification_images(config, source).pixels
@@ -57,7 +60,7 @@ def measure(path: pathlib.Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         options: dict[str, Any] = {"logits": True, "calibrated": False, "output_dir": name}
         # It raises if the file loses more than its limit; it is written all the same.
-        with contextlib.suppress(efficientnetv2.UserError):
+        with contextlib.suppress(UserError):
             efficientnetv2.load_run(path).export("tflite_int8", **options)
         (file,) = pathlib.Path(name).glob("*_int8.tflite")
         logits = {key: run_file(file, pixels, kernels) for key, kernels in KERNELS.items()}
@@ -78,9 +81,20 @@ def measure(path: pathlib.Path) -> dict[str, Any]:
     return row
 
 
+def _run_in_8_bits(text: str) -> pathlib.Path:
+    """Returns the path of a run directory, of a training in 8 bits."""
+    try:
+        config = RunDirectory(pathlib.Path(text)).config()
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not is_quantised(config):
+        raise argparse.ArgumentTypeError(f"'{text}' was not trained with --quantise=int8")
+    return pathlib.Path(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("runs", nargs="+", type=pathlib.Path, help="trained with --quantise=int8")
+    parser.add_argument("runs", nargs="+", type=_run_in_8_bits, help="of --quantise=int8")
     for path in parser.parse_args().runs:
         row = measure(path)
         print(row, flush=True)

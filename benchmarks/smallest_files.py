@@ -20,6 +20,7 @@ from typing import Any
 
 import efficientnetv2
 from benchmarks.fine_tuning import packaged_weights
+from benchmarks.flag_types import existing_folder, names_of
 from benchmarks.measurement import RESULTS, write_beside
 from hparams.datasets import fine_tuning
 
@@ -75,28 +76,15 @@ def measure(name: str, run: efficientnetv2.Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _names(text: str) -> list[str]:
-    """Returns names of ``NETWORKS``."""
-    names = text.split(",")
-    for name in names:
-        if name not in NETWORKS:
-            raise argparse.ArgumentTypeError(f"no network '{name}'; give {', '.join(NETWORKS)}")
-    return names
-
-
-def existing_folder(text: str) -> pathlib.Path:
-    if not pathlib.Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"folder '{text}' does not exist")
-    return pathlib.Path(text)
-
-
 def flags_of(summary: str) -> argparse.ArgumentParser:
     """Returns a parser with the flags of the trainings."""
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument(
         "photos", type=existing_folder, help="folder of benchmarks.photos --sixteen"
     )
-    parser.add_argument("--only", type=_names, default=list(NETWORKS), help="some of the networks")
+    parser.add_argument(
+        "--only", type=names_of(NETWORKS), default=list(NETWORKS), help="some of the networks"
+    )
     parser.add_argument("--runs", type=pathlib.Path, help="folder that keeps the runs")
     return parser
 

@@ -40,6 +40,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.fine_tuning import packaged_weights
+from benchmarks.flag_types import names_of
 from benchmarks.photos import make_sixteen
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -377,15 +378,6 @@ def summary(curves: Sequence[Curve]) -> list[str]:
     return lines
 
 
-def _contestants(text: str) -> list[str]:
-    """Returns names of ``CONTESTANTS``."""
-    names = text.split(";")
-    for name in names:
-        if name not in CONTESTANTS:
-            raise argparse.ArgumentTypeError(f"no '{name}'; give {'; '.join(CONTESTANTS)}")
-    return names
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--fine_tuning", action="store_true", help="Lite0 on photographs")
@@ -394,7 +386,8 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=64, help="of Keras and timm")
     parser.add_argument("--seeds", type=int, default=3)
     contestants = ["ours", "Keras", "timm float32"]  # bfloat16 is slower on most CPUs
-    parser.add_argument("--contestants", type=_contestants, default=contestants, help="NAME;NAME")
+    names = names_of(CONTESTANTS, separator=";")
+    parser.add_argument("--contestants", type=names, default=contestants, help="NAME;NAME")
     parser.add_argument("--grid", action="store_true")
     parser.add_argument("--learning_rate", type=float, default=0.004)
     parser.add_argument("--timm_python", default=sys.executable, help="of another environment")

@@ -15,6 +15,7 @@ from efficientnetv2.commands.flag_values import define_flags
 from efficientnetv2.flags import help_text, parse
 from efficientnetv2.runtime.program import run_program
 from efficientnetv2.runtime.signals import StopRequest
+from efficientnetv2.runtime.tensorflow_import import hide_retracing_warnings
 
 
 def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
@@ -40,7 +41,8 @@ def main(argv: Sequence[str], defaults: Mapping[str, Any] | None = None) -> int:
 
             print(version_text(), flush=True)
             return 0
-        return run_mode(values, stop).code
+        with hide_retracing_warnings():
+            return run_mode(values, stop).code
 
     return run_program(program, work)
 

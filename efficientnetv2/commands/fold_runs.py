@@ -26,7 +26,7 @@ from efficientnetv2.runtime.cluster import find_cluster
 from efficientnetv2.runtime.lock import LockedError, exclusive_lock, training_lock
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import Stopped, StopRequest
-from efficientnetv2.runtime.tensorflow_import import hide_retracing_warnings, import_tensorflow
+from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.config import Config
 from hparams.datasets import find_dataset
 from hparams.errors import UserError
@@ -47,7 +47,7 @@ def run_folds(values: FlagValues, stop: StopRequest) -> Outcome:
     with resumable():
         _begin(config, folds, folder)
         import_tensorflow()
-        with hide_retracing_warnings(), _said_how_to_go_on(folder):
+        with _said_how_to_go_on(folder):
             code = _train_all(values, config, runs, stop)
         if code:
             return Outcome(None, code)

@@ -117,8 +117,7 @@ class Runner:
         if isinstance(layer, WEIGHTED):
             kernel, bias = (tf.convert_to_tensor(w, tf.float32) for w in self._weights_of(layer))
             bias = _round_bias(bias, step * tf.reshape(_kernel_step(layer, kernel), [-1]))
-        exact = functools.partial(_linear_of_integers, step=step)
-        compute = exact if self._exact else linear
+        compute = functools.partial(_linear_of_integers, step=step) if self._exact else linear
         outputs = run_layer(layer, inputs, kernel, bias, quantise, compute)
         self._steps[layer.name] = step
         return outputs

@@ -47,8 +47,8 @@ def import_tensorflow() -> None:
 def hide_retracing_warnings() -> Iterator[None]:
     """Suppresses TensorFlow's warning that functions are traced often.
 
-    Each network traces functions of its own. Where one process trains, evaluates or exports several
-    and each runs a function on a batch or two, the warning comes without anything being wrong.
+    Each network traces functions of its own. Where one process has several, such as the folds of a
+    cross-validation, and each runs a function on a batch or two, nothing is wrong.
     """
     logger = logging.getLogger("tensorflow")
 
