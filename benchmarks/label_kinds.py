@@ -30,7 +30,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from benchmarks.time_to_accuracy import CLASSES, SOURCE, read_idx
 from efficientnetv2.data.sources.digits import split_indices
@@ -53,6 +52,8 @@ RARE_SETTINGS = {
 
 def digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Returns split -> images uint8 ``[N, 16, 16]`` and their labels."""
+    from sklearn.datasets import load_digits  # late, as its import takes a second
+
     loaded = load_digits()
     images = np.kron(np.uint8(loaded.images * 15), np.ones((2, 2), np.uint8))
     splits = split_indices(loaded.target)

@@ -17,7 +17,6 @@ import pathlib
 
 import numpy as np
 from PIL import Image
-from sklearn import datasets
 
 CROPS = 150  # of each photograph
 _SIDES = (160, 320)  # pixels, smallest and largest
@@ -64,6 +63,8 @@ def sixteen_photographs() -> dict[str, np.ndarray]:
 
 
 def _two() -> dict[str, np.ndarray]:
+    from sklearn import datasets  # late, as its import takes a second
+
     return dict(zip(("china", "flower"), datasets.load_sample_images().images))
 
 

@@ -18,7 +18,6 @@ import sys
 import tempfile
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from hparams.overrides import Overrides
 
@@ -100,6 +99,8 @@ def _text(value: object) -> str:
 
 def plot(results: list[dict], path: pathlib.Path) -> None:
     """Plots accuracy over training time, one thin line for each seed."""
+    from matplotlib.figure import Figure  # late, as its import takes half a second
+
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for schedule, colour in COLOURS.items():

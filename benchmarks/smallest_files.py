@@ -43,7 +43,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
     f"b0-{PHOTOS}": {"model": "efficientnetv2-b0", "preset": "fast"},
     f"b0-{DIGITS}": {"model": "efficientnetv2-b0"},
-    f"s-{PHOTOS}": {"model": "efficientnetv2-s", "preset": "fast"},
+    f"s-{PHOTOS}": {
+        "model": "efficientnetv2-s",
+        "preset": "fast",
+        "overrides": {"train.isize": 96, "eval.isize": 96, "data.ibase": 64},
+    },
     f"s-{DIGITS}": {"model": "efficientnetv2-s"},
 }  # fmt: skip
 
