@@ -7,6 +7,8 @@ images come from the right part of each photograph, training images from the res
 
     pip install --no-deps scikit-image==0.26.0
     python -m benchmarks.photos photos16 --sixteen
+
+``--test_crops=400`` adds 360 test images to the 40 of each photograph, and changes no other.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
@@ -22,7 +25,9 @@ CROPS = 150  # of each photograph
 _SIDES = (160, 320)  # pixels, smallest and largest
 
 _SMALL_SIDES = (48, 112)
-_PARTS = {"train": (0.0, 0.6, 100), "test": (0.6, 1.0, 40)}  # start and end of the width, crops
+TEST_CROPS = 40  # of each of sixteen
+# Start and end of the width, crops; the test part is the last one.
+_PARTS = {"train": (0.0, 0.6, 100), "test": (0.6, 1.0, TEST_CROPS)}
 _SCIKIT_IMAGE = (
     "astronaut.png",
     "brick.png",
@@ -45,16 +50,19 @@ def make_photos(folder: pathlib.Path, *, crops: int = CROPS, seed: int = 0) -> N
     """Writes two classes of JPEG files, ``crops`` crops of random size and place in each."""
     rng = np.random.default_rng(seed)
     for name, image in _two().items():
-        _write_crops(folder / name, image, count=crops, sides=_SIDES, rng=rng)
+        _write_crops(folder / name, image, range(crops), sides=_SIDES, rng=rng)
 
 
-def make_sixteen(folder: pathlib.Path, *, seed: int = 0) -> None:
-    """Writes ``train`` and ``test`` folders of 16 classes, 100 and 40 crops each."""
-    rng = np.random.default_rng(seed)
+def make_sixteen(folder: pathlib.Path, *, test_crops: int = TEST_CROPS, seed: int = 0) -> None:
+    """Writes ``train`` and ``test`` folders of 16 classes, 100 and at least 40 crops each."""
+    # Test images beyond the first 40 have random numbers of their own: more of them change nothing.
+    rng, rng_of_more = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     for name, image in sixteen_photographs().items():
         for part, (start, end, count) in _PARTS.items():
             piece = image[:, int(start * image.shape[1]) : int(end * image.shape[1])]
-            _write_crops(folder / part / name, piece, count=count, sides=_SMALL_SIDES, rng=rng)
+            _write_crops(folder / part / name, piece, range(count), sides=_SMALL_SIDES, rng=rng)
+        more = range(TEST_CROPS, test_crops)
+        _write_crops(folder / "test" / name, piece, more, sides=_SMALL_SIDES, rng=rng_of_more)
 
 
 def sixteen_photographs() -> dict[str, np.ndarray]:
@@ -82,13 +90,13 @@ def _fourteen() -> dict[str, np.ndarray]:
 def _write_crops(
     folder: pathlib.Path,
     image: np.ndarray,
+    numbers: Iterable[int],
     *,
-    count: int,
     sides: tuple[int, int],
     rng: np.random.Generator,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
+    for number in numbers:
         height, width = rng.integers(*sides, size=2)
         y = rng.integers(image.shape[0] - height)
         x = rng.integers(image.shape[1] - width)
@@ -100,9 +108,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--sixteen", action="store_true")
+    parser.add_argument("--test_crops", type=int, help=f"of each of sixteen; least {TEST_CROPS}")
     arguments = parser.parse_args()
+    given = arguments.test_crops
+    if given is not None and (given < TEST_CROPS or not arguments.sixteen):
+        parser.error(f"--test_crops={given}: give --sixteen and at least {TEST_CROPS}")
     try:
-        (make_sixteen if arguments.sixteen else make_photos)(arguments.folder)
+        if arguments.sixteen:
+            make_sixteen(arguments.folder, test_crops=given or TEST_CROPS)
+        else:
+            make_photos(arguments.folder)
     except OSError as error:
         parser.exit(2, f"photos: {error}\n")
 

@@ -9,9 +9,10 @@ import pathlib
 from functools import partial
 
 import matplotlib.image
+import numpy as np
 import pytest
 
-from benchmarks import measurement
+from benchmarks import measurement, photos
 from benchmarks.contest import contest, times_of
 from benchmarks.measurement import BF16_HEADER, HEADER, Times, in_turns, ratio, rows
 from benchmarks.summary import draw, read, summarise
@@ -103,3 +104,17 @@ def test_results_of_other_networks_stay_in_the_file(tmp_path):
     measurement.write_beside(first, path, keys=("network", "seed"))
     measurement.write_beside([{"network": "b0", "seed": 0, "low": 3}], path, keys=("network",))
     assert path.read_text().splitlines() == ["network,seed,low", "s,0,-2", "b0,0,3"]
+
+
+def test_more_test_crops_leave_the_other_images_as_they_are(tmp_path, monkeypatch):
+    photograph = np.random.default_rng(0).integers(256, size=(150, 400, 3), dtype=np.uint8)
+    monkeypatch.setattr(photos, "sixteen_photographs", lambda: {"a": photograph, "b": photograph})
+    photos.make_sixteen(tmp_path / "few")
+    photos.make_sixteen(tmp_path / "many", test_crops=50)
+    few, many = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.glob("*/*/*.jpg")}
+        for folder in (tmp_path / "few", tmp_path / "many")
+    )
+    assert len(few) == 2 * (100 + 40) and len(many) == 2 * (100 + 50)
+    assert few.items() <= many.items()
+    assert len(set(many.values())) == len(many)  # no test image twice
