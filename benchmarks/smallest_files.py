@@ -46,7 +46,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     f"s-{PHOTOS}": {
         "model": "efficientnetv2-s",
         "preset": "fast",
-        "overrides": {"train.isize": 96, "eval.isize": 96, "data.ibase": 64},
+        "overrides": {"train.isize": 64, "eval.isize": 64, "data.ibase": 48},
     },
     f"s-{DIGITS}": {"model": "efficientnetv2-s"},
 }  # fmt: skip

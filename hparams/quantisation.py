@@ -20,7 +20,7 @@ _SETTINGS: Mapping[str, Any] = {
     "train.stages": 1,
     "train.size_schedule": "progressive",
     "train.optimizer": "adamw",
-    "train.lr_base": 0.0002,
+    "train.lr_base": 0.0001,
     "train.lr_sched": "cosine",
     "train.lr_warmup_epoch": 0.5,
     "train.weight_decay": 0.0,

@@ -36,14 +36,20 @@ def require_auto_used(values: FlagValues) -> None:
         )
 
 
-def require_one_machine(config: Config) -> None:
-    """Checks that the batch is chosen for the devices of this machine alone.
+def require_memory_known(config: Config) -> None:
+    """Checks that the memory of a step can be found: a float network's, on this machine.
 
     Raises:
-      UserError: if others train with it, or a TPU does.
+      UserError: if other machines or a TPU train, or the network is trained in 8 bits.
     """
     from efficientnetv2.runtime.cluster import find_cluster
+    from hparams.quantisation import is_quantised
 
+    if is_quantised(config):
+        raise UserError(
+            "--batch_size=auto knows the memory of float networks only; give a number for "
+            f"train.quantise={config.train.quantise}"
+        )
     strategy = config.runtime.strategy
     if strategy == "tpu" or len(find_cluster(strategy).workers) > 1:
         raise UserError(

@@ -7,7 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from efficientnetv2.commands import Outcome
-from efficientnetv2.commands.auto_batch import is_auto, require_one_machine
+from efficientnetv2.commands.auto_batch import is_auto, require_memory_known
 from efficientnetv2.commands.config_from_flags import (
     config_from_flags,
     require_devices_from_flags,
@@ -93,7 +93,7 @@ def checked_config(values: FlagValues, *, validate: bool) -> Config:
         raise UserError("train.patience needs the minival results of --mode=traineval")
     require_devices_from_flags(values, config, trains=True)
     if is_auto(values):
-        require_one_machine(config)
+        require_memory_known(config)
     return config
 
 
