@@ -1,10 +1,10 @@
 """Measures what a last epoch at a larger size gains (FixRes), and what the moving average gains.
 
 EfficientNetV2-B0 is trained from scratch on crops of 16 photographs at 128 px, evaluated at 128 and
-at 160 px, and once more after ``recipe="fixres"`` at 160 px; 640 test images. Writes a CSV.
+at 160 px, and once more after ``recipe="fixres"`` at 160 px. Writes a CSV.
 
     pip install --no-deps scikit-image==0.26.0
-    python -m benchmarks.photos photos16 --sixteen
+    python -m benchmarks.photos photos16 --sixteen --test_crops=400
     python -m benchmarks.fixres photos16 [--seeds=3] [--runs=FOLDER]
 """
 

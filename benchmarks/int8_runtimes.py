@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import pathlib
 import tempfile
 from typing import Any
@@ -32,7 +33,9 @@ _BATCH = 40
 
 def run_file(path: pathlib.Path, images: np.ndarray, kernels: OpResolverType) -> np.ndarray:
     """Returns the logits of a file, ``[N, K]``, computed by some kernels of LiteRT."""
-    interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=kernels)
+    interpreter = Interpreter(
+        model_path=str(path), experimental_op_resolver_type=kernels, num_threads=os.cpu_count()
+    )
     (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     logits = []
     for start in range(0, len(images), _BATCH):

@@ -160,6 +160,7 @@ class Training:
         Raises:
           WriteError: for example if the disk is full; nothing more is saved.
           DivergedError: if the loss or a weight is not finite; nothing more is saved.
+          Stopped: if a signal came after the last checkpoint.
         """
         with self._stop.listening(), self._stop.deferred():
             step = self.train_state.step
@@ -183,6 +184,7 @@ class Training:
                 self._clear_input()
                 self._profiler.stop()
                 self._callback.end()
+        self._stop.check()  # for a signal after the last step, while the input was closed
         return None
 
     def _build_clock(self, *, validates: bool) -> StepClock | None:

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from efficientnetv2.commands import train as command
 from efficientnetv2.runtime.run_directory import RunDirectory
-from efficientnetv2.runtime.signals import StopRequest
+from efficientnetv2.runtime.signals import Stopped, StopRequest
+from efficientnetv2.train.loop import Training
 from hparams import resolve
 
 pytestmark = pytest.mark.slow  # most tests here train for several seconds
@@ -132,6 +133,24 @@ def test_a_signal_inside_an_evaluation_stops_it_at_once(whole, data_dir, tmp_pat
     run = RunDirectory(tmp_path)
     assert [path.name for path in run.checkpoints.glob("*.index")] == ["ckpt-4.index"]
     assert run.metrics() == []
+
+
+def test_a_signal_while_a_finished_training_closes_its_input_is_not_forgotten(
+    whole, data_dir, tmp_path, monkeypatch
+):
+    clear = Training._clear_input
+
+    def stopped(training):
+        os.kill(os.getpid(), signal.SIGTERM)
+        clear(training)
+
+    monkeypatch.setattr(Training, "_clear_input", stopped)
+    with pytest.raises(Stopped):
+        train(tmp_path, data_dir)
+    assert not (tmp_path / "eval.json").exists()
+    monkeypatch.undo()
+    assert train(tmp_path, data_dir) == 0
+    assert outcome(tmp_path) == whole
 
 
 def names_on_stack(thread):
