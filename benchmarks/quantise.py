@@ -72,7 +72,7 @@ def measure(name: str, photos: pathlib.Path, *, seed: int, runs: pathlib.Path) -
     for key in ("calibrated", "trained"):
         same = np.mean(classes[key] == classes["float"])
         row[f"{key} and float: same class"] = round(float(same), 4)
-    row["epochs"] = trained.config.train.epochs
+    row |= {"epochs": trained.config.train.epochs, "lr_base": trained.config.train.lr_base}
     row["training seconds"] = round(sum(line["seconds"] for line in trained.history), 1)
     print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
     return row
