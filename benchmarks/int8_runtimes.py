@@ -48,6 +48,15 @@ def run_file(path: pathlib.Path, images: np.ndarray, kernels: OpResolverType) ->
     return np.concatenate(logits)
 
 
+def export_file(run: Any, name: str, folder: pathlib.Path, **options: Any) -> pathlib.Path:
+    """Exports a run as a LiteRT format to an empty folder; returns the file."""
+    # It raises if the file loses more than its limit; it is written all the same.
+    with contextlib.suppress(UserError):
+        run.export(name, output_dir=folder, **options)
+    (file,) = folder.glob("*.tflite")
+    return file
+
+
 def measure(path: pathlib.Path) -> dict[str, Any]:
     """Returns the row of the CSV of a run that was trained in 8 bits."""
     import efficientnetv2  # TensorFlow: not before the runs are known to be of the right kind
@@ -61,11 +70,9 @@ def measure(path: pathlib.Path) -> dict[str, Any]:
     pixels = verification_images(config, source).pixels
     model = load_trained(config, run).model
     with tempfile.TemporaryDirectory() as name:
-        options: dict[str, Any] = {"logits": True, "calibrated": False, "output_dir": name}
-        # It raises if the file loses more than its limit; it is written all the same.
-        with contextlib.suppress(UserError):
-            efficientnetv2.load_run(path).export("tflite_int8", **options)
-        (file,) = pathlib.Path(name).glob("*_int8.tflite")
+        options = {"logits": True, "calibrated": False}
+        trained = efficientnetv2.load_run(path)
+        file = export_file(trained, "tflite_int8", pathlib.Path(name), **options)
         logits = {key: run_file(file, pixels, kernels) for key, kernels in KERNELS.items()}
     normalised = normalise(pixels, normalisation_of(config.model))
     logits["network"] = model.predict(normalised, batch_size=_BATCH, verbose=0)

@@ -14,6 +14,7 @@ images come from the right part of each photograph, training images from the res
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import pathlib
 from collections.abc import Iterable
@@ -26,8 +27,7 @@ _SIDES = (160, 320)  # pixels, smallest and largest
 
 _SMALL_SIDES = (48, 112)
 TEST_CROPS = 40  # of each of sixteen
-# Start and end of the width, crops; the test part is the last one.
-_PARTS = {"train": (0.0, 0.6, 100), "test": (0.6, 1.0, TEST_CROPS)}
+_PARTS = {"train": (0.0, 0.6, 100), "test": (0.6, 1.0, TEST_CROPS)}  # span of the width, crops
 _SCIKIT_IMAGE = (
     "astronaut.png",
     "brick.png",
@@ -60,9 +60,10 @@ def make_sixteen(folder: pathlib.Path, *, test_crops: int = TEST_CROPS, seed: in
     for name, image in sixteen_photographs().items():
         for part, (start, end, count) in _PARTS.items():
             piece = image[:, int(start * image.shape[1]) : int(end * image.shape[1])]
-            _write_crops(folder / part / name, piece, range(count), sides=_SMALL_SIDES, rng=rng)
-        more = range(TEST_CROPS, test_crops)
-        _write_crops(folder / "test" / name, piece, more, sides=_SMALL_SIDES, rng=rng_of_more)
+            crops_of = functools.partial(_write_crops, folder / part / name, piece)
+            crops_of(range(count), sides=_SMALL_SIDES, rng=rng)
+            if part == "test":
+                crops_of(range(count, test_crops), sides=_SMALL_SIDES, rng=rng_of_more)
 
 
 def sixteen_photographs() -> dict[str, np.ndarray]:
@@ -108,7 +109,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--sixteen", action="store_true")
-    parser.add_argument("--test_crops", type=int, help=f"of each of sixteen; least {TEST_CROPS}")
+    parser.add_argument(
+        "--test_crops", type=int, help=f"of each of sixteen; at least {TEST_CROPS}, the default"
+    )
     arguments = parser.parse_args()
     given = arguments.test_crops
     if given is not None and (given < TEST_CROPS or not arguments.sixteen):

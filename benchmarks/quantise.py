@@ -13,7 +13,6 @@ seeds. A run that is there already is taken as it is.
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
 import tempfile
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import efficientnetv2
-from benchmarks.int8_runtimes import KERNELS, run_file
+from benchmarks.int8_runtimes import KERNELS, export_file, run_file
 from benchmarks.measurement import RESULTS, write_beside
 from benchmarks.photos import make_sixteen
 from benchmarks.smallest_files import PHOTOS, flags_of, train
@@ -47,10 +46,7 @@ def test_images(name: str, run: efficientnetv2.Run, folder: pathlib.Path) -> Any
 def predicted(run: efficientnetv2.Run, name: str, pixels: np.ndarray) -> np.ndarray:
     """Returns the classes ``[N]`` that a run's LiteRT file of a format predicts."""
     with tempfile.TemporaryDirectory() as folder:
-        # It raises if the file loses more than its limit; it is written all the same.
-        with contextlib.suppress(efficientnetv2.UserError):
-            run.export(name, output_dir=folder)
-        (file,) = pathlib.Path(folder).glob("*.tflite")
+        file = export_file(run, name, pathlib.Path(folder))
         return run_file(file, pixels, KERNELS["XNNPACK"]).argmax(axis=1)
 
 
