@@ -115,7 +115,7 @@ def _bn_act(x: tf.Tensor, style: BlockStyle, *, bn_name: str, act_name: str | No
 def _depthwise_bn(x: tf.Tensor, style: BlockStyle, *, spec: BlockSpec, name: str) -> tf.Tensor:
     conv_name = f"{name}_{style.depthwise_name}"
     x, padding = _pad(x, style, kernel_size=spec.kernel_size, strides=spec.strides, name=conv_name)
-    x = keras.layers.DepthwiseConv2D(
+    x = style.layer_set.depthwise_convolution(
         spec.kernel_size,
         strides=spec.strides,
         padding=padding,

@@ -25,6 +25,7 @@ from efficientnetv2.model.batch_norm import (
 from efficientnetv2.model.kernels import (
     Bfloat16Convolution,
     Convolution,
+    DepthwiseConvolution,
     NarrowConvolution,
     Silu,
     SiluAndMean,
@@ -86,6 +87,7 @@ class LayerSet:
       block_dropout: (rate, name) -> stochastic depth, which drops whole images of a batch.
       convolution: a class with the arguments of ``keras.layers.Conv2D``.
       activated_convolution: the same, for where BatchNormalization and an activation follow.
+      depthwise_convolution: a class with the arguments of ``keras.layers.DepthwiseConv2D``.
       activation: (function, name) -> an activation layer.
       activation_and_mean: (x, function, ``act_name``, ``name``, ``data_format``) -> x, activated
         if ``act_name`` is not None, and the mean of each channel of each image, ``[B, 1, 1, C]``
@@ -97,6 +99,7 @@ class LayerSet:
     block_dropout: Callable[[float, str], keras.layers.Layer]
     convolution: Callable[..., keras.layers.Layer] = keras.layers.Conv2D
     activated_convolution: Callable[..., keras.layers.Layer] = keras.layers.Conv2D
+    depthwise_convolution: Callable[..., keras.layers.Layer] = keras.layers.DepthwiseConv2D
     activation: Callable[[str, str], keras.layers.Layer] = _activation
     activation_and_mean: Callable[..., tuple[tf.Tensor, tf.Tensor]] = _activation_and_mean
 
@@ -170,6 +173,7 @@ def _silu_and_mean_or_stock(
 _CPU_KERNELS: dict[str, Any] = {
     "convolution": Convolution,
     "activated_convolution": Convolution,
+    "depthwise_convolution": DepthwiseConvolution,
     "activation": _silu_or_stock,
     "activation_and_mean": _silu_and_mean_or_stock,
 }
