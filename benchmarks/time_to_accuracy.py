@@ -54,8 +54,8 @@ VALIDATION = 2000
 PHOTO_VALIDATION = 20  # of the 100 training images of a photograph
 OWN_RATE = 0.0  # stands for the peak that our preset chooses
 BY_DEFAULT = "ours, by default"  # with the number of epochs that the preset chooses
-ONE_SIZE = "ours, one size"
-CONTESTANTS = ("ours", BY_DEFAULT, ONE_SIZE, "Keras", "timm bfloat16", "timm float32")
+PROGRESSIVE = "ours, progressive"  # 32 px in the first half of the epochs
+CONTESTANTS = ("ours", BY_DEFAULT, PROGRESSIVE, "Keras", "timm bfloat16", "timm float32")
 _EPOCH = re.compile(r"epoch +(\d+)/\d+ .* loss ([\d.]+) .* minival ([\d.]+)(?: +EMA ([\d.]+))?")
 
 
@@ -177,8 +177,8 @@ def command(curve: Curve, folder: pathlib.Path, flags: argparse.Namespace) -> li
         options = ["--validate", f"--model={model}"]
         options += [f"--epochs={curve.epochs}"] if curve.name != BY_DEFAULT else []
         options += [f"--weights={packaged_weights()}"] if flags.fine_tuning else []
-        if curve.name == ONE_SIZE:
-            settings += ",train.size_schedule=fixed"
+        if curve.name == PROGRESSIVE:
+            settings += ",data.ibase=32"
         program = ["-m", "benchmarks.train_ours", "train", str(folder)]
         return [sys.executable, *program, *options, f"--hparam_str={settings}"]
     is_keras = curve.name == "Keras"

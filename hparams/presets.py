@@ -48,10 +48,11 @@ _TUNING_PEAK, _TUNING_BATCH = 0.001, 32
 _MANY_EPOCHS = 30  # from here on, the network may learn the images by heart
 _FEW = 10_000  # images
 _DECOUPLED_DECAY = 0.05  # as an L2 term it would be far too much
-# Stages of progressive learning. With small images, each change of size costs points for an epoch
-# or two, because the last features have few pixels: one change is better (docs/recipes.md).
-_STAGES, _STAGES_OF_SMALL = 4, 2
-
+_STAGES = 4  # of progressive learning
+# Small images have one size unless the user asks for more: a smaller one holds all of what they
+# show, but its features are of another scale, and have to be learnt again (docs/recipes.md).
+_STAGES_OF_SMALL = 2
+_PROGRESSIVE = {"data.ibase", "train.stages", "train.size_schedule"}  # keys by which a user asks
 
 CHOSEN = (
     "eval.isize", "train.isize", "data.ibase", "train.stages", "train.batch_size", "train.epochs",
@@ -206,10 +207,14 @@ def _sizes(
         return settings, f"{trained} px: {images}; one size, as the weights know it"
     first = min(trained, max(_SMALLEST, _multiple(trained / 2)))
     first = int(given.get("data.ibase", first))
-    stages = _STAGES_OF_SMALL if _is_small(facts) else _STAGES
-    settings.update({"data.ibase": first, "train.stages": stages if first < trained else 1})
-    text = f"{first} to {trained} px" if first < trained else f"{trained} px"
-    return settings, f"{text}: {images}"
+    settings.update({"data.ibase": first, "train.stages": 1})
+    if first >= trained:
+        return settings, f"{trained} px: {images}"
+    is_small = _is_small(facts)
+    if is_small and not _PROGRESSIVE & given.keys():
+        return settings, f"{trained} px, one size: {images}"
+    settings["train.stages"] = _STAGES_OF_SMALL if is_small else _STAGES
+    return settings, f"{first} to {trained} px: {images}"
 
 
 def _is_small(facts: ImageFacts) -> bool:

@@ -32,8 +32,12 @@ def test_small_images_become_twice_as_large_and_no_larger():
     assert chosen(ImageFacts(1000, 8)).train.stages == 1
 
 
-def test_small_images_change_their_size_once():
-    assert chosen(FASHION).train.stages == 2
+def test_small_images_keep_their_size_unless_the_user_asks_for_more():
+    assert chosen(FASHION).train.stages == 1
+    assert chosen(FASHION, {"data.ibase": 48}).train.stages == 2
+    assert chosen(FASHION, {"train.size_schedule": "random"}).train.stages == 2
+    asked = chosen(FASHION, {"train.stages": 3})
+    assert (asked.train.stages, asked.data.ibase) == (3, 32)
     assert chosen(PHOTOS).train.stages == 4
 
 
@@ -159,5 +163,6 @@ def test_reasons_name_what_they_are_about():
     )
     assert set(choice.settings) <= set(CHOSEN)
     text = "\n".join(choice.reasons)
-    for part in ("32 to 64 px", "28 px", "10,799 images", f"{choice.settings['train.epochs']} epo"):
+    epochs = f"{choice.settings['train.epochs']} epochs"
+    for part in ("64 px, one size", "28 px", "10,799 images", epochs):
         assert part in text

@@ -16,7 +16,7 @@ def test_a_training_says_what_was_chosen_and_goes_on_with_it(main_tf2, photos, t
     result = main_tf2(*command, f"--hparam_str={TINY}", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "chosen for these images by preset fast; --mode=preview says why\n" in result.stdout
-    assert "10 epochs of 2 steps, batch 16, image size 32 -> " in result.stdout
+    assert "10 epochs of 2 steps, batch 16, image size 64" in result.stdout
     config = env2.load_run(tmp_path / "run").config
     assert (config.train.preset, config.train.epochs, config.eval.isize) == ("fast", 10, 64)
     # More photos do not change what was chosen: the training is found finished.
@@ -36,7 +36,7 @@ def test_a_preview_says_what_was_chosen_and_why(main_tf2, photos, tmp_path):
     result = main_tf2(*command, f"--hparam_str={TINY}", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[:3] == [
-        "32 to 64 px: images of 28 px, made about twice as large",
+        "64 px, one size: images of 28 px, made about twice as large",
         "50 epochs of 2 steps of 16: 40 images, from scratch",
         "no AutoAugment or RandAugment: small images lose what tells them apart",
     ]
