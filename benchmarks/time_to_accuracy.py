@@ -355,6 +355,7 @@ def draw(curves: Sequence[Curve], path: pathlib.Path, *, title: str) -> None:
                 axes.plot(minutes, shares, ".-", color=colours[name], label=label)
                 label = None
         axes.set(xlabel="minutes since the start of the command", ylabel="top-1 (%)", title=title)
+        axes.set_xlim(left=0)
         axes.legend(loc="lower right", frameon=False)
         save_figure(figure, path)
 
