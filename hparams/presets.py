@@ -45,6 +45,9 @@ _BATCHES = (16, 128)  # images, smallest and largest
 _STEPS_PER_EPOCH = 150  # at least, from scratch
 _PEAK, _PEAK_BATCH = 0.004, 64  # learning rate from scratch; it grows with the root of the batch
 _TUNING_PEAK, _TUNING_BATCH = 0.001, 32
+# The paper's RMSProp takes short steps until its mean squares, which start at 1, have fallen to the
+# gradients' size: most of a short training's first epoch (docs/finetuning.md).
+_TUNING_OPTIMIZER = "adamw"
 _MANY_EPOCHS = 30  # from here on, the network may learn the images by heart
 _FEW = 10_000  # images
 _DECOUPLED_DECAY = 0.05  # as an L2 term it would be far too much
@@ -56,8 +59,9 @@ _PROGRESSIVE = {"data.ibase", "train.stages", "train.size_schedule"}  # keys by 
 
 CHOSEN = (
     "eval.isize", "train.isize", "data.ibase", "train.stages", "train.batch_size", "train.epochs",
-    "train.min_steps", "train.lr_base", "train.lr_warmup_epoch", "train.weight_decay",
-    "model.survival_prob", "data.augname", "data.crop_area", "data.crop_aspect",
+    "train.min_steps", "train.optimizer", "train.lr_base", "train.lr_warmup_epoch",
+    "train.weight_decay", "model.survival_prob", "data.augname", "data.crop_area",
+    "data.crop_aspect",
 )  # fmt: skip
 
 
@@ -156,7 +160,9 @@ def choose(
         "train.lr_warmup_epoch": round(min(5.0, max(1.0, 0.1 * epochs)), 1),
     }
     reasons = [size_reason, length_reason]
-    if OPTIMIZERS[optimizer].decouples_decay and not pretrained:
+    if pretrained:
+        settings["train.optimizer"] = given.get("train.optimizer", _TUNING_OPTIMIZER)
+    elif OPTIMIZERS[optimizer].decouples_decay:
         settings["train.weight_decay"] = _DECOUPLED_DECAY
     is_long = epochs >= _MANY_EPOCHS and not pretrained
     is_small = _is_small(facts)

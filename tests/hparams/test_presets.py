@@ -99,7 +99,10 @@ def test_pretrained_weights_are_fine_tuned_by_the_fine_tuning_recipe():
     assert {k: v for k, v in flat(by_weights).items() if k not in names} == {
         k: v for k, v in flat(by_name).items() if k not in names
     }
-    assert (by_weights.train.optimizer, by_weights.train.stages) == ("rmsprop", 1)
+    assert (by_weights.train.optimizer, by_weights.train.stages) == ("adamw", 1)
+    assert by_weights.train.weight_decay == 0
+    asked = chosen(PHOTOS, WEIGHTS, {"train.optimizer": "rmsprop"})
+    assert asked.train.optimizer == "rmsprop"
     assert by_weights.train.lr_base * by_weights.train.batch_size / 256 == pytest.approx(1e-3)
     assert sizes(by_weights)[1:] == (224, 224)
     from_scratch = chosen(PHOTOS, {"train.ft_init_ckpt": "random"})
