@@ -55,7 +55,6 @@ _STAGES = 4  # of progressive learning
 # Small images have one size unless the user asks for more: a smaller one holds all of what they
 # show, but its features are of another scale, and have to be learnt again (docs/recipes.md).
 _STAGES_OF_SMALL = 2
-_PROGRESSIVE = {"data.ibase", "train.stages", "train.size_schedule"}  # keys by which a user asks
 
 CHOSEN = (
     "eval.isize", "train.isize", "data.ibase", "train.stages", "train.batch_size", "train.epochs",
@@ -162,6 +161,8 @@ def choose(
     reasons = [size_reason, length_reason]
     if pretrained:
         settings["train.optimizer"] = given.get("train.optimizer", _TUNING_OPTIMIZER)
+        if settings["train.optimizer"] == _TUNING_OPTIMIZER:  # not if the user chooses another one
+            reasons.append("AdamW: the first steps of the paper's RMSProp are short")
     elif OPTIMIZERS[optimizer].decouples_decay:
         settings["train.weight_decay"] = _DECOUPLED_DECAY
     is_long = epochs >= _MANY_EPOCHS and not pretrained
@@ -213,13 +214,12 @@ def _sizes(
         return settings, f"{trained} px: {images}; one size, as the weights know it"
     first = min(trained, max(_SMALLEST, _multiple(trained / 2)))
     first = int(given.get("data.ibase", first))
-    settings.update({"data.ibase": first, "train.stages": 1})
-    if first >= trained:
-        return settings, f"{trained} px: {images}"
-    is_small = _is_small(facts)
-    if is_small and not _PROGRESSIVE & given.keys():
+    asks = "data.ibase" in given or "train.size_schedule" in given
+    stages = _STAGES if not _is_small(facts) else _STAGES_OF_SMALL if asks else 1
+    stages = int(given.get("train.stages", stages)) if first < trained else 1
+    settings.update({"data.ibase": first, "train.stages": stages})
+    if stages == 1 or given.get("train.size_schedule") == "fixed":
         return settings, f"{trained} px, one size: {images}"
-    settings["train.stages"] = _STAGES_OF_SMALL if is_small else _STAGES
     return settings, f"{first} to {trained} px: {images}"
 
 

@@ -41,6 +41,34 @@ def test_small_images_keep_their_size_unless_the_user_asks_for_more():
     assert chosen(PHOTOS).train.stages == 4
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({}, "64 px, one size: "),
+        ({"train.stages": 1}, "64 px, one size: "),
+        ({"data.ibase": 48, "train.size_schedule": "fixed"}, "64 px, one size: "),
+        ({"train.stages": 3}, "32 to 64 px: "),
+        ({"data.ibase": 48}, "48 to 64 px: "),
+    ],
+)
+def test_the_reason_names_the_sizes_of_the_training_also_when_it_goes_on(given, text):
+    options = ("efficientnetv2-b0", "folder", FOLDER)
+    first, reasons = resolve_for_images(*options, given, facts=FASHION)
+    again, kept_reasons = resolve_for_images(*options, facts=FASHION, kept=first)
+    assert reasons[0].startswith(text)
+    if "train.size_schedule" not in given:  # which a training that goes on has to be given again
+        assert (again, kept_reasons) == (first, reasons)
+
+
+def test_a_fine_tuning_says_why_it_has_adamw_and_an_older_one_goes_on_with_rmsprop():
+    options = ("efficientnetv2-b0", "folder", FOLDER, WEIGHTS)
+    _, reasons = resolve_for_images(*options, facts=PHOTOS)
+    older, others = resolve_for_images(*options, {"train.optimizer": "rmsprop"}, facts=PHOTOS)
+    again, kept_reasons = resolve_for_images(*options, facts=PHOTOS, kept=older)
+    assert any("AdamW" in reason for reason in reasons)
+    assert (again, kept_reasons) == (older, others) and not any("AdamW" in r for r in others)
+
+
 @pytest.mark.parametrize("side", [112, 500, None])
 @pytest.mark.parametrize("model", ["efficientnetv2-b0", "efficientnetv2-b2", "efficientnetv2-s"])
 def test_large_images_have_the_sizes_of_the_model(model, side):

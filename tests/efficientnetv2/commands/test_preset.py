@@ -16,7 +16,7 @@ def test_a_training_says_what_was_chosen_and_goes_on_with_it(main_tf2, photos, t
     result = main_tf2(*command, f"--hparam_str={TINY}", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "chosen for these images by preset fast; --mode=preview says why\n" in result.stdout
-    assert "10 epochs of 2 steps, batch 16, image size 64" in result.stdout
+    assert "10 epochs of 2 steps, batch 16, image size 64 px\n" in result.stdout
     config = env2.load_run(tmp_path / "run").config
     assert (config.train.preset, config.train.epochs, config.eval.isize) == ("fast", 10, 64)
     # More photos do not change what was chosen: the training is found finished.
