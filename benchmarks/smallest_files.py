@@ -32,6 +32,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "dataset_cfg": "ft",
         "overrides": {
             "train.isize": 96, "eval.isize": 96, "train.epochs": 5, "train.min_steps": 0,
+            "train.optimizer": "rmsprop",
         },
     },
     f"lite0-{DIGITS}": {

@@ -409,6 +409,8 @@ def main() -> None:
     parser.add_argument("--timm_python", default=sys.executable, help="of another environment")
     parser.add_argument("--folder", type=pathlib.Path, help="where the images are kept")
     flags = parser.parse_args()
+    if flags.fine_tuning and PROGRESSIVE in flags.contestants:
+        parser.error(f"'{PROGRESSIVE}' is not for --fine_tuning, which has one size")
     data = "photos16" if flags.fine_tuning else f"fashion{flags.images}"
     results = Results(
         ROOT / "benchmarks" / "results" / f"time_to_accuracy-{data}-{os.cpu_count()}cpu.csv"
