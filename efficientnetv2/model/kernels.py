@@ -185,32 +185,35 @@ class Convolution(keras.layers.Conv2D):
 
 
 class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
-    """DepthwiseConv2D whose kernel's gradient is fast for images of one to three pixels, too.
+    """DepthwiseConv2D whose kernel's gradient is computed in a fast way.
 
-    TensorFlow's kernel for this gradient (oneDNN's) takes up to nine times as long for 2x2 pixels
-    as for 3x3, unless the images are padded before. The last stages of a network see such images
-    if its input has 64 px or less. Only for kernels of 3x3, padding ``same``, channels last.
+    TensorFlow's kernel for this gradient (oneDNN's) is slow for kernels of more than three columns,
+    and for images that are so small that padding ``same`` surrounds them: 1 to 3 pixels, which the
+    last stages of a network see if its input has 64 px or less. Here it is called for three columns
+    at a time, with explicit padding. Only for kernels of 3x3 and 5x5, padding ``same``, channels
+    last.
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Convolves each channel of ``[B, H, W, C]`` by itself."""
         if not self._is_plain:
             return super().call(inputs)
-        return _depthwise_3x3(inputs, tf.convert_to_tensor(self.kernel), stride=self.strides[0])
+        return _depthwise(inputs, tf.convert_to_tensor(self.kernel), stride=self.strides[0])
 
     @property
     def _is_plain(self) -> bool:
         return (
-            (self.kernel_size, self.padding, self.data_format) == ((3, 3), "same", "channels_last")
-            and self.strides[0] == self.strides[1]
+            self.kernel_size in ((3, 3), (5, 5))
+            and (self.padding, self.data_format) == ("same", "channels_last")
+            and self.strides in ((1, 1), (2, 2))
             and (self.depth_multiplier, self.dilation_rate) == (1, (1, 1))
             and not self.use_bias
             and self.activation is keras.activations.linear
         )
 
 
-def _depthwise_3x3(images: tf.Tensor, kernel: tf.Tensor, *, stride: int) -> tf.Tensor:
-    """Convolves ``[B, H, W, C]`` with a kernel ``[3, 3, C, 1]``."""
+def _depthwise(images: tf.Tensor, kernel: tf.Tensor, *, stride: int) -> tf.Tensor:
+    """Convolves ``[B, H, W, C]`` with a square kernel ``[K, K, C, 1]``, K 3 or 5."""
     strides = [1, stride, stride, 1]
 
     @tf.custom_gradient
@@ -223,7 +226,8 @@ def _depthwise_3x3(images: tf.Tensor, kernel: tf.Tensor, *, stride: int) -> tf.T
                 strides=strides,
                 padding="SAME",
             )
-            return of_images, _kernel_gradient(images, upstream, kernel, stride=stride)
+            size = kernel.shape[0]
+            return of_images, _kernel_gradient(images, upstream, size=size, stride=stride)
 
         outputs = tf.raw_ops.DepthwiseConv2dNative(
             input=images, filter=kernel, strides=strides, padding="SAME"
@@ -234,29 +238,68 @@ def _depthwise_3x3(images: tf.Tensor, kernel: tf.Tensor, *, stride: int) -> tf.T
 
 
 def _kernel_gradient(
-    images: tf.Tensor, upstream: tf.Tensor, kernel: tf.Tensor, *, stride: int
+    images: tf.Tensor, upstream: tf.Tensor, *, size: int, stride: int
 ) -> tf.Tensor:
-    sides = tf.shape(images)[1:3]
+    """Returns the gradient ``[K, K, C, 1]`` of the kernel, K = ``size``."""
 
-    def backward(images: tf.Tensor, *, padding: str) -> tf.Tensor:
-        return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=images,
-            filter_sizes=kernel.shape,
-            out_backprop=upstream,
-            strides=[1, stride, stride, 1],
-            padding=padding,
-        )
+    def in_strips() -> tf.Tensor:
+        return _gradient_in_strips(images, upstream, size=size, stride=stride)
 
-    def padded() -> tf.Tensor:
-        added = tf.maximum((tf.shape(upstream)[1:3] - 1) * stride + 3 - sides, 0)
-        before = added // 2
-        around = tf.stack([before, added - before], axis=1)
-        padded_images = tf.pad(images, tf.pad(around, [[1, 1], [0, 0]]))
-        return backward(padded_images, padding="VALID")
+    def at_once() -> tf.Tensor:
+        return _columns_gradient(images, upstream, (size, size, images.shape[-1]), stride=stride)
 
-    # Larger images are faster as they are: padding copies them.
-    is_small = tf.reduce_min(sides) <= stride + 1
-    return tf.cond(is_small, padded, lambda: backward(images, padding="SAME"))
+    if size > 3:
+        return in_strips()
+    # Larger images are faster without explicit padding.
+    is_small = tf.reduce_min(tf.shape(images)[1:3]) <= stride + 1
+    return tf.cond(is_small, in_strips, at_once)
+
+
+def _gradient_in_strips(
+    images: tf.Tensor, upstream: tf.Tensor, *, size: int, stride: int
+) -> tf.Tensor:
+    """Computes the gradient for three columns of the kernel at a time."""
+    channels, added = images.shape[-1], size - 1
+    if stride == 2:
+        # Padding must be known when the graph is traced; the size of the images need not be. With a
+        # row above and a column on the left, odd sizes have the same padding as even ones.
+        is_odd = tf.shape(images)[1:3] % 2
+        images = tf.pad(images, tf.pad(is_odd[:, tf.newaxis], [[1, 1], [0, 1]]))
+        added = size - 2
+    before, after = added // 2, added - added // 2
+    strips = []
+    for first in range(0, size, 3):
+        columns = min(3, size - first)
+        # The padding that these columns of the kernel reach. The second strip reaches none on the
+        # left, and skips the first columns of the images.
+        left, right = max(before - first, 0), max(after - (size - first - columns), 0)
+        read = images[:, :, max(first - before, 0) :]
+        padding = (before, after, left, right)
+        shape = (size, columns, channels)
+        strips.append(_columns_gradient(read, upstream, shape, stride=stride, padding=padding))
+    return tf.concat(strips, axis=1)
+
+
+def _columns_gradient(
+    images: tf.Tensor,
+    upstream: tf.Tensor,
+    shape: tuple[int, int, int],
+    *,
+    stride: int,
+    padding: tuple[int, int, int, int] | None = None,
+) -> tf.Tensor:
+    """Returns the gradient of a kernel of a ``shape`` (rows, columns, channels).
+
+    ``padding`` is the number of pixels above, below, left and right; None: ``same``.
+    """
+    return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=images,
+        filter_sizes=[*shape, 1],
+        out_backprop=upstream,
+        strides=[1, stride, stride, 1],
+        padding="SAME" if padding is None else "EXPLICIT",
+        explicit_paddings=[] if padding is None else [0, 0, *padding, 0, 0],
+    )
 
 
 class Bfloat16Convolution(Convolution):
