@@ -47,7 +47,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
     f"s-{PHOTOS}": {
         "model": "efficientnetv2-s",
         "preset": "fast",
-        "overrides": {"train.isize": 64, "eval.isize": 64, "data.ibase": 48},
+        "overrides": {
+            "train.isize": 64, "eval.isize": 64, "data.ibase": 64, "train.epochs": 20
+        },
     },
     f"s-{DIGITS}": {"model": "efficientnetv2-s"},
 }  # fmt: skip

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from hparams.block_strings import decode_block, scale_blocks
 from hparams.channels import settings_of_channels
 from hparams.choices import NO_PRESET, OPTIMIZERS, PRESETS, Preset
 from hparams.config import Config
@@ -43,7 +44,9 @@ _SMALLEST = 32  # pixels, of the first stage
 _SMALL = 64  # pixels: smaller images keep too little in small crops, and under AutoAugment
 _BATCHES = (16, 128)  # images, smallest and largest
 _STEPS_PER_EPOCH = 150  # at least, from scratch
-_PEAK, _PEAK_BATCH = 0.004, 64  # learning rate from scratch; it grows with the root of the batch
+# Learning rate from scratch; it grows with the root of the batch. Deeper networks than V2-B0 need a
+# lower one (docs/recipes.md).
+_PEAK, _PEAK_BATCH, _PEAK_BLOCKS = 0.004, 64, 21
 _TUNING_PEAK, _TUNING_BATCH = 0.001, 32
 # The paper's RMSProp takes short steps until its mean squares, which start at 1, have fallen to the
 # gradients' size: most of a short training's first epoch (docs/finetuning.md).
@@ -149,7 +152,10 @@ def choose(
     row = PRESETS[preset]
     sizes, size_reason = _sizes(row, model_name, facts, given, pretrained=pretrained)
     batch, epochs, length_reason = _length(row, facts, given, pretrained=pretrained)
-    peak, at_batch = (_TUNING_PEAK, _TUNING_BATCH) if pretrained else (_PEAK, _PEAK_BATCH)
+    peak, at_batch = _TUNING_PEAK, _TUNING_BATCH
+    if not pretrained:
+        depth = max(1, _num_blocks(model_name) / _PEAK_BLOCKS)
+        peak, at_batch = _PEAK / depth, _PEAK_BATCH
     settings = {
         **sizes,
         "train.batch_size": batch,
@@ -183,6 +189,18 @@ def choose(
     if is_small:
         settings.update({"data.crop_area": [0.85, 1.0], "data.crop_aspect": [0.9, 1.1]})
     return Choice(settings, tuple(reasons))
+
+
+def _num_blocks(model_name: str) -> int:
+    """Returns a network's number of blocks; 0 for a ResNet."""
+    model = MODELS[model_name]
+    stages = scale_blocks(
+        [decode_block(text) for text in model.blocks],
+        width=model.width,
+        depth=model.depth,
+        fix_first_and_last=model.family == "lite",
+    )
+    return sum(stage.num_repeat for stage in stages)
 
 
 def _sizes(

@@ -115,6 +115,25 @@ def test_settings_that_are_given_count_more_and_the_rest_follows_from_them():
 
 
 @pytest.mark.parametrize(
+    ("model", "depth"),
+    [
+        ("efficientnetv2-b0", 1),
+        ("efficientnet-lite0", 1),  # shallower
+        ("resnet50", 1),
+        ("efficientnetv2-b3", 32 / 21),
+        ("efficientnetv2-s", 40 / 21),
+        ("efficientnetv2-m", 57 / 21),
+        ("efficientnet-b7", 55 / 21),
+    ],
+)
+def test_networks_deeper_than_v2_b0_have_a_lower_learning_rate_from_scratch(model, depth):
+    rates = [chosen(PHOTOS, model=name).train.lr_base for name in ("efficientnetv2-b0", model)]
+    tuned = [chosen(PHOTOS, WEIGHTS, model=name) for name in ("efficientnetv2-b0", model)]
+    assert rates[0] / rates[1] == pytest.approx(depth, rel=1e-2)
+    assert tuned[0].train.lr_base == tuned[1].train.lr_base
+
+
+@pytest.mark.parametrize(
     ("optimizer", "decay"), [("adamw", 0.05), ("lion", 0.05), ("momentum", 1e-5), ("rmsprop", 1e-5)]
 )
 def test_only_decoupled_weight_decay_is_large(optimizer, decay):
