@@ -35,6 +35,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -208,19 +209,22 @@ def read_libraries(names: Sequence[str], flags: argparse.Namespace) -> None:
 
 def train(curve: Curve, folder: pathlib.Path, flags: argparse.Namespace) -> Curve:
     """Runs one training and notes when each epoch ends."""
-    with tempfile.TemporaryDirectory() as model_dir:
+    with tempfile.TemporaryDirectory() as model_dir, tempfile.TemporaryFile("w+") as messages:
         argv = command(curve, folder, flags)
         own = [f"--model_dir={model_dir}"] if curve.name.startswith("ours") else []
-        return _timed([*argv, *own], curve)
+        return _timed([*argv, *own], curve, messages=messages)
 
 
-def _timed(argv: Sequence[str], curve: Curve) -> Curve:
-    """Returns a training's curve with what its command printed, and when."""
+def _timed(argv: Sequence[str], curve: Curve, *, messages: IO[str]) -> Curve:
+    """Returns a training's curve with what its command printed, and when.
+
+    ``messages`` keeps what it writes to stderr; if it fails, the last line of them is shown.
+    """
     start = time.monotonic()
     process = subprocess.Popen(
         argv,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=messages,
         text=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -243,7 +247,11 @@ def _timed(argv: Sequence[str], curve: Curve) -> Curve:
                 point = Point(record["epoch"], seconds, record["loss"], record["val"])
                 points.append(point)
     if process.wait() != 0:
-        sys.exit(f"{curve.name} ended with exit code {process.returncode}: {' '.join(argv)}")
+        messages.seek(0)
+        last = ([line.strip() for line in messages if line.strip()] or [""])[-1]
+        sys.exit(
+            f"{curve.name} ended with exit code {process.returncode}: {last}\n{' '.join(argv)}"
+        )
     whole = time.monotonic() - start
     curve = dataclasses.replace(curve, points=points, seconds=whole, test=test, outside=outside)
     print(
