@@ -85,7 +85,7 @@ class Curve:
       name: of the contestant.
       learning_rate: peak.
       seed: of the training.
-      epochs: wanted number of epochs.
+      epochs: wanted number of epochs; 0: what our preset chooses.
       points: after each epoch.
       seconds: of the whole command.
       test: top-1 on the test images, 0..1.
@@ -176,7 +176,7 @@ def command(curve: Curve, folder: pathlib.Path, flags: argparse.Namespace) -> li
         settings = f"train.seed={curve.seed}"
         model = "efficientnet-lite0" if flags.fine_tuning else "efficientnetv2-b0"
         options = ["--validate", f"--model={model}"]
-        options += [f"--epochs={curve.epochs}"] if curve.name != BY_DEFAULT else []
+        options += [f"--epochs={curve.epochs}"] if curve.epochs else []
         options += [f"--weights={packaged_weights()}"] if flags.fine_tuning else []
         if curve.name == PROGRESSIVE:
             settings += ",data.ibase=32"
@@ -440,7 +440,11 @@ def main() -> None:
             for name in flags.contestants
         }
         curves = [
-            results.train(Curve(name, rates[name], seed, flags.epochs), folder, flags)
+            results.train(
+                Curve(name, rates[name], seed, 0 if name == BY_DEFAULT else flags.epochs),
+                folder,
+                flags,
+            )
             for seed, name in itertools.product(range(flags.seeds), flags.contestants)
         ]
     if not curves:

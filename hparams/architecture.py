@@ -41,6 +41,11 @@ class Architecture:
     stages: tuple[BlockSpec, ...]
     head_filters: int
 
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks, each repeat counted."""
+        return sum(stage.num_repeat for stage in self.stages)
+
     def overrides(self) -> dict[str, Any]:
         """Returns it as config key -> value, with further scaling turned off."""
         return {
@@ -111,8 +116,7 @@ def require_buildable(architecture: Architecture, *, num_classes: int = 1000) ->
     Raises:
       UserError: if it has more than ``MOST_BLOCKS`` blocks or ``MOST_PARAMETERS`` parameters.
     """
-    blocks = sum(stage.num_repeat for stage in architecture.stages)
-    if blocks > MOST_BLOCKS:
+    if (blocks := architecture.num_blocks) > MOST_BLOCKS:
         raise UserError(f"the network has {blocks} blocks; at most {MOST_BLOCKS} can be built")
     largest = max(architecture.stem_filters, architecture.head_filters)
     if largest > MOST_CHANNELS:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hparams.block_strings import decode_block, scale_blocks
+from hparams.architecture import scaled_architecture
 from hparams.channels import settings_of_channels
 from hparams.choices import NO_PRESET, OPTIMIZERS, PRESETS, Preset
 from hparams.config import Config
@@ -116,6 +116,7 @@ def resolve_for_images(
     choice = choose(
         preset,
         model_name=config.model.model_name,
+        num_blocks=scaled_architecture(config.model).num_blocks,
         facts=facts,
         optimizer=config.train.optimizer,
         pretrained=row.fine_tunes or starts_from_weights,
@@ -133,6 +134,7 @@ def choose(
     preset: str,
     *,
     model_name: str,
+    num_blocks: int,
     facts: ImageFacts,
     optimizer: str,
     pretrained: bool,
@@ -143,6 +145,7 @@ def choose(
     Args:
       preset: a row of ``PRESETS``.
       model_name: a row of ``hparams.models.MODELS``.
+      num_blocks: of the network; 0 for a ResNet.
       facts: of the images.
       optimizer: a row of ``hparams.choices.OPTIMIZERS``.
       pretrained: whether training starts from pretrained weights.
@@ -152,10 +155,9 @@ def choose(
     row = PRESETS[preset]
     sizes, size_reason = _sizes(row, model_name, facts, given, pretrained=pretrained)
     batch, epochs, length_reason = _length(row, facts, given, pretrained=pretrained)
-    peak, at_batch = _TUNING_PEAK, _TUNING_BATCH
-    if not pretrained:
-        depth = max(1, _num_blocks(model_name) / _PEAK_BLOCKS)
-        peak, at_batch = _PEAK / depth, _PEAK_BATCH
+    peak, at_batch = _PEAK / max(1, num_blocks / _PEAK_BLOCKS), _PEAK_BATCH
+    if pretrained:
+        peak, at_batch = _TUNING_PEAK, _TUNING_BATCH
     settings = {
         **sizes,
         "train.batch_size": batch,
@@ -189,18 +191,6 @@ def choose(
     if is_small:
         settings.update({"data.crop_area": [0.85, 1.0], "data.crop_aspect": [0.9, 1.1]})
     return Choice(settings, tuple(reasons))
-
-
-def _num_blocks(model_name: str) -> int:
-    """Returns a network's number of blocks; 0 for a ResNet."""
-    model = MODELS[model_name]
-    stages = scale_blocks(
-        [decode_block(text) for text in model.blocks],
-        width=model.width,
-        depth=model.depth,
-        fix_first_and_last=model.family == "lite",
-    )
-    return sum(stage.num_repeat for stage in stages)
 
 
 def _sizes(

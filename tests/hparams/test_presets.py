@@ -133,6 +133,11 @@ def test_networks_deeper_than_v2_b0_have_a_lower_learning_rate_from_scratch(mode
     assert tuned[0].train.lr_base == tuned[1].train.lr_base
 
 
+def test_the_learning_rate_follows_the_depth_of_a_network_that_is_scaled():
+    plain, deeper = chosen(PHOTOS), chosen(PHOTOS, {"model.depth_coefficient": 2})
+    assert plain.train.lr_base / deeper.train.lr_base == pytest.approx(2, rel=1e-2)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "decay"), [("adamw", 0.05), ("lion", 0.05), ("momentum", 1e-5), ("rmsprop", 1e-5)]
 )
@@ -206,6 +211,7 @@ def test_reasons_name_what_they_are_about():
     choice = choose(
         "auto",
         model_name="efficientnetv2-b0",
+        num_blocks=21,
         facts=FASHION,
         optimizer="adamw",
         pretrained=False,
