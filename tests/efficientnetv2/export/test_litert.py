@@ -95,6 +95,14 @@ def test_int16x8_rounds_weights_alone(servable, int16x8, int8, pixels):
     assert np.square(outputs - expected).sum() < np.square(run(int8, pixels)[0] - expected).sum()
 
 
+def test_int16x8_has_room_for_images_unlike_the_calibration_images(servable, pixels):
+    pale = np.float32(110 + (pixels - 110) / 3)
+    network = QuantisedNetwork(servable.folded, pale, rounds_activations=False)
+    outputs, _, _ = run(convert_int16x8(servable, network, pale), pixels)
+    expected = network(tf.constant(pixels)).numpy()
+    assert np.abs(outputs - expected).max() < 0.002
+
+
 def test_int16x8_computes_in_16_bits_with_weights_of_8(int16x8):
     assert float_operators(int16x8) == []
     graph = schema.ModelT.InitFromPackedBuf(int16x8, 0).subgraphs[0]
