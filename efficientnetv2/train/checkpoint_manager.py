@@ -265,7 +265,10 @@ class BestCheckpoint:
             checkpoint_store.keep_only(run.best, record["step"])
 
     def offer(self, results: dict[str, float], *, image_size: int) -> None:
-        """Saves the current weights if they are better than those of every recorded epoch.
+        """Saves the current weights unless those of a recorded epoch are better.
+
+        Of equal ones the last are kept: where minival has few images, early weights get all of them
+        right, and those of the end, with a low learning rate, are better.
 
         Progressive learning evaluates at growing sizes, and epochs of other sizes do not count: so
         the best ones are those of the last size.
@@ -279,7 +282,7 @@ class BestCheckpoint:
         """
         step = self._train_state.step
         before = self._best_before(step, image_size)
-        if before is not None and max(results.values()) <= before:
+        if before is not None and max(results.values()) < before:
             return
         with _as_write_error(f"{self._run.best / f'ckpt-{step}'}"):
             checkpoint_store.write(self._run.best, step, self._checkpoint.write)
