@@ -267,8 +267,8 @@ class BestCheckpoint:
     def offer(self, results: dict[str, float], *, image_size: int) -> None:
         """Saves the current weights unless those of a recorded epoch are better.
 
-        Of equal ones the last are kept: where minival has few images, early weights get all of them
-        right, and those of the end, with a low learning rate, are better.
+        Of equal ones the last are kept: where minival has few images, early weights soon get all of
+        them right, and then the fall of the learning rate would be lost.
 
         Progressive learning evaluates at growing sizes, and epochs of other sizes do not count: so
         the best ones are those of the last size.
