@@ -200,5 +200,5 @@ NO_PRESET = "none"  # the recipe of the data set as it is
 PRESETS: Mapping[str, Preset] = {
     "auto": Preset("a good network soon", 2000, (8, 50), 300, (4, 20), 1.0),
     "fast": Preset("a first result", 600, (3, 10), 150, (2, 10), 0.6),
-    "best": Preset("many epochs, all regularisation", 20_000, (30, 200), 2000, (10, 50), 1.0),
+    "best": Preset("many epochs, strong regularisation", 20_000, (30, 200), 2000, (10, 50), 1.0),
 }

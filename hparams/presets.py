@@ -51,7 +51,9 @@ _TUNING_PEAK, _TUNING_BATCH = 0.001, 32
 # The paper's RMSProp takes short steps until its mean squares, which start at 1, have fallen to the
 # gradients' size: most of a short training's first epoch (docs/finetuning.md).
 _TUNING_OPTIMIZER = "adamw"
-_MANY_EPOCHS = 30  # from here on, the network may learn the images by heart
+# From here on, the network may learn the images by heart, and has the steps to learn strongly
+# augmented ones (docs/recipes.md).
+_MANY_EPOCHS, _MANY_STEPS = 30, 10_000
 _FEW = 10_000  # images
 _DECOUPLED_DECAY = 0.05  # as an L2 term it would be far too much
 _STAGES = 4  # of progressive learning
@@ -173,7 +175,8 @@ def choose(
             reasons.append("AdamW: the first steps of the paper's RMSProp are short")
     elif OPTIMIZERS[optimizer].decouples_decay:
         settings["train.weight_decay"] = _DECOUPLED_DECAY
-    is_long = epochs >= _MANY_EPOCHS and not pretrained
+    steps = epochs * max(1, facts.num_images // batch)
+    is_long = epochs >= _MANY_EPOCHS and steps >= _MANY_STEPS and not pretrained
     is_small = _is_small(facts)
     if not is_long:
         settings["model.survival_prob"] = 1.0
@@ -184,7 +187,7 @@ def choose(
         if given.get("data.augname", "none") == "none":  # not if the user chooses another one
             reasons.append(
                 "no AutoAugment or RandAugment: "
-                + ("small images lose what tells them apart" if is_small else "few epochs")
+                + ("small images lose what tells them apart" if is_small else f"{steps:,} steps")
                 if is_colour
                 else "no AutoAugment or RandAugment: they are for colour photos"
             )

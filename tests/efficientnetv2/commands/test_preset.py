@@ -25,7 +25,7 @@ def test_a_training_says_what_was_chosen_and_goes_on_with_it(main_tf2, photos, t
     assert again.returncode == 0, again.stderr
     assert len(env2.load_run(tmp_path / "run").history) == 10 and "epoch 1/" not in again.stdout
     (photos / "train" / "dark" / "new.png").unlink()
-    # Forty epochs alone would be regularised more strongly; a training that goes on is not.
+    # Forty epochs alone would have a longer warm-up; a training that goes on has not.
     more = main_tf2(*command, "--epochs=40", f"--hparam_str={TINY}", cwd=tmp_path)
     assert more.returncode == 2 and "holds a training of 10 epochs, not 40" in more.stderr
 
@@ -35,9 +35,10 @@ def test_a_preview_says_what_was_chosen_and_why(main_tf2, photos, tmp_path):
     command = ("preview", photos, "--model=efficientnetv2-b0", "--model_dir=run")
     result = main_tf2(*command, f"--hparam_str={TINY}", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[:3] == [
+    assert result.stdout.splitlines()[:4] == [
         "64 px, one size: images of 28 px, made about twice as large",
         "50 epochs of 2 steps of 16: 40 images, from scratch",
+        "no stochastic depth: it slows down the first epochs",
         "no AutoAugment or RandAugment: small images lose what tells them apart",
     ]
 
