@@ -8,8 +8,6 @@ and the error of each is spread over those not rounded yet, as in optimal brain 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 STEPS = 127  # int8 without -128, as LiteRT requires of weights
@@ -68,16 +66,6 @@ def round_kernel(kernel: np.ndarray, covariance: np.ndarray, scales: np.ndarray)
     return rounded
 
 
-class _Moments(NamedTuple):
-    """Means and covariances of a layer's N inputs and C outputs."""
-
-    number: int  # of the inputs
-    inputs: np.ndarray  # mean, [N]
-    outputs: np.ndarray  # mean, [C]
-    covariance: np.ndarray  # [N, N], of the inputs
-    products: np.ndarray  # [N, C], covariance of inputs and outputs
-
-
 def round_layer(
     kernel: np.ndarray, inputs: np.ndarray, outputs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -94,58 +82,43 @@ def round_layer(
     Returns:
       The rounded kernel ``[N, C]``, and the bias ``[C]``.
     """
-    kept = len(inputs) - int(_HELD_OUT * len(inputs))
-    fitted = _moments(inputs[:kept], outputs[:kept])
-    ridge = _best_ridge(kernel, fitted, inputs[kept:], outputs[kept:])
-    whole = _merge(fitted, _moments(inputs[kept:], outputs[kept:]))
-    kernel = _fit_kernel(kernel, whole, ridge=ridge)
-    rounded = round_kernel(kernel, whole.covariance, channel_scales(kernel))
-    return rounded, whole.outputs - whole.inputs @ rounded
+    mean, covariance, products = _moments(inputs, outputs)
+    ridge = _best_ridge(kernel, inputs, outputs)
+    kernel = _fit_kernel(kernel, covariance, products, ridge=ridge)
+    scales = channel_scales(kernel)
+    rounded = round_kernel(kernel, covariance, scales)
+    return rounded, outputs.mean(axis=0, dtype=np.float64) - mean @ rounded
 
 
-def _moments(inputs: np.ndarray, outputs: np.ndarray) -> _Moments:
-    count = max(1, len(inputs))  # of few inputs none is held out
-    mean, mean_output = (x.sum(axis=0, dtype=np.float64) / count for x in (inputs, outputs))
+def _moments(inputs: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the inputs' mean and covariance, and their covariance with the outputs."""
+    mean = inputs.mean(axis=0, dtype=np.float64)
     centred = np.float32(inputs - mean)
-    products = np.float64(centred.T @ np.float32(outputs - mean_output)) / count
-    covariance = np.float64(centred.T @ centred) / count
-    return _Moments(len(inputs), mean, mean_output, covariance, products)
+    products = np.float64(centred.T @ np.float32(outputs - outputs.mean(axis=0))) / len(inputs)
+    return mean, np.float64(centred.T @ centred) / len(inputs), products
 
 
-def _merge(one: _Moments, other: _Moments) -> _Moments:
-    """Returns the moments of the inputs and outputs of both."""
-    number = one.number + other.number
-    share = other.number / number
-    inputs, outputs = other.inputs - one.inputs, other.outputs - one.outputs
-    spread = share * (1 - share)  # of the two means
-    return _Moments(
-        number,
-        one.inputs + share * inputs,
-        one.outputs + share * outputs,
-        (1 - share) * one.covariance + share * other.covariance + spread * np.outer(inputs, inputs),
-        (1 - share) * one.products + share * other.products + spread * np.outer(inputs, outputs),
-    )
-
-
-def _fit_kernel(kernel: np.ndarray, moments: _Moments, *, ridge: float) -> np.ndarray:
+def _fit_kernel(
+    kernel: np.ndarray, covariance: np.ndarray, products: np.ndarray, *, ridge: float
+) -> np.ndarray:
     """Ridge regression of the float outputs on the quantised inputs, around the float kernel."""
-    penalty = ridge * np.mean(np.diag(moments.covariance)) + 1e-12
+    penalty = ridge * np.mean(np.diag(covariance)) + 1e-12
     result: np.ndarray = np.linalg.solve(
-        moments.covariance + penalty * np.eye(len(kernel)), moments.products + penalty * kernel
+        covariance + penalty * np.eye(len(kernel)), products + penalty * kernel
     )
     return result
 
 
-def _best_ridge(
-    kernel: np.ndarray, fitted: _Moments, inputs: np.ndarray, outputs: np.ndarray
-) -> float:
-    """Returns the penalty whose kernel errs least on held-out inputs."""
-    inputs = np.float32(inputs - fitted.inputs)
-    outputs = np.float32(outputs - fitted.outputs)
+def _best_ridge(kernel: np.ndarray, inputs: np.ndarray, outputs: np.ndarray) -> float:
+    """Fits the kernel to most of the inputs, and returns the best penalty for the rest."""
+    fitted = len(inputs) - int(_HELD_OUT * len(inputs))
+    mean, covariance, products = _moments(inputs[:fitted], outputs[:fitted])
+    held_out_inputs = np.float32(inputs[fitted:] - mean)
+    held_out_outputs = np.float32(outputs[fitted:] - outputs[:fitted].mean(axis=0))
 
     def error(ridge: float) -> float:
-        found = np.float32(_fit_kernel(kernel, fitted, ridge=ridge))
-        return float(np.square(inputs @ found - outputs).mean())
+        fitted_kernel = np.float32(_fit_kernel(kernel, covariance, products, ridge=ridge))
+        return float(np.square(held_out_inputs @ fitted_kernel - held_out_outputs).mean())
 
     return min(_RIDGES, key=error)
 
