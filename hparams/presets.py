@@ -156,7 +156,7 @@ def choose(
     """
     row = PRESETS[preset]
     sizes, size_reason = _sizes(row, model_name, facts, given, pretrained=pretrained)
-    batch, epochs, length_reason = _length(row, facts, given, pretrained=pretrained)
+    batch, epochs, steps, length_reason = _length(row, facts, given, pretrained=pretrained)
     peak, at_batch = _PEAK / max(1, num_blocks / _PEAK_BLOCKS), _PEAK_BATCH
     if pretrained:
         peak, at_batch = _TUNING_PEAK, _TUNING_BATCH
@@ -175,7 +175,6 @@ def choose(
             reasons.append("AdamW: the first steps of the paper's RMSProp are short")
     elif OPTIMIZERS[optimizer].decouples_decay:
         settings["train.weight_decay"] = _DECOUPLED_DECAY
-    steps = epochs * max(1, facts.num_images // batch)
     is_long = epochs >= _MANY_EPOCHS and steps >= _MANY_STEPS and not pretrained
     is_small = _is_small(facts)
     if not is_long:
@@ -185,15 +184,22 @@ def choose(
     if is_small or not is_long or not is_colour:
         settings["data.augname"] = "none"
         if given.get("data.augname", "none") == "none":  # not if the user chooses another one
-            reasons.append(
-                "no AutoAugment or RandAugment: "
-                + ("small images lose what tells them apart" if is_small else f"{steps:,} steps")
-                if is_colour
-                else "no AutoAugment or RandAugment: they are for colour photos"
-            )
+            why = "they are for colour photos"
+            if is_colour:
+                why = _why_too_strong(facts, epochs=epochs, pretrained=pretrained)
+            reasons.append(f"no AutoAugment or RandAugment: {why}")
     if is_small:
         settings.update({"data.crop_area": [0.85, 1.0], "data.crop_aspect": [0.9, 1.1]})
     return Choice(settings, tuple(reasons))
+
+
+def _why_too_strong(facts: ImageFacts, *, epochs: int, pretrained: bool) -> str:
+    """Says why a training is not to have the augmentation policy of its model."""
+    if _is_small(facts):
+        return "small images lose what tells them apart"
+    if pretrained:
+        return "the weights are pretrained"
+    return "few epochs" if epochs < _MANY_EPOCHS else "few steps"
 
 
 def _sizes(
@@ -240,8 +246,8 @@ def _is_small(facts: ImageFacts) -> bool:
 
 def _length(
     row: Preset, facts: ImageFacts, given: Mapping[str, Any], *, pretrained: bool
-) -> tuple[int, int, str]:
-    """Returns batch and number of epochs, and their reason."""
+) -> tuple[int, int, int, str]:
+    """Returns batch, number of epochs and of all steps, and their reason."""
     growth = math.sqrt(max(1.0, facts.num_images / _FEW))
     steps, limits = growth * row.steps, row.epochs
     if pretrained:
@@ -257,7 +263,7 @@ def _length(
     reason = (
         f"{epochs} epochs of {per_epoch} steps of {batch}: {facts.num_images:,} images, {start}"
     )
-    return batch, epochs, reason
+    return batch, epochs, epochs * per_epoch, reason
 
 
 def _multiple(pixels: float, *, down: bool = False) -> int:

@@ -23,10 +23,10 @@ from efficientnetv2.runtime.tensorflow_import import silence_native_output
 
 # Operators that only convert the float input and output of a file of integers.
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+_INTEGERS = (schema.TensorType.INT8, schema.TensorType.INT16)
 # Activations for images unlike the calibration images were 3 to 6 times as large as for those. It
 # costs two of 16 bits to have room for them.
 _CONTRAST = 4.0
-_INTEGERS = (schema.TensorType.INT8, schema.TensorType.INT16)
 
 
 def convert(servable: Servable, precision: str) -> bytes:

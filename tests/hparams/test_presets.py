@@ -101,7 +101,7 @@ def test_presets_differ_in_length_and_size():
     [(10_000, 29, False), (10_000, 60, False), (10_000, 70, True), (640, 200, False)],
 )
 def test_only_long_trainings_have_the_regularisation_of_the_model(images, epochs, is_long):
-    """V2-B0 on 640 images, 50 epochs of 40 steps, hardly learnt with that of its model."""
+    """V2-B0 on 640 images, 50 epochs of 40 steps: 66.9% with that of its model, 78.0% without."""
     config = chosen(ImageFacts(images, 300), f"train.epochs={epochs}")
     expected = (0.8, "autoaug") if is_long else (1.0, "none")
     assert (config.model.survival_prob, config.data.augname) == expected
@@ -109,7 +109,7 @@ def test_only_long_trainings_have_the_regularisation_of_the_model(images, epochs
 
 
 @pytest.mark.parametrize("images", [50, 640, 2000, 10_000, 100_000, 1_000_000])
-def test_by_default_none_is_so_long(images):
+def test_no_training_is_so_long_by_default(images):
     assert chosen(ImageFacts(images, 300)).data.augname == "none"
 
 
@@ -236,3 +236,17 @@ def test_reasons_name_what_they_are_about():
     epochs = f"{choice.settings['train.epochs']} epochs"
     for part in ("64 px, one size", "28 px", "10,799 images", epochs):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("facts", "settings", "why"),
+    [
+        (ImageFacts(1_000_000, 300), {}, "few epochs"),  # 8, of 7,812 steps
+        (ImageFacts(640, 300), {}, "few steps"),  # 50 epochs of 40
+        (ImageFacts(640, 28), {}, "small images lose what tells them apart"),
+        (ImageFacts(640, 300), {"train.ft_init_ckpt": "imagenet"}, "the weights are pretrained"),
+    ],
+)
+def test_the_reason_for_no_policy_is_the_one_that_holds(facts, settings, why):
+    _, reasons = resolve_for_images("efficientnetv2-b0", "folder", FOLDER, settings, facts=facts)
+    assert f"no AutoAugment or RandAugment: {why}" in reasons
