@@ -122,6 +122,8 @@ def convert_int16x8(
     converter.target_spec.supported_ops = [
         tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
     ]
+    # The new quantiser calibrates too, and has no 16 bits: its ranges would be thrown away.
+    converter.experimental_new_quantizer = False
     return _run_converter(converter, servable)
 
 
