@@ -1,7 +1,8 @@
-"""Recognises from a file of weights how its network pads, normalises and sees images.
+"""Finds out from weights how their network pads, normalises and sees images.
 
-PyTorch's networks have the weights of the official ones, but some pad and normalise differently.
-The names in a file, and the config.json that is stored beside it, say which. No weights are read.
+A run has its config, a release its row. PyTorch's networks have the weights of the official ones,
+but some pad and normalise differently: the names in a file, and the config.json that is stored
+beside it, say which. No weights are read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from typing import Any
 from efficientnetv2.checkpoints.download import fetch_remote
 from efficientnetv2.checkpoints.safetensors_file import LARGEST_HEADER, read_safetensors_shapes
 from efficientnetv2.checkpoints.torch_file import LEGACY_START, read_torch_shapes
-from efficientnetv2.checkpoints.weight_files import CONFIG, file_in_folder, is_keras_file
+from efficientnetv2.checkpoints.weight_files import (
+    CONFIG,
+    KERAS_SETTINGS,
+    file_in_folder,
+    is_keras_file,
+)
+from efficientnetv2.runtime.weights_run import run_of_weights
 from hparams.block_strings import PADDING_SUFFIX
 from hparams.choices import NORMALISATIONS
 from hparams.config import ModelSection
@@ -25,9 +32,9 @@ from hparams.errors import WeightsError
 from hparams.models import MODELS
 from hparams.overrides import ConfigError, checked
 from hparams.remote_weights import is_remote
-from hparams.resolve import resolve_model
+from hparams.resolve import flat, resolve_model
 from hparams.torchvision_weights import OWN_EPSILON, release_of_file
-from hparams.weights import NAMES, RANDOM, require_weights
+from hparams.weights import NAMES, RANDOM, find_release, require_weights
 
 Settings = dict[str, Any]
 # Names of the output of the first block, which is wider if rounding is limited to 10%.
@@ -41,7 +48,9 @@ _WIDER_B3 = 24  # channels, of B3's first stage with that limit; without it: 16
 _TIMM_FILE = re.compile(r"((?:tf_)?efficientnet\w*)-[0-9a-f]{8}\.pth")
 _TIMM_EPSILON = 1e-5  # of networks that are not ports from TensorFlow
 _NVIDIA_EPSILON = 1e-3
+# What another network that starts from the weights of a file or a run has to have, too.
 _OF_METADATA = ("model.padding", "model.bn_epsilon", "model.preprocess", "model.round_down_limit")
+_OF_RUN = (*_OF_METADATA, "eval.crop_pct")
 _HALF = (0.5, 0.5, 0.5)
 _LARGEST_CONFIG = 2**20  # bytes
 
@@ -54,24 +63,36 @@ def settings_of_weights(weights: str | os.PathLike[str] | None, *, model_name: s
       model_name: a row of ``hparams.models.MODELS``.
 
     Returns:
-      ``section.key`` -> value, for what differs from the row of the model: of the section
-      ``model``, and ``eval.isize`` and ``eval.crop_pct``. Empty for everything but files of
-      PyTorch, and for those that cannot be read, which fail where their weights are read.
+      ``section.key`` -> value: of the section ``model``, and ``eval.isize`` and ``eval.crop_pct``.
+      Of a file only what differs from the row of the model, and nothing if it cannot be read, which
+      fails where its weights are read.
 
     Raises:
-      UserError: if weights of a store cannot be downloaded, or are for another network.
+      UserError: if there is no such release, or weights of a store cannot be downloaded or are for
+        another network.
+      ConfigError: if the config of a run cannot be read.
     """
-    if weights is None or str(weights) in (*NAMES, RANDOM):
+    if weights is None or str(weights) == RANDOM:
         return {}
     model_name = MODELS.canonical(model_name)
+    if str(weights) in NAMES:
+        return {"model.preprocess": find_release(model_name, str(weights)).preprocess}
+    run = run_of_weights(os.fspath(weights))
+    if run is not None:
+        trained = flat(run.config())
+        return {key: trained[key] for key in _OF_RUN}
     if is_remote(weights):
         require_weights(str(weights), model_name=model_name)
     if MODELS[model_name].family == "resnet":  # whose weights cannot be read
         return {}
     if is_remote(weights):
         weights = fetch_remote(str(weights), model_name=model_name)
+    return _of_file(pathlib.Path(weights), model_name=model_name)
+
+
+def _of_file(weights: pathlib.Path, *, model_name: str) -> Settings:
     try:
-        path = file_in_folder(pathlib.Path(weights))
+        path = file_in_folder(weights)
         if path.name in _WIDER_FILES:
             return {"model.round_down_limit": 0.1}
         if is_keras_file(path):
@@ -220,12 +241,24 @@ def _of_keras(path: pathlib.Path) -> Settings:
     """Returns the settings of a Keras file of ours: the padding is a layer, the epsilon in one."""
     from efficientnetv2.checkpoints.keras_file import read_config_layers  # h5py takes 0.15 s
 
-    layers = read_config_layers(path)
-    by_name = {layer.name: layer for layer in layers}
+    written = _of_metadata(_written_settings(path))
+    by_name = {layer.name: layer for layer in read_config_layers(path)}
     if f"stem_conv_{PADDING_SUFFIX}" not in by_name or "stem_bn" not in by_name:
+        return written
+    epsilon = checked("model.bn_epsilon", by_name["stem_bn"].settings.get("epsilon"))
+    return {"model.padding": "torch", "model.bn_epsilon": epsilon, **written}
+
+
+def _written_settings(path: pathlib.Path) -> Mapping[str, str]:
+    """Returns what ``--mode=convert`` has added to a .keras file; empty if it added nothing."""
+    if not zipfile.is_zipfile(path):
         return {}
-    epsilon = by_name["stem_bn"].settings.get("epsilon")
-    return {"model.padding": "torch", "model.bn_epsilon": checked("model.bn_epsilon", epsilon)}
+    with zipfile.ZipFile(path) as archive:
+        if KERAS_SETTINGS not in archive.namelist():
+            return {}
+        with archive.open(KERAS_SETTINGS) as member:
+            content = json.loads(member.read(_LARGEST_CONFIG))
+    return content if isinstance(content, dict) else {}
 
 
 def _of_metadata(metadata: Mapping[str, str]) -> Settings:

@@ -89,7 +89,8 @@ def build_application(model_name: str, arguments: Arguments) -> keras.Model:
     _check_arguments(model_name, arguments)
     family = MODELS[model_name].family
     overrides = {**_OVERRIDES[family], "data_format": keras.config.image_data_format()}
-    overrides |= model_settings(settings_of_weights(arguments.weights, model_name=model_name))
+    if arguments.weights not in NAMES:  # whose normalisation is a layer; see ``_constants``
+        overrides |= model_settings(settings_of_weights(arguments.weights, model_name=model_name))
     config = model_config(model_name, overrides, include_preprocessing=True)
     inputs = _input(config, arguments)
     stored = None  # read before a network is built, which takes seconds

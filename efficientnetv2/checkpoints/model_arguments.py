@@ -15,7 +15,6 @@ from hparams.errors import UserError, shown
 from hparams.limits import LARGEST_IMAGE, MOST_CHANNELS, MOST_CLASSES
 from hparams.overrides import Overrides, read_overrides
 from hparams.resolve import resolve_model
-from hparams.weights import NAMES, find_release
 
 # Config keys that matter only in a training by main_tf2 -> the value that means what a network of
 # ``get_model`` is, and what to do instead.
@@ -59,9 +58,9 @@ def model_config(
 ) -> ModelSection:
     """Returns the config of a network, and checks that no override is without an effect on it.
 
-    Released weights bring the normalisation that they were trained with. Keys of a part that
-    ``include_top`` or ``features_only`` leaves out are allowed: they describe the network that the
-    part was taken from.
+    Weights bring the padding, epsilon and normalisation that they were trained with. Keys of a part
+    that ``include_top`` or ``features_only`` leaves out are allowed: they describe the network that
+    the part was taken from.
 
     Raises:
       ConfigError: as ``resolve_model``.
@@ -79,10 +78,8 @@ def model_config(
             "inside the model, so it needs include_preprocessing=True"
         )
     defaults: dict[str, Any] = {"model.bn_momentum": FIT_MOMENTUM}
-    if str(weights) in NAMES:
-        defaults["model.preprocess"] = find_release(config.model_name, str(weights)).preprocess
-    of_file = settings_of_weights(weights, model_name=config.model_name)
-    defaults |= {key: value for key, value in of_file.items() if key.startswith("model.")}
+    of_weights = settings_of_weights(weights, model_name=config.model_name)
+    defaults |= {key: value for key, value in of_weights.items() if key.startswith("model.")}
     return resolve_model(model_name, {**defaults, **given})
 
 

@@ -8,6 +8,7 @@ import zipfile
 H5_START = b"\x89HDF\r\n\x1a\n"
 # Members of a .keras file.
 KERAS_WEIGHTS, KERAS_CONFIG = "model.weights.h5", "config.json"
+KERAS_SETTINGS = "efficientnetv2.json"  # written by --mode=convert: what the network needs besides
 CONFIG = "config.json"  # beside the weights, in a folder of Hugging Face's hub
 # The files of a network in its folder, the one that is preferred first.
 KERAS_HUB_BACKBONE, KERAS_HUB_TASK = "model.weights.h5", "task.weights.h5"

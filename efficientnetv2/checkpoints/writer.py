@@ -5,6 +5,7 @@ Importing this module does not import TensorFlow, so that a wrong file name is r
 
 from __future__ import annotations
 
+import json
 import pathlib
 import shutil
 import zipfile
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from efficientnetv2.checkpoints.weight_files import KERAS_SETTINGS, KERAS_WEIGHTS
 from efficientnetv2.runtime.atomic_write import cannot_write, draft_folder_of
 from hparams.errors import WeightsError, tensorflow_message
 
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from efficientnetv2.checkpoints.layer_map import WeightLayer
 
     Writer = Callable[[keras.Model, pathlib.Path, Sequence[WeightLayer], Mapping[str, str]], None]
-
-_MEMBER = "model.weights.h5"  # of a .keras file
 
 
 def _keras_weights(
@@ -41,7 +41,7 @@ def _keras_weights(
     _keras_model(model, whole, layers, metadata)
     with (
         zipfile.ZipFile(whole) as archive,
-        archive.open(_MEMBER) as source,
+        archive.open(KERAS_WEIGHTS) as source,
         path.open("wb") as file,
     ):
         shutil.copyfileobj(source, file)
@@ -54,8 +54,11 @@ def _keras_model(
     layers: Sequence[WeightLayer],
     metadata: Mapping[str, str],
 ) -> None:
-    del layers, metadata
+    del layers
     model.save(path)
+    if metadata:  # beside Keras's own members, which are all that Keras reads
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(KERAS_SETTINGS, json.dumps(dict(metadata)))
 
 
 def _values(model: keras.Model) -> dict[str, np.ndarray]:
@@ -145,7 +148,7 @@ def write_weights(
       model: whose weights to write.
       path: of the file; its ending selects the format.
       layers: from ``layer_map_of`` the model's config.
-      metadata: what the header of a .safetensors file says of the network, from
+      metadata: what a .safetensors or .keras file says of the network besides, from
         ``file_settings.metadata_of``; None: nothing.
 
     Raises:

@@ -175,7 +175,7 @@ def overrides_from_flags(values: FlagValues, *, with_weights: bool = True) -> li
     flags: dict[str, Any] = {}
     if values.weights is not None and with_weights:
         flags["train.ft_init_ckpt"] = values.weights
-        flags.update(_settings_of_weights(values))
+        flags.update(settings_of_weights(values.weights, model_name=values.model_name))
         flags.pop("eval.crop_pct", None)  # set by _with_crop_of_weights, where it has an effect
         if values.mode not in ("eval", "infer", "export"):
             flags.pop("eval.isize", None)  # that of a training follows from its images
@@ -198,27 +198,9 @@ def overrides_from_flags(values: FlagValues, *, with_weights: bool = True) -> li
     return [flags, values.hparam_str, values.sweeps]
 
 
-# What the network of a run or a file has, and another one that starts from its weights.
-_OF_WEIGHTS = (
-    *("model.preprocess", "model.padding", "model.bn_epsilon", "model.round_down_limit"),
-    "eval.crop_pct",
-)
-
-
-def _settings_of_weights(values: FlagValues) -> dict[str, Any]:
-    """Returns the settings that the weights of ``--weights`` were trained with."""
-    if values.weights in NAMES:
-        return {"model.preprocess": find_release(values.model_name, values.weights).preprocess}
-    run = run_of_weights(values.weights)
-    if run is None:
-        return settings_of_weights(values.weights, model_name=values.model_name)
-    trained = flat(run.config())
-    return {key: trained[key] for key in _OF_WEIGHTS}
-
-
 def _with_crop_of_weights(values: FlagValues, config: Config) -> Config:
     """Sets ``eval.crop_pct`` to that of the weights, where it has an effect and is not given."""
-    settings = {} if values.weights is None else _settings_of_weights(values)
+    settings = settings_of_weights(values.weights, model_name=values.model_name)
     crop_pct = settings.get("eval.crop_pct")
     is_used = config.data.resize == "published" and config.eval.crop_pct is None
     if crop_pct is None or not is_used or config.model.preprocess != settings["model.preprocess"]:

@@ -32,7 +32,7 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
         raise UserError(f"{missing} is missing; give --mode=convert --weights=IN --output=OUT")
     if values.weights == RANDOM:
         raise UserError("--weights=random has no weights to convert; name a release or a file")
-    config = _network(values)
+    config = network_from_flags(values)
     target = pathlib.Path(values.output)
     require_weights(values.weights, model_name=config.model_name)
     find_writer(target)
@@ -45,14 +45,14 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     return Outcome(target)
 
 
-def _network(values: FlagValues) -> ModelSection:
+def network_from_flags(values: FlagValues) -> ModelSection:
     """Returns the network of a run that the flags name and describe no further, or the flags'."""
     run = run_of_weights(values.weights)
     if run is not None and not (values["model_name"].present or values.hparam_str):
         return run.config().model
-    of_file = settings_of_weights(values.weights, model_name=values.model_name)
-    of_model = {key: value for key, value in of_file.items() if key.startswith("model.")}
     resolve_model(values.model_name, values.hparam_str)  # says what is wrong with these
+    of_weights = settings_of_weights(values.weights, model_name=values.model_name)
+    of_model = {key: value for key, value in of_weights.items() if key.startswith("model.")}
     given, _ = read_overrides(values.hparam_str, section="model")
     return resolve_model(values.model_name, {**of_model, **given})
 
@@ -80,4 +80,4 @@ def convert(config: ModelSection, weights: str, target: pathlib.Path) -> None:
     print(f"{report}; missing: none\nwritten to {target}")
     if metadata and target.suffix not in (".keras", ".safetensors"):
         settings = ",".join(f"{key}={value}" for key, value in metadata.items())
-        print(f'this format cannot say how the network pads; use it with --hparam_str="{settings}"')
+        print(f'this format cannot say how its network differs; add --hparam_str="{settings}"')

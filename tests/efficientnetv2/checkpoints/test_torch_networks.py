@@ -318,5 +318,5 @@ def test_without_config_json_the_name_of_a_file_of_timm_decides(files, tmp_path,
 def test_other_files_and_damaged_ones_have_no_settings(tmp_path):
     (tmp_path / "damaged.pth").write_bytes(b"PK\3\4 damaged")
     (tmp_path / "config.json").write_text("[1, 2")
-    for weights in (None, "imagenet", "random", tmp_path / "damaged.pth", tmp_path, "nowhere"):
+    for weights in (None, "random", tmp_path / "damaged.pth", tmp_path, "nowhere"):
         assert settings_of_weights(weights, model_name="efficientnet-b0") == {}

@@ -5,11 +5,14 @@ import tarfile
 import pytest
 import yaml
 
-from efficientnetv2.checkpoints.file_settings import settings_of_weights
+from efficientnetv2.checkpoints.file_settings import metadata_of, settings_of_weights
+from efficientnetv2.checkpoints.model_arguments import model_config
 from efficientnetv2.commands.config_from_flags import config_from_flags
+from efficientnetv2.commands.convert import network_from_flags
 from efficientnetv2.commands.flag_values import define_flags
 from efficientnetv2.data.decode import describe_resize
 from efficientnetv2.flags import parse
+from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams import ConfigError, resolve
 
 BLOCKS = (
@@ -90,7 +93,7 @@ def test_images_are_classified_by_the_file_as_it_is(main_tf2, folder, photos):
     assert result.returncode == 0, result.stderr
 
 
-def test_converted_files_say_how_the_network_pads(main_tf2, folder):
+def test_converted_files_say_how_the_network_pads_and_normalises(main_tf2, folder):
     command = ("convert", "--weights=torchvision_v1/weights.pth", "--model=efficientnet-b0")
     for name in ("b0.safetensors", "b0.keras", "b0.weights.h5"):
         result = main_tf2(
@@ -99,11 +102,30 @@ def test_converted_files_say_how_the_network_pads(main_tf2, folder):
         )
         assert result.returncode == 0, result.stderr
         settings = settings_of_weights(folder / name, model_name="efficientnet-b0")
-        hint = '--hparam_str="model.padding=torch,model.bn_epsilon=1e-05'
+        hint = '--hparam_str="model.padding=torch,model.bn_epsilon=1e-05,model.preprocess='
         assert (hint in result.stdout) == (name == "b0.weights.h5")
         if name != "b0.weights.h5":
-            assert settings["model.padding"] == "torch"
-            assert settings["model.bn_epsilon"] == 1e-5
+            assert settings == {f"model.{key}": value for key, value in OF_FILE.items()}
+
+
+def test_a_converted_release_keeps_its_normalisation():
+    """That of ``imagenet`` is AdvProp's, another than Keras's or Noisy Student's B0 has."""
+    arguments = ["main_tf2.py", "convert", "--model=efficientnet-b0", "--weights=imagenet"]
+    network = network_from_flags(parse(define_flags({}), arguments))
+    assert metadata_of(network) == {"model.preprocess": "v2"}
+
+
+def test_a_network_of_get_model_is_that_of_its_run(tmp_path):
+    settings = {f"model.{key}": value for key, value in OF_FILE.items()}
+    run = RunDirectory(tmp_path / "run")
+    run.start(resolve("efficientnet-b0", "digits", BLOCKS, settings), [str(n) for n in range(10)])
+    network = model_config(
+        "efficientnet-b0", BLOCKS, include_preprocessing=True, weights=tmp_path / "run"
+    )
+    assert {key: network[key] for key in OF_FILE} == OF_FILE
+    arguments = ["main_tf2.py", "convert", "--model=efficientnet-b0", f"--weights={run.path}"]
+    network = network_from_flags(parse(define_flags({}), arguments))
+    assert {key: network[key] for key in OF_FILE} == OF_FILE
 
 
 @pytest.mark.parametrize("mode", ["infer", "export", "train", "convert"])
