@@ -127,10 +127,10 @@ def fetch_remote(
         return fetch_keras_file(KerasRelease(remote.url, remote.md5), cache)
     try:
         if not remote.is_folder:
-            _download(remote.url, path, sha256=remote.sha256)
-            if remote.place[0] == "hf":  # what it says of the network
+            if remote.place[0] == "hf" and not path.is_file():  # what it says of the network
                 beside = "/".join((remote.url.rpartition("/")[0], CONFIG))
                 _download(beside, path.with_name(CONFIG), is_optional=True)
+            _download(remote.url, path, sha256=remote.sha256)
             return path
         if file_in_folder(path) == path:
             _download(f"{remote.url}/{CONFIG}", path / CONFIG, is_optional=True)
@@ -249,11 +249,23 @@ def _receive(url: str, partial: pathlib.Path) -> str | None:
         with partial.open("ab" if continues else "wb") as file:
             before = file.tell()
             try:
-                shutil.copyfileobj(response, file, _CHUNK_BYTES)
-            except (TimeoutError, ConnectionError, http.client.HTTPException):
+                for chunk in iter(lambda: _read(response), b""):
+                    file.write(chunk)
+            except _CutOffError:
                 return None
             received = file.tell() - before
     return told if expected is None or received == int(expected) else None
+
+
+class _CutOffError(Exception):
+    """A connection broke; other than an error of the disk, this is tried again."""
+
+
+def _read(response: Any) -> bytes:
+    try:
+        return bytes(response.read(_CHUNK_BYTES))
+    except (OSError, http.client.HTTPException):  # of the network: TLS, a route, a time limit
+        raise _CutOffError from None
 
 
 def _open(url: str, offset: int, redirects: _Redirects) -> Any:

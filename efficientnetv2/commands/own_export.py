@@ -164,6 +164,7 @@ def _options(
         with_xla=values.export_to_tpu,
         license=values.license,
         web_runtime=find_runtime(values.web_runtime),
+        max_loss=values.max_loss,
     )
 
 

@@ -77,6 +77,12 @@ def _flag_values(mode: str, arguments: Mapping[str, Any]) -> flags.FlagValues:
                 value = check_text(name, value, what="text, a path or a dictionary")
             give(values, "hparam_str", value)
             continue
+        if name in _LISTS and isinstance(value, (list, tuple)):
+            value = [check_text(name, item) for item in value]
+            if name == "runs":  # folders, which may have commas in their names
+                values[name].value, values[name].present = value, 1
+                continue
+            value = ",".join(value)
         argument = _argument(name, value)
         if argument == FLAGS[name].default_in(mode):
             continue
@@ -104,8 +110,6 @@ def _argument(name: str, value: Any) -> Any:
     is_setting = name in SHORT_NAMES and not FLAGS[name].is_path
     if is_setting or isinstance(default, (int, float)) or name in _NUMBERS:
         return check_setting(name, value)
-    if name in _LISTS and isinstance(value, (list, tuple)):
-        return ",".join(check_text(name, item) for item in value)
     return check_text(name, value)
 
 

@@ -53,11 +53,11 @@ class ExportOptions:
       integer_io: inputs and outputs of the int8 file are uint8.
       debug_int8: also report the quantisation noise of each layer.
       with_xla: the SavedModel gets another signature that is compiled by XLA, for TPU.
+      max_loss: points of accuracy that the file of ``tflite_auto`` may lose.
       temperature: by which the files divide logits; None: they do not.
       license: of the files, as Hugging Face names it, for the model card; None: not stated.
       threshold: an image whose best probability is below it is unknown; None: none is.
       web_runtime: as in ``web_page.write_page``.
-      max_loss: points of accuracy that the file of ``tflite_auto`` may lose.
     """
 
     formats: Sequence[str]
@@ -68,11 +68,11 @@ class ExportOptions:
     integer_io: bool
     debug_int8: bool
     with_xla: bool
+    max_loss: float
     temperature: float | None = None
     license: str | None = None
     threshold: float | None = None
     web_runtime: dict[str, pathlib.Path] | None = None
-    max_loss: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)

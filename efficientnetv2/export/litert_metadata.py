@@ -89,10 +89,19 @@ class SharingBuilder(flatbuffers.Builder):
 
 
 def _metadata(servable: Servable) -> bytes:
-    row = servable.normalisation
-    mean, deviation = ([0.0], [1.0]) if servable.preprocessing else (row.mean, row.deviation)
+    row, limits = servable.normalisation, servable.limits
+    mean, deviation = row.mean, row.deviation
+    if servable.preprocessing and limits is not None:  # an app brings pixels of 0..255 to these
+        low, high = limits
+        factor = 255 / (high - low)
+        mean, deviation = [0.0 - low * factor], [factor]
+    elif not servable.preprocessing:
+        limits = _normalised_range(mean, deviation)
     builder = flatbuffers.Builder(1024)
-    limits = servable.limits if servable.preprocessing else _normalised_range(mean, deviation)
+    ranges = {}
+    if limits is not None:
+        ranges[4] = _offsets(builder, [_normalization(builder, mean, deviation)])
+        ranges[5] = _limits(builder, *limits)
     image = _table(
         builder,
         {
@@ -102,8 +111,7 @@ def _metadata(servable: Servable) -> bytes:
                 f"{servable.input_range}; of an image of another size: {servable.resize_steps}"
             ),
             3: _image_content(builder, servable),
-            4: _offsets(builder, [_normalization(builder, mean, deviation)]),
-            **({5: _limits(builder, *limits)} if limits else {}),
+            **ranges,
         },
     )
     labels = _table(

@@ -6,6 +6,7 @@ Each file is opened with its format's own runtime, as its users will.
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -73,7 +74,8 @@ def verify(
     accuracy = lost = None
     if images.labels is not None:
         accuracy = answers.score(outputs, images.labels)
-        lost = round(len(inputs) * (answers.score(expected, images.labels) - accuracy))
+        if math.isfinite(accuracy):  # R2 of outputs that are not finite is not
+            lost = round(len(inputs) * (answers.score(expected, images.labels) - accuracy))
     return Check(
         megabytes=round(_size(path) / 1e6, 3),
         milliseconds=round(latency(run, inputs[:1]), 2),

@@ -83,7 +83,7 @@ def _rebuild_in_bfloat16(model: keras.Model) -> MakeLayer:
 def _between_convolutions(model: keras.Model) -> set[str]:
     """Names of the activations that only convolutions read, and of the ``Conv2D`` before them."""
     names: set[str] = set()
-    outputs = {tensor._keras_history.operation for tensor in model.outputs}
+    outputs = _outputs(model)
     for layer in model.layers:
         if not isinstance(layer, keras.layers.Activation):
             continue
@@ -97,10 +97,16 @@ def _between_convolutions(model: keras.Model) -> set[str]:
     return names
 
 
+def _outputs(model: keras.Model) -> set[keras.layers.Layer]:
+    """Returns the layers whose results a model returns."""
+    return {tensor._keras_history.operation for tensor in model.outputs}
+
+
 def fold(model: keras.Model, *, make: MakeLayer = _rebuild) -> keras.Model:
     """Returns a model with the same inputs, outputs and layer names, without BatchNormalization.
 
-    A BatchNormalization that does not follow a convolution stays. Squeeze-and-excitation pools with
+    A BatchNormalization that does not follow a convolution stays, as does one whose convolution the
+    model returns, too. Squeeze-and-excitation pools with
     ``keepdims`` instead of a reshape to a fixed size, so that every export format takes any batch
     size. The model is for inference only: dropout is removed.
 
@@ -108,12 +114,19 @@ def fold(model: keras.Model, *, make: MakeLayer = _rebuild) -> keras.Model:
       model: built of Keras's own layers.
       make: (layer, its new settings) -> the layer that replaces it.
     """
+    outputs = _outputs(model)  # whose values and shapes must stay
     folded = {
         layer.name: layer.input._keras_history.operation
         for layer in model.layers
-        if isinstance(layer, keras.layers.BatchNormalization) and _is_convolution_before(layer)
+        if isinstance(layer, keras.layers.BatchNormalization)
+        and _is_convolution_before(layer)
+        and layer.input._keras_history.operation not in outputs
     }
-    reshaped = {layer.name for layer in model.layers if _is_reshape_of_pool(layer)}
+    reshaped = {
+        layer.name
+        for layer in model.layers
+        if _is_reshape_of_pool(layer) and layer.input._keras_history.operation not in outputs
+    }
     pools = {model.get_layer(name).input._keras_history.operation.name for name in reshaped}
     with_bias = {convolution.name for convolution in folded.values()}
 
@@ -156,9 +169,17 @@ def _is_convolution_before(layer: keras.layers.Layer) -> bool:
 
 
 def _is_reshape_of_pool(layer: keras.layers.Layer) -> bool:
+    """Whether a layer gives a pool's ``[B, C]`` the shape ``[B, 1, 1, C]``, and alone reads it."""
     if not isinstance(layer, keras.layers.Reshape):
         return False
-    return isinstance(layer.input._keras_history.operation, keras.layers.GlobalAveragePooling2D)
+    pool = layer.input._keras_history.operation
+    return (
+        isinstance(pool, keras.layers.GlobalAveragePooling2D)
+        and not pool.keepdims
+        and pool.data_format == "channels_last"
+        and tuple(layer.output.shape[1:]) == (1, 1, pool.output.shape[-1])
+        and len(pool._outbound_nodes) == 1
+    )
 
 
 def _folded_weights(

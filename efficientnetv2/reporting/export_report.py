@@ -104,7 +104,7 @@ def _show_trials(result: ExportResult, options: ExportOptions) -> None:
     ]
     header = ["tflite_auto", "points lost", "95% interval", "MB", "ms an image", ""]
     print(f"\n{table(header, rows)}")
-    chosen = result.trials[-1]
+    chosen = next(trial for trial in result.trials if trial.chosen)
     verdict = "within" if chosen.lost.points <= options.max_loss else "not within"
     print(
         f"{chosen.precision}: {verdict} {options.max_loss:g} points; loses {chosen.lost} on "

@@ -340,7 +340,7 @@ def _preparation(result: ExportResult) -> dict[str, Any]:
     servable = result.servable
     row = servable.normalisation
     raw = not servable.preprocessing
-    numbers = [[round(value, 3) for value in values] for values in (row.mean, row.deviation)]
+    numbers = [[float(f"{value:.7g}") for value in values] for values in (row.mean, row.deviation)]
     return {
         "prepared": servable.channels in (GREY, RGB),
         "mode": "L" if servable.channels == GREY else "RGB",

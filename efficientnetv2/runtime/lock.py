@@ -57,12 +57,24 @@ def training_lock(path: pathlib.Path) -> Iterator[None]:
 def exclusive_lock(path: pathlib.Path) -> Iterator[None]:
     """Waits for the lock on a file, which is created if missing, and holds it within the context.
 
+    Where the file system has no locks, a warning says so, and nothing is waited for.
+
     Raises:
       WriteError: if the file cannot be created.
     """
-    with write_error_for(path), path.open("a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with write_error_for(path):
+        file = path.open("a", encoding="utf-8")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            warn_unlocked(path, error)
         yield
+
+
+def warn_unlocked(path: pathlib.Path, error: OSError) -> None:
+    """Warns that a file system has no locks, as some that are shared by machines."""
+    print(f"warning: '{path}' cannot be locked ({error.strerror})", file=sys.stderr)
 
 
 def lock_holder(path: pathlib.Path) -> str | None:
@@ -90,7 +102,7 @@ def _acquire(path: pathlib.Path) -> TextIO:
             time.sleep(_PAUSE_SECONDS)
             continue
         except OSError as error:
-            print(f"warning: '{path}' cannot be locked ({error.strerror})", file=sys.stderr)
+            warn_unlocked(path, error)
         # The previous holder may have removed the file after we opened it and before we locked it.
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             _write_owner(file)

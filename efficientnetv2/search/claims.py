@@ -21,7 +21,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from efficientnetv2.runtime.atomic_write import replace_text, write_error_for
-from efficientnetv2.runtime.lock import exclusive_lock
+from efficientnetv2.runtime.lock import exclusive_lock, warn_unlocked
 from efficientnetv2.search.attributes import ALIVE, ERROR, HOST, OWNER, SURPLUS
 from efficientnetv2.search.samplers import Choices, suggest
 
@@ -58,7 +58,7 @@ class Claims:
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Locks the run directory: no other process of it can be in this context."""
-        with exclusive_lock(self._folder / "search.lock"):
+        with exclusive_lock(self._folder / "search.lock"), write_error_for(self._folder):
             yield
 
     def folder_of(self, trial: Trial | FrozenTrial) -> pathlib.Path:
@@ -115,6 +115,8 @@ class Claims:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            warn_unlocked(path, error)
         return True
 
     def _begin(self, locks: contextlib.ExitStack) -> tuple[Trial, bool] | None:

@@ -119,6 +119,27 @@ def test_a_connection_that_brings_nothing_is_given_up_and_goes_on_in_the_next_ca
     assert store.ranges() == [None, "bytes=1000-", "bytes=1000-"]
 
 
+@pytest.mark.parametrize("error", [OSError(113, "No route to host"), TimeoutError("timed out")])
+def test_any_error_of_the_network_is_taken_up_again(store, tmp_path, monkeypatch, error):
+    """TLS and routes raise plain OSErrors, which must not look like those of the disk."""
+    errors, read = [error], download._read
+
+    def fail_once(response):
+        if errors:
+            response.read = lambda size: (_ for _ in ()).throw(errors.pop())
+        return read(response)
+
+    monkeypatch.setattr(download, "_read", fail_once)
+    assert fetch(tmp_path).read_bytes() == CONTENT
+    assert len(store.ranges()) == 2
+
+
+def test_a_config_that_is_not_there_is_asked_for_once(store, tmp_path):
+    for _ in range(2):
+        fetch(tmp_path)
+    assert [path.rpartition("/")[2] for path, _ in store.requests] == ["config.json", "model.bin"]
+
+
 def test_a_server_without_ranges_sends_the_file_anew(store, tmp_path):
     store.takes_ranges, store.cuts = False, [1000]
     assert fetch(tmp_path).read_bytes() == CONTENT
@@ -182,7 +203,10 @@ def test_a_server_that_does_not_answer(store, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("mirror", "message"),
     [
-        ("http://127.0.0.1:1", r"cannot download http://127.0.0.1:1/.* \(.*refused\); download it"),
+        (
+            "http://127.0.0.1:1",
+            r"cannot download http://127.0.0.1:1/.* \(.*refused\); download t",
+        ),
         ("ftp://127.0.0.1", "EFFICIENTNETV2_MIRROR must begin with http:// or https://, got 'ftp"),
         ("http://", "cannot download http:/"),
     ],

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 import efficientnetv2 as env2
+from efficientnetv2.commands.python_call import _flag_values
 from efficientnetv2.data.open_data import open_data
 from efficientnetv2.evaluation.weight_average import (
     BatchNormEstimator,
@@ -170,3 +171,8 @@ def test_the_target_must_be_new(main_tf2, runs):
     for flags, line in ([], "--model_dir is missing"), (["--model_dir=c"], "is not empty"):
         result = main_tf2("soup", "a", "b", *flags, cwd=folder)
         assert (result.returncode, line in result.stderr) == (2, True)
+
+
+def test_names_with_commas_are_names_in_python():
+    runs = ["runs/lr=0.1,bs=64", "runs/b"]
+    assert _flag_values("average", {"runs": runs, "model_dir": "runs/soup"}).runs == runs

@@ -1,5 +1,6 @@
 """Tests what the automatic choice of a LiteRT file tries, which it takes, and what it writes."""
 
+import dataclasses
 import io
 import json
 import zipfile
@@ -15,6 +16,7 @@ from efficientnetv2.export.litert import convert_int8, float_operators
 from efficientnetv2.export.points_lost import PointsLost
 from efficientnetv2.int8.mixed_runner import weighted_layer_of
 from efficientnetv2.int8.quantizer import QuantisedNetwork
+from efficientnetv2.reporting.export_report import _show_trials
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,21 @@ def trial(points, megabytes, milliseconds):
 )
 def test_the_smallest_file_within_the_limit_that_is_not_slow_is_taken(trials, place):
     assert choose(trials, max_loss=0.5) == place
+
+
+def test_the_verdict_is_on_the_chosen_file(capsys):
+    trials = [trial(0.6, 1, 1), trial(0.1, 1.1, 3), trial(0.0, 2, 4)]
+    names = ("8 bits", "16-bit activations", "16-bit weights")
+    trials = [
+        dataclasses.replace(row, precision=name, chosen=name == names[1])
+        for row, name in zip(trials, names)
+    ]
+    _show_trials(SimpleNamespace(trials=trials, images=360), SimpleNamespace(max_loss=0.5))
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .startswith("16-bit activations: within 0.5 points; loses 0.1 points")
+    )
 
 
 @pytest.fixture

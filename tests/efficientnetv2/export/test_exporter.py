@@ -17,10 +17,11 @@ from tensorflow import keras
 from efficientnetv2.cli import main
 from efficientnetv2.data.decode import decode_evaluation
 from efficientnetv2.data.sample_images import Images
-from efficientnetv2.export.answers import FirstClass
+from efficientnetv2.export.answers import ANSWERS, FirstClass
 from efficientnetv2.export.formats import FORMATS, Limit
 from efficientnetv2.export.verify import verify
 from hparams import resolve
+from hparams.label_kinds import NUMBERS
 
 pytestmark = pytest.mark.slow  # most tests here train for several seconds
 
@@ -239,6 +240,16 @@ def test_a_file_that_disagrees_is_named(exported, pixels):
     assert verify("tflite_int8", path, wrong, pixels, other, ONE_CLASS).fault == (
         "gets 3 fewer of 3 images right (at most 1 is allowed)"
     )
+
+
+def test_numbers_that_are_not_finite_are_a_fault(exported, pixels):
+    labels = np.random.default_rng(0).normal(size=[len(pixels), 10])
+    numbers = ANSWERS[NUMBERS](np.ones(10))
+    check = verify(
+        *("tflite", exported / FILES["tflite"], Images(pixels, labels), pixels * np.nan),
+        *(labels, numbers),
+    )
+    assert check.fault == "has outputs that are not finite numbers"
 
 
 def test_weights_and_a_folder_of_images(tmp_path, run, capfd):

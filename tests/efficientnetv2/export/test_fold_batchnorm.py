@@ -113,6 +113,46 @@ def test_normalization_that_cannot_be_folded_stays():
     np.testing.assert_allclose(folded(images), model(images), atol=1e-6)
 
 
+def channel_attention():
+    """ECA: a pool whose reshape is no squeeze-and-excitation."""
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(image)
+    gate = keras.layers.GlobalAveragePooling2D()(x)
+    gate = keras.layers.Reshape((-1, 1))(gate)
+    gate = keras.layers.Conv1D(1, 3, padding="same", activation="sigmoid")(gate)
+    return keras.Model(image, keras.layers.Multiply()([x, keras.layers.Reshape((1, 1, -1))(gate)]))
+
+
+def pool_that_is_read_twice():
+    image = keras.Input((8, 8, 3))
+    pool = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
+    reshaped = keras.layers.Conv2D(5, 1)(keras.layers.Reshape((1, 1, 4))(pool))
+    return keras.Model(image, [keras.layers.Dense(2)(pool), reshaped])
+
+
+def inner_results_returned():
+    """What Grad-CAM is computed from: a convolution before its normalisation, and the answer."""
+    image = keras.Input((8, 8, 3))
+    convolution = keras.layers.Conv2D(4, 3)(image)
+    x = keras.layers.BatchNormalization()(convolution)
+    pool = keras.layers.GlobalAveragePooling2D()(x)
+    scale = keras.layers.Conv2D(4, 1)(keras.layers.Reshape((1, 1, 4))(pool))
+    return keras.Model(image, [convolution, pool, keras.layers.Multiply()([x, scale])])
+
+
+@pytest.mark.parametrize(
+    "build", [channel_attention, pool_that_is_read_twice, inner_results_returned]
+)
+def test_any_network_stays_the_same_function(build):
+    model = with_random_batchnorm(build())
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("f4")
+    for folded in (fold(model), for_inference(model)):
+        expected, outputs = (keras.tree.flatten(network(images)) for network in (model, folded))
+        for ours, theirs in zip(outputs, expected):
+            assert ours.shape == theirs.shape
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
 def test_settings_name_a_squeeze_and_excitation():
     assert any("se" in blocks for blocks in SETTINGS["model.blocks_args"])
 

@@ -1,11 +1,14 @@
 """Opens LiteRT files in MediaPipe's image classifier, as apps for Android and iOS do."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow import keras
 
+import efficientnetv2 as env2
 from efficientnetv2.data.preprocess import normalise
 from efficientnetv2.evaluation.loaded_model import LoadedModel
 from efficientnetv2.export.litert import convert, convert_int8
@@ -50,7 +53,7 @@ def int8_file(servable, inputs, *, integer_io):
 
 
 @pytest.fixture(scope="module")
-def exported(pixels):
+def exported(pixels, tmp_path_factory):
     """Name -> LiteRT file, network, and the images as its interpreter takes them."""
     v1 = servable_with("efficientnet-b0", pixels)
     several = servable_with("efficientnet-b0", pixels, loss_type="sigmoid")
@@ -68,7 +71,25 @@ def exported(pixels):
         raw = servable_with(name, pixels, preprocessing=False)
         inputs = np.float32((pixels - raw.normalisation.mean) / raw.normalisation.deviation)
         rows[f"{raw.preprocess}_without"] = (convert(raw, "float32"), raw, inputs)
+    rows["takes_0_to_1"] = of_unit_range(pixels, tmp_path_factory.mktemp("unit"))
     return rows
+
+
+def of_unit_range(pixels, folder):
+    """A user's model that normalises 0..1, which an app does not know by itself."""
+    images = keras.Input(pixels.shape[1:])
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(
+        keras.layers.Rescaling(2, -1)(images)
+    )
+    keras.utils.set_random_seed(0)
+    x = keras.layers.Dense(10, kernel_initializer=keras.initializers.RandomNormal(stddev=3))(
+        keras.layers.GlobalAveragePooling2D()(x)
+    )
+    model = keras.Model(images, keras.layers.Softmax()(x), name="unit")
+    path = env2.export(
+        "tflite", model, images=pixels / 255, class_names=NAMES, output_dir=folder, verbose=False
+    )
+    return path.read_bytes(), SimpleNamespace(model=model), pixels / 255
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +125,7 @@ OPENED = (
     "several_integer_io",
     "v2_without",
     "lite_without",
+    "takes_0_to_1",
 )
 
 

@@ -56,7 +56,7 @@ def write(servable, config, tmp_path):
         paths = {name: tmp_path / f"b0_{name}" for name in formats}
         checks = {path.name: CHECK for path in paths.values()}
         result = of(ExportResult(network, 200, 0.9, checks, paths, [], {}, {}, []), changes)
-        options = ExportOptions(formats, tmp_path, [], True, False, False, False, False)
+        options = ExportOptions(formats, tmp_path, [], True, False, False, False, False, 0.5)
         loaded = LoadedModel(network.model, config, network.class_names, "x", is_average=True)
         loaded = None if network.is_own else loaded
         assert write_model_card(result, of(options, changes), loaded, run)
@@ -208,7 +208,7 @@ def test_a_page_that_somebody_wrote_stays(write, servable, config, tmp_path):
     mine = tmp_path / "README.md"
     mine.write_text(card.replace(f"{MARK}\n", "") + "My own words.\n", encoding="utf-8")
     before = mine.read_bytes()
-    options = ExportOptions(["onnx"], tmp_path, [], True, False, False, False, False)
+    options = ExportOptions(["onnx"], tmp_path, [], True, False, False, False, False, 0.5)
     result = ExportResult(servable, 1, None, {}, {}, [], {}, {}, [])
     loaded = LoadedModel(servable.model, config, servable.class_names, "x")
     assert not write_model_card(result, options, loaded, None)

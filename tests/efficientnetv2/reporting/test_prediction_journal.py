@@ -1,5 +1,7 @@
 """Tests that predictions survive a kill and are used by the same command only."""
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -176,6 +178,15 @@ def test_two_processes_do_not_mix(opened, images):
     add(first, images, until=2)
     first.close()
     assert opened().tally.images == 2
+
+
+def test_a_file_system_without_locks_is_a_warning(opened, images, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    add(opened(), images, until=2)
+    assert "cannot be locked (No locks available)" in capsys.readouterr().err
 
 
 def test_other_weights_have_another_checksum():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import re
@@ -12,7 +13,7 @@ import sys
 
 import pytest
 
-from efficientnetv2.runtime.lock import LockedError, lock_holder, training_lock
+from efficientnetv2.runtime.lock import LockedError, exclusive_lock, lock_holder, training_lock
 
 ROOT = pathlib.Path(__file__).parents[3]
 HOLD = """
@@ -91,3 +92,17 @@ while True:
             with training_lock(path):
                 pass
         process.kill()
+
+
+def test_a_file_system_without_locks_is_a_warning(path, monkeypatch, capsys) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    path.parent.mkdir(parents=True)
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for lock in (exclusive_lock, training_lock):
+        with lock(path):
+            pass
+        assert capsys.readouterr().err == (
+            f"warning: '{path}' cannot be locked (No locks available)\n"
+        )
