@@ -163,10 +163,11 @@ def average(
     ingredients = make(ingredients, minival.score)
     used = [one.weights for one in ingredients if one.is_used]
     minival.set_weights(mean_weights(used), as_average=len(used) > 1)
+    folders = [folder for run in runs for folder in (run.checkpoints, run.best)]
+    step = max(number for folder in folders for number in checkpoint_store.steps(folder))
     target.start(minival.config, minival.class_names)
     if runs[0].split_file.exists():
         shutil.copyfile(runs[0].split_file, target.split_file)
-    step = max(checkpoint_store.steps(run.checkpoints)[-1] for run in runs)
     checkpoint = tf.train.Checkpoint(weights=named_weights(minival.model))
     checkpoint_store.write(target.checkpoints, step, checkpoint.write)
     return ingredients, step

@@ -247,6 +247,8 @@ def evaluate_weights(
     with workers.report_worker_loss():
         with workers.chief_first():
             splits = _run_with_split(config, run)
+            if workers.is_chief:
+                splits.create()  # for the list of images that cannot be read
             config, source = open_data(config, splits, is_chief=workers.is_chief)
         trained = _trained_on(source.class_names, config)
         images, more = _open_inputs(config, source, splits, looks, trained=trained)

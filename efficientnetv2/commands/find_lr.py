@@ -75,8 +75,6 @@ def find_lr(config: Config, run: RunDirectory, *, steps: int) -> RangeTest:
     print(f"{title}: at most {steps} steps, at a learning rate that grows", flush=True)
     with open_bar(total=steps, desc="find_lr") as bar:
         test = run_range_test(config, source, steps=steps, after_step=bar.update, show=print)
-    if not len(test.rates):
-        raise UserError("the loss of the first step is not finite, at the lowest learning rate")
     picture = run.path / "find_lr.png"
     write_steps(test, run.path / "find_lr.csv")
     draw_rate_curve(test, picture, title=f"{title}: learning rate range test")

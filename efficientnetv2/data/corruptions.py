@@ -54,7 +54,8 @@ def brightness(pixels: tf.Tensor, number: tf.Tensor, *, added: float) -> tf.Tens
 def jpeg(pixels: tf.Tensor, number: tf.Tensor, *, quality: int) -> tf.Tensor:
     """Stores as JPEG of a quality, 1..100, and reads it again; C is 1 or 3."""
     del number
-    encoded = tf.io.encode_jpeg(tf.cast(tf.round(pixels), tf.uint8), quality=quality)
+    whole = tf.saturate_cast(tf.round(pixels), tf.uint8)  # bicubic resizing goes beyond 0..255
+    encoded = tf.io.encode_jpeg(whole, quality=quality)
     decoded = tf.io.decode_jpeg(encoded, channels=pixels.shape[-1])
     return tf.ensure_shape(tf.cast(decoded, tf.float32), pixels.shape)
 

@@ -64,9 +64,12 @@ def rehearse(config: Config, source: Source, folder: pathlib.Path) -> RunEstimat
             microbatches=config.train.accumulate,
         )
         trainer.set_input(distribute_training(strategy, batches, start_step=0))
-        first, seconds = call_seconds(
-            lambda: trainer.train(tf.constant(1)), steps=_STEPS, warm_up=1, limit=_SIZE_SECONDS
-        )
+        try:
+            first, seconds = call_seconds(
+                lambda: trainer.train(tf.constant(1)), steps=_STEPS, warm_up=1, limit=_SIZE_SECONDS
+            )
+        except tf.errors.OpError as error:
+            batches.raise_bad_image(error, step=0)
         build_seconds = max(build_seconds, first)
         work = stage.batch_size * workload.training_multiply_adds(stage.image_size)
         measured.append((work, float(np.median(seconds))))

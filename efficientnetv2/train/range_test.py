@@ -23,6 +23,7 @@ from efficientnetv2.train.step import build_trainer
 from efficientnetv2.train.strategy import build_strategy, distribute_training
 from efficientnetv2.train.train_state import TrainState, build_train_state, start_from_pretrained
 from hparams.config import Config
+from hparams.errors import UserError
 from hparams.resolve import with_overrides
 from hparams.train_keys import BASE_BATCH
 
@@ -108,7 +109,8 @@ def run_range_test(
       show: called with what is loaded, if the training starts from pretrained weights.
 
     Raises:
-      UserError: if the machine lacks the devices, or an image or the weights cannot be read.
+      UserError: if the first loss is not finite, the machine lacks the devices, or an image or the
+        weights cannot be read.
     """
     config = with_overrides(config, {"train.ema_decay": 0.0, "runtime.steps_per_loop": 1})
     plan = build_stages(config, num_images=source.num_images(config.data.train_split))
@@ -123,6 +125,8 @@ def run_range_test(
         after_step()
         if smoothed[-1] > BLOWN_UP * smoothed.min():
             break
+    if not losses:
+        raise UserError("the loss of the first step is not finite, at the lowest learning rate")
     return RangeTest(
         rates=np.array(rates),
         losses=np.array(losses),

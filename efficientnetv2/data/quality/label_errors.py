@@ -51,13 +51,16 @@ def find_label_errors(
       groups: N numbers; images of one group, such as copies, are never used to judge each other.
 
     Returns:
-      Nothing if there are fewer than two classes or groups to learn from.
+      Nothing if there are fewer than two classes or groups to learn from, also without the images
+      of any group.
     """
     classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
     folds = min(_FOLDS, len(np.unique(groups)), int(np.bincount(numbers).max(initial=0)))
     if len(classes) < 2 or folds < 2:
         return []
     probabilities = _out_of_fold(np.float32(features), numbers, groups, folds)
+    if probabilities is None:
+        return []
     own = probabilities[np.arange(len(numbers)), numbers]
     counts = np.bincount(numbers)
     usual = np.bincount(numbers, own) / counts  # how sure it is of images of each class
@@ -75,8 +78,11 @@ def find_label_errors(
 
 def _out_of_fold(
     features: np.ndarray, labels: np.ndarray, groups: Sequence[int] | np.ndarray, folds: int
-) -> np.ndarray:
-    """Returns float64 ``[N, K]``: probabilities by a classifier that has not seen the image."""
+) -> np.ndarray | None:
+    """Returns float64 ``[N, K]``: probabilities by a classifier that has not seen the image.
+
+    None: without the images that it is asked about, it would learn from a single class.
+    """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -93,7 +99,10 @@ def _out_of_fold(
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a class may be rarer than there are folds
+        parts = list(splitter.split(features, labels, groups))
+        if any(len(np.unique(labels[training])) < 2 for training, _ in parts):
+            return None
         probabilities: np.ndarray = cross_val_predict(
-            classifier, features, labels, groups=groups, cv=splitter, method="predict_proba"
+            classifier, features, labels, cv=parts, method="predict_proba"
         )
     return probabilities

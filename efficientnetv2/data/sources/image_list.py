@@ -43,10 +43,15 @@ class ImageList(Sequence[pathlib.Path]):
 
     @classmethod
     def of(cls, paths: Iterable[str | pathlib.Path]) -> ImageList:
-        """Returns a list of these paths."""
+        """Returns a list of these paths.
+
+        Raises:
+          UserError: if a list of predictions cannot hold one of them.
+        """
         images = cls()
-        for path in paths:
-            images.add(os.fspath(path))
+        for path in map(os.fspath, paths):
+            _require_plain(path, where="")
+            images.add(path)
         return images
 
     def add(self, path: str, *, line: int = 0) -> None:
@@ -118,15 +123,19 @@ def read_image_list(encoded: bytes, *, origin: str, shard: tuple[int, int] = (1,
         if not path.strip():
             continue
         name = os.fsdecode(path)
-        if not is_plain_text(name):
-            raise UserError(
-                f"{origin} line {number}: '{printable(path[:_SHOWN])}' is not the path of an "
-                "image: it must be UTF-8 without control characters"
-            )
+        _require_plain(name, where=f"{origin} line {number}: ")
         images.add(name, line=number)
     if not images.total:
         raise UserError(f"{origin} names no image")
     return images
+
+
+def _require_plain(path: str, *, where: str) -> None:
+    if not is_plain_text(path):
+        raise UserError(
+            f"{where}'{printable(path[:_SHOWN])}' is not the path of an image: it must be UTF-8 "
+            "without control characters"
+        )
 
 
 def _lines(encoded: bytes) -> Iterator[bytes]:

@@ -92,7 +92,11 @@ def write_run(path, *, seed, **changes):
 def runs(tmp_path_factory):
     """(folder of the runs a, b and c, the moving averages of their weights)."""
     folder = tmp_path_factory.mktemp("runs")
-    return folder, {name: write_run(folder / name, seed=ord(name)) for name in "abc"}
+    weights = {name: write_run(folder / name, seed=ord(name)) for name in "abc"}
+    (folder / "c" / "checkpoints").rename(folder / "c" / "best")  # all that predictions need
+    record = {"step": 7, "top1": {"raw": 0.1, "ema": 0.2}}
+    (folder / "c" / "best" / "best.json").write_text(json.dumps(record))
+    return folder, weights
 
 
 def test_the_average_is_a_run(main_tf2, runs):

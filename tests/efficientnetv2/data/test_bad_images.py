@@ -11,9 +11,11 @@ from efficientnetv2.data.bad_images import SkippedLog, fill_gaps, prepare_readab
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.sources import build_source
 from efficientnetv2.data.train_input import Phase, build_training_input
+from efficientnetv2.evaluation.rehearsal import rehearse
 from efficientnetv2.train.progressive import build_settings, build_stages
 from hparams import resolve
 from hparams.errors import DataError
+from hparams.resolve import with_facts
 
 SIZE = 24
 
@@ -141,6 +143,16 @@ def test_evaluation_leaves_bad_images_out_or_names_them(photos, tmp_path):
         list(strict.batches())
     with pytest.raises(DataError, match=r"cannot read '.*jpg': its JPEG data are broken"):
         strict.raise_bad_image(error.value)
+
+
+def test_an_estimate_names_the_image_that_it_cannot_read(photos, tmp_path):
+    """What a preview prints in place of the time, and not a traceback."""
+    for path in photos.rglob("*.jpg"):
+        truncate(path)
+    settings = {"model.blocks_args": ["r1_k3_s2_e1_i8_o8_c1"], "model.feature_size": 8}
+    config = with_facts(config_of(photos, **settings), {"model.num_classes": 2})
+    with pytest.raises(DataError, match=r"cannot read '.*jpg': its JPEG data are broken"):
+        rehearse(config, build_source(config), tmp_path)
 
 
 def test_a_missing_place_takes_the_next_readable_image():

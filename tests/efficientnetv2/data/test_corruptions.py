@@ -59,3 +59,13 @@ def test_jpeg_is_that_of_the_quality(pixels):
     assert np.abs(found - np.asarray(Image.open(buffer), np.float32)).mean() < 2
     grey = CORRUPTIONS["jpeg_2"](tf.constant(pixels[..., :1]), tf.constant(0))
     assert grey.shape == (64, 64, 1)
+
+
+def test_pixels_beyond_the_range_of_bytes_are_cut_off():
+    """Bicubic resizing leaves such pixels at edges; as bytes, the last few wrapped around."""
+    beyond = np.random.default_rng(0).choice([-3, 258], (9, 7, 3)).astype("f4")
+    number = tf.constant(0, tf.int64)
+    for name in ("jpeg_1", "jpeg_2"):
+        result = CORRUPTIONS[name](tf.constant(beyond), number)
+        expected = CORRUPTIONS[name](tf.constant(beyond.clip(0, 255)), number)
+        np.testing.assert_array_equal(result, expected)

@@ -11,9 +11,11 @@ import pytest
 
 from efficientnetv2.data.sources import Source
 from efficientnetv2.runtime.run_directory import RunDirectory
+from efficientnetv2.train import range_test
 from efficientnetv2.train.loop import Training
 from efficientnetv2.train.range_test import RangeTest, run_range_test, smooth, suggest
 from hparams.config import Config
+from hparams.errors import UserError
 from hparams.resolve import resolve, with_facts
 
 STEPS = 25
@@ -115,3 +117,11 @@ def test_no_rate_lowers_the_loss() -> None:
 def test_a_result_is_immutable(measured: RangeTest) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         measured.batch_size = 3  # type: ignore[misc]
+
+
+def test_a_first_loss_that_is_not_finite_is_one_line(
+    digits: Source, data_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(range_test, "_steps", lambda *_, **__: iter([(1e-6, float("nan"))]))
+    with pytest.raises(UserError, match="the loss of the first step is not finite"):
+        run(config_of(data_dir), digits)

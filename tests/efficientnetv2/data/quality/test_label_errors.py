@@ -46,7 +46,7 @@ def test_copies_do_not_judge_each_other():
     assert len(alone) < len(found)
 
 
-@pytest.mark.parametrize("labels", [[], [3], [3, 3, 3], [0, 1]])
+@pytest.mark.parametrize("labels", [[], [3], [3, 3, 3], [0, 1], [*[0] * 20, 1]])
 def test_too_few_images_have_no_suspects(labels):
     features = np.zeros([len(labels), 4], np.float32)
     assert find_label_errors(features, labels, range(len(labels))) == []

@@ -140,3 +140,9 @@ def test_the_files_of_a_folder_stay_together(tmp_path):
     assert list(find_images(tmp_path / "**" / "*.png")) == expected
     first, second = (list(find_images(tmp_path, shard=(number, 2))) for number in (1, 2))
     assert (first, second) == (expected[::2], expected[1::2])
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.jpg", "two\nlines.jpg"])
+def test_paths_that_no_list_of_predictions_can_hold(name):
+    with pytest.raises(UserError, match=r"is not the path of an image: it must be UTF-8 without"):
+        ImageList.of([name])
