@@ -102,9 +102,11 @@ def _config(values: FlagValues) -> Config:
             name = f"--{flag}" if flag else key
             raise UserError(f"{name} has no effect with --mode=check{needs}")
     # An image that a table lists and that is gone is one of the findings.
-    config = resolve(
-        values.model_name, dataset_from_flags(values), *overrides, {"data.on_bad_image": "skip"}
-    )
+    own: dict[str, Any] = {"data.on_bad_image": "skip"}
+    run = RunDirectory(values.model_dir) if values.model_dir else None
+    if run is not None and run.config_file.exists() and run.split_file.exists():
+        own["data.fold"] = run.config().data.fold  # as its split.csv says
+    config = resolve(values.model_name, dataset_from_flags(values), *overrides, own)
     if config.data.source != "folder" or values.data_dir is None:
         raise UserError(
             f"--mode=check is for your own images, not for the data set {config.data.ds_name}"

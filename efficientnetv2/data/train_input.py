@@ -38,6 +38,9 @@ from hparams.config import Config
 _PRIME = 1_000_003  # keeps seeds of neighbouring (seed, epoch) pairs apart
 _MIX = 1 << 41  # keeps the seeds of mixing apart from those of the images
 _FOREVER = tf.int64.max
+# In place of a weight of 0, so that what is right of such an image can still be told. Its share of
+# the loss is nothing in float32.
+_LEAST_WEIGHT = 1e-30
 _REPEATED_AT_ONCE = 8
 
 
@@ -306,7 +309,7 @@ class TrainingInput:
             weight = self.source.weight(reference)
         if self.class_weights is not None:
             weight *= tf.gather(tf.constant(self.class_weights), label)
-        return weight
+        return tf.maximum(weight, _LEAST_WEIGHT)
 
     def _step(self, phase: Phase, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         epochs = epoch - phase.first_epoch

@@ -92,9 +92,13 @@ class TrainingSession:
 
         Returns:
           The number of the signal that stopped it, or None.
+
+        Raises:
+          DataError: with ``validate``, if minival has no images.
         """
         after_epoch = None
         if validate:
+            self.source.num_images(self.config.data.minival_split)  # which must not be empty
             best = None
             if keep_best and self.workers.is_chief:
                 best = BestCheckpoint(self.train_state, self.run, metric=best_metric(self.config))

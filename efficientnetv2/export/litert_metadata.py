@@ -94,7 +94,7 @@ def _metadata(servable: Servable) -> bytes:
     if servable.preprocessing and limits is not None:  # an app brings pixels of 0..255 to these
         low, high = limits
         factor = 255 / (high - low)
-        mean, deviation = [0.0 - low * factor], [factor]
+        mean, deviation = (0.0 - low * factor,), (factor,)
     elif not servable.preprocessing:
         limits = _normalised_range(mean, deviation)
     builder = flatbuffers.Builder(1024)

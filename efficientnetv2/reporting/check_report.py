@@ -13,7 +13,7 @@ import numpy as np
 from efficientnetv2.data.quality.findings import FINDINGS, CheckedImage, Finding
 from efficientnetv2.data.quality.image_measures import ImageMeasures, open_image
 from efficientnetv2.data.sources.file_names import printable
-from efficientnetv2.data.sources.image_splits import SPLITS
+from efficientnetv2.data.sources.image_splits import HELD_OUT, SPLITS
 from efficientnetv2.reporting.html_page import embedded_thumbnail, write_page
 from efficientnetv2.reporting.tables import table, write_csv_rows
 
@@ -80,7 +80,8 @@ def report_check(
     Raises:
       WriteError: if a file cannot be written.
     """
-    counts = dict.fromkeys(SPLITS, 0)
+    splits = _splits(check.images)
+    counts = dict.fromkeys(splits, 0)
     for image in check.images:
         counts[image.split] += 1
     parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
@@ -95,7 +96,7 @@ def report_check(
         summary=f"{what}: {parts}",
         kinds=[_kind(check, kind) for kind in check.counts],
         notes=notes,
-        splits=SPLITS,
+        splits=splits,
         classes=_class_rows(check.images, class_names),
         num_classes=len(class_names),
         sizes=sizes,
@@ -180,9 +181,16 @@ def _thumbnail(path: pathlib.Path) -> str:
         return ""
 
 
+def _splits(images: Sequence[CheckedImage]) -> tuple[str, ...]:
+    """Returns the splits of the images: the usual three, and what a fold holds out."""
+    is_fold = any(image.split == HELD_OUT for image in images)
+    return (*SPLITS, HELD_OUT) if is_fold else SPLITS
+
+
 def _class_rows(images: Sequence[CheckedImage], class_names: Sequence[str]) -> list[dict[str, Any]]:
     """Returns the number of images of each class by split, the largest classes first."""
-    counts = {name: dict.fromkeys(SPLITS, 0) for name in class_names}
+    splits = _splits(images)
+    counts = {name: dict.fromkeys(splits, 0) for name in class_names}
     for image in images:
         for name in {image.label} & counts.keys() or set(image.label.split("|")) & counts.keys():
             counts[name][image.split] += 1

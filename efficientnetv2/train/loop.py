@@ -320,7 +320,18 @@ class Training:
             raise error
         if self._config.train.accumulate == 1:  # else the sums include part of an unfinished step
             self._save_if_alone()
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            raise UserError(self._out_of_memory()) from None
         self._input.raise_bad_image(error, step=self.train_state.step, shard=self._workers.shard)
+
+    def _out_of_memory(self) -> str:
+        stage = stage_at(self.plan, self.train_state.step)
+        return (
+            f"a step of {stage.batch_size} images of {stage.image_size} px needs more memory than "
+            "the device has: give a smaller --batch_size (auto finds the largest), or "
+            f"train.accumulate={2 * self._config.train.accumulate}, which computes each step in "
+            "parts"
+        )
 
     def _save_if_alone(self) -> None:
         """Saves after an error; not with several workers, as the others would have to take part."""

@@ -69,9 +69,14 @@ class TrainingMetrics(tf.Module):
         )
 
     def update_gradient(self, gradient_norm: tf.Tensor) -> None:
-        """Adds the gradient norm of one replica's update; call it once per update and replica."""
-        self._gradient_norm.assign_add(gradient_norm)
-        self._updates.assign_add(1.0)
+        """Adds the gradient norm of one replica's update; call it once per update and replica.
+
+        One that is not finite, such as of a step that the loss scaling of float16 skips, would be
+        all that the mean says, and is left out.
+        """
+        is_finite = tf.math.is_finite(gradient_norm)
+        self._gradient_norm.assign_add(tf.where(is_finite, gradient_norm, 0.0))
+        self._updates.assign_add(tf.cast(is_finite, tf.float32))
 
     def update(self, *, loss_sum: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor) -> None:
         """Adds one replica's step.

@@ -7,6 +7,7 @@ Table 13) or is fixed; regularisation follows the size, or stays at the strength
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -173,12 +174,14 @@ def _pair(config: Config, factor: Factor) -> tuple[Any, Any]:
 
 
 def build_stages(config: Config, *, num_images: int) -> list[Stage]:
-    """Plans the stages of a training run; a single stage unless the image size grows."""
+    """Plans the stages of a training run; a single stage unless the image size grows.
+
+    Epochs are added until there are ``train.min_steps``.
+    """
     train = config.train
-    steps_per_epoch = max(num_images // train.batch_size, 1)
-    return plan_stages(
+    plan = functools.partial(
+        plan_stages,
         build_ends(config),
-        epochs=max(train.epochs, -(-train.min_steps // steps_per_epoch)),
         stages=train.stages if train.size_schedule == "progressive" else 1,
         num_images=num_images,
         batch_size=train.batch_size,
@@ -186,6 +189,14 @@ def build_stages(config: Config, *, num_images: int) -> list[Stage]:
         adaptive=train.adaptive_regularisation,
         scale_batch=train.scale_batch_with_size,
     )
+    stages = plan(epochs=train.epochs)
+    epochs = train.epochs
+    while stages[-1].end_step < train.min_steps:  # larger batches of small images make fewer steps
+        steps_per_epoch = max(1, num_images // train.batch_size)
+        missing = train.min_steps - stages[-1].end_step
+        epochs += -(-missing // steps_per_epoch)
+        stages = plan(epochs=epochs)
+    return stages
 
 
 def stage_at(plan: Sequence[Stage], step: int) -> Stage:

@@ -49,9 +49,9 @@ class ImageList(Sequence[pathlib.Path]):
           UserError: if a list of predictions cannot hold one of them.
         """
         images = cls()
-        for path in map(os.fspath, paths):
-            _require_plain(path, where="")
-            images.add(path)
+        for path in paths:
+            _require_plain(os.fspath(path), where="")
+            images.add(os.fspath(path))
         return images
 
     def add(self, path: str, *, line: int = 0) -> None:

@@ -102,3 +102,12 @@ def test_an_epoch_draws_each_class_as_often_as_wanted(folder, sampling):
     targets = np.concatenate([targets for _, targets in batches])
     shares = targets.sum(0) / len(targets)
     np.testing.assert_allclose(shares, wanted / wanted.sum(), atol=0.06)
+
+
+def test_of_an_image_with_weight_0_the_class_is_still_known(folder):
+    """Otherwise the training's accuracy would count each of them as wrong."""
+    batches, _ = batches_of(folder / "plain.csv", **{"train.class_weights": [0.0, 1.0]})
+    for _, targets, weights in batches:
+        np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
+        assert weights[targets[:, 0] == 1].max(initial=0) < 1e-20
+        assert (weights[targets[:, 1] == 1] > 0.5).all()

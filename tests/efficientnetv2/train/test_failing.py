@@ -91,6 +91,17 @@ def test_images_that_are_not_finite_are_named_by_their_step(step, digits, tmp_pa
     assert all(np.isfinite(value).all() for value in weights_of(again).values())
 
 
+def test_too_little_memory_is_one_line(digits, tmp_path, monkeypatch):
+    training = start(tmp_path, digits)
+
+    def allocate(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape")
+
+    monkeypatch.setattr(training, "_run_stages", allocate)
+    with pytest.raises(UserError, match=r"a step of 256 images of 16 px needs more memory .*auto"):
+        training.run()
+
+
 def test_a_learning_rate_that_is_too_high_is_named(digits, tmp_path):
     rate = {"train.lr_base": 1000, "train.lr_warmup_epoch": 0.0, "train.optimizer": "momentum"}
     message = r"^(the loss of|after) step \d.*: the learning rate, \d{3}, is probably too high; "

@@ -148,3 +148,11 @@ def test_the_mean_norm_of_the_gradients() -> None:
     assert metrics.result()["gradient_norm"] == 3.0
     metrics.reset()
     assert metrics.result()["gradient_norm"] == 0.0
+
+
+def test_a_gradient_that_is_not_finite_is_left_out_of_the_mean() -> None:
+    """The loss scaling of float16 makes some by design, and skips their steps."""
+    metrics = TrainingMetrics()
+    for norm in (2.0, float("inf"), 4.0, float("nan")):
+        metrics.update_gradient(tf.constant(norm))
+    assert metrics.result()["gradient_norm"] == 3.0

@@ -148,6 +148,14 @@ def test_further_epochs_make_up_for_the_least_number_of_steps(min_steps: int, ep
     assert build_learning_rate(config, plan).total_steps == 19 * epochs
 
 
+def test_larger_batches_of_small_images_have_the_least_number_of_steps_too() -> None:
+    settings = {"train.scale_batch_with_size": True, "train.min_steps": 1000, "train.isize": 64}
+    config = resolve("efficientnetv2-s", "digits", {**settings, "data.ibase": 32})
+    plan = build_stages(config, num_images=1257)
+    assert plan[0].batch_size > plan[-1].batch_size
+    assert 1000 <= plan[-1].end_step < 1000 + 2 * 19
+
+
 def test_the_steps_of_all_stages_are_counted() -> None:
     settings = {"train.epochs": 6, "train.stages": 3, "train.scale_batch_with_size": True}
     config = resolve("efficientnetv2-s", "digits", {**settings, "data.ibase": 12})
