@@ -154,6 +154,7 @@ class Servable:
             "image_size": self.image_size,
             "resize": self.resize,
             "resize_steps": self.resize_steps,
+            **({} if self.crop_pct is None else {"crop_pct": self.crop_pct}),
             "preprocess": self.preprocess,
             "channels": self.channels,
             "classes": len(self.class_names),

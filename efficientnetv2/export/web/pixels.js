@@ -7,6 +7,8 @@ const Pixels = (() => {
   const STRIP = 1 << 22; // pixels read at once: phones do not make larger canvases than 2^24
   const CROP_PADDING = 32; // the published crop leaves S / (S + 32) of the shorter side
   const WHOLE_IMAGE_FROM = 320; // V2 networks evaluated at this size or more see the whole image
+  const TORCH_CROP = 0.875; // torchvision's and timm's networks see 224 of 256 pixels
+  const LONGEST_ENLARGED = 8; // times the shorter side, of what is resized before such a crop
   const LUMA = [0.299, 0.587, 0.114];
   const round = Math.fround; // TensorFlow computes positions in float32
 
@@ -28,15 +30,16 @@ const Pixels = (() => {
   }
 
   // Returns the part of an image that evaluation sees.
-  function visiblePart({ width, height }, { image_size: size, resize, preprocess }) {
+  function visiblePart({ width, height }, { image_size: size, resize, preprocess, crop_pct }) {
     const shorter = Math.min(width, height);
     const whole = { left: 0, top: 0, width, height };
     if (resize === "crop") {
       const [left, top] = [(width - shorter) >> 1, (height - shorter) >> 1];
       return { left, top, width: shorter, height: shorter };
     }
-    if (resize !== "published" || (preprocess === "v2" && size >= WHOLE_IMAGE_FROM)) return whole;
-    const share = round(size / (size + CROP_PADDING));
+    const seesAll = preprocess === "v2" && size >= WHOLE_IMAGE_FROM && crop_pct === undefined;
+    if (resize !== "published" || seesAll) return whole;
+    const share = round(crop_pct ?? size / (size + CROP_PADDING));
     const side = Math.max(1, Math.trunc(round(share * shorter)));
     const up = preprocess === "v2" ? 0 : 1; // V1 rounds half a pixel up
     const [left, top] = [(width - side + up) >> 1, (height - side + up) >> 1];
@@ -73,6 +76,26 @@ const Pixels = (() => {
     },
   };
 
+  // tf.image.resize with antialiasing, as Pillow does it: a pixel is a mean over all that it covers.
+  const antialiased = (radius, kernel) => (from, to) => {
+    const scale = from / to;
+    const spread = Math.max(scale, 1);
+    return Array.from({ length: to }, (_, place) => {
+      const centre = (place + 0.5) * scale;
+      const first = Math.max(Math.ceil(centre - radius * spread - 0.5), 0);
+      const last = Math.min(Math.floor(centre + radius * spread - 0.5), from - 1);
+      const pixels = Array.from({ length: last - first + 1 }, (_, n) => first + n);
+      const weights = pixels.map((pixel) => kernel(Math.abs((pixel + 0.5 - centre) / spread)));
+      const sum = weights.reduce((total, weight) => total + weight, 0);
+      return { pixels, weights: weights.map((weight) => weight / sum) };
+    });
+  };
+  AXES.torch_bilinear = antialiased(1, (x) => Math.max(0, 1 - x));
+  AXES.torch_bicubic = antialiased(2, (x) => {
+    if (x >= 2) return 0;
+    return x < 1 ? (1.5 * x - 2.5) * x * x + 1 : ((-0.5 * x + 2.5) * x - 4) * x + 2;
+  });
+
   function roundHalfToEven(x) {
     const nearest = Math.round(x);
     return Math.abs(x % 1) === 0.5 && nearest % 2 ? nearest - 1 : nearest;
@@ -103,6 +126,53 @@ const Pixels = (() => {
     return result;
   }
 
+  // Resizes as torchvision and timm do, one direction after the other; of the result, the window
+  // {left, top, width, height}. Colours are whole numbers after each direction.
+  function resizedByTorch(image, part, [width, height], window, interpolation, isRounded) {
+    const [axis, clip] = [AXES[interpolation], (x) => Math.min(Math.max(x, 0), 255)];
+    const whole = isRounded ? (x) => roundHalfToEven(clip(x)) : (x) => x;
+    const columns = axis(part.width, width).slice(window.left, window.left + window.width);
+    const rows = axis(part.height, height).slice(window.top, window.top + window.height);
+    const first = rows[0].pixels[0];
+    const count = rows.at(-1).pixels.at(-1) + 1 - first;
+    const narrow = new Float32Array(3 * window.width * count);
+    for (let y = 0; y < count; y++) {
+      const line = 4 * (image.width * (part.top + first + y) + part.left);
+      columns.forEach(({ pixels, weights }, x) => {
+        for (let colour = 0; colour < 3; colour++) {
+          let sum = 0;
+          pixels.forEach((pixel, n) => (sum += weights[n] * image.data[line + 4 * pixel + colour]));
+          narrow[3 * (y * window.width + x) + colour] = whole(sum);
+        }
+      });
+    }
+    const result = new Float32Array(3 * window.width * window.height);
+    const length = 3 * window.width;
+    rows.forEach(({ pixels, weights }, y) => {
+      for (let place = 0; place < length; place++) {
+        let sum = 0;
+        pixels.forEach((pixel, n) => (sum += weights[n] * narrow[(pixel - first) * length + place]));
+        result[y * length + place] = whole(sum);
+      }
+    });
+    return result;
+  }
+
+  // Returns what torchvision's evaluation crop leaves: the whole image is resized, then cut.
+  function croppedByTorch(image, { image_size: size, crop_pct: share }, interpolation, isRounded) {
+    const shorter = Math.min(image.width, image.height);
+    const [width, height] = [image.width, image.height].map((length) =>
+      Math.min(length, LONGEST_ENLARGED * shorter),
+    );
+    const [left, top] = [(image.width - width) >> 1, (image.height - height) >> 1];
+    const target = Math.floor(size / (share ?? TORCH_CROP) + 1e-3);
+    const resized = [width, height].map((length) => Math.floor((length * target) / shorter));
+    const [x, y] = resized.map((length) => roundHalfToEven((length - size) / 2));
+    const window = { left: x, top: y, width: size, height: size };
+    const part = { left, top, width, height };
+    return resizedByTorch(image, part, resized, window, interpolation, isRounded);
+  }
+
   // Returns the size of an image whose longer side becomes `side`; halves of a pixel round up.
   function fitted({ width, height }, side) {
     const longer = Math.max(width, height);
@@ -110,14 +180,27 @@ const Pixels = (() => {
     return [fit(width), fit(height)];
   }
 
+  // Returns the colours of what evaluation sees of an image: Float32Array, [height, width, 3].
+  function seen(image, width, height, metadata) {
+    const { preprocess, resize, channels } = metadata;
+    if (!preprocess.startsWith("torch_")) {
+      const interpolation = preprocess === "v1" ? "bicubic" : "bilinear";
+      return resized(image, visiblePart(image, metadata), width, height, interpolation);
+    }
+    const interpolation = preprocess.replace("_half", ""); // which normalises, and sees the same
+    const isRounded = channels === 3;
+    if (resize === "published") return croppedByTorch(image, metadata, interpolation, isRounded);
+    const part = visiblePart(image, metadata);
+    const window = { left: 0, top: 0, width, height };
+    return resizedByTorch(image, part, [width, height], window, interpolation, isRounded);
+  }
+
   // Returns the input of the network: Float32Array, [S, S, C].
   function prepare(image, metadata) {
     const { image_size: size, channels, mean, deviation } = metadata;
-    const interpolation = metadata.preprocess === "v1" ? "bicubic" : "bilinear";
-    const part = visiblePart(image, metadata);
     const isBoxed = metadata.resize === "letterbox";
     const [width, height] = isBoxed ? fitted(image, size) : [size, size];
-    const colours = resized(image, part, width, height, interpolation);
+    const colours = seen(image, width, height, metadata);
     const input = new Float32Array(channels * size * size);
     if (isBoxed) input.fill(channels === 1 ? mean[0] : 128);
     const [left, top] = [(size - width) >> 1, (size - height) >> 1];
