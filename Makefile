@@ -1,5 +1,6 @@
 # Shortcuts for commands of README.md. PYTHON chooses the interpreter: make test PYTHON=python3.12
-PYTHON ?= python
+# The environment of the README, if it is there.
+PYTHON ?= $(firstword $(wildcard .venv/bin/python) python)
 
 .PHONY: train test test-fast lint bench
 
