@@ -30,7 +30,9 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.runtime.weights_run import whole_run
+from hparams.config import Config
 from hparams.errors import UserError, shown
+from hparams.label_kinds import NUMBERS, label_kind
 from hparams.quantisation import is_quantised
 
 if TYPE_CHECKING:
@@ -64,9 +66,7 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
     trained, config = trained_run_from_flags(values)
     if trained is not None and class_names is not None:
         raise UserError(f"class_names has no use with '{trained.path}', which knows its classes")
-    if trained is not None and is_quantised(config):
-        _require_int8(values, trained)
-    require_channels(values.format, config.model.channels)
+    _require_outputs(values, trained, config)
     base = trained.path if trained else pathlib.Path(f"{run_from_flags(values).path}-pretrained")
     folder = pathlib.Path(values.output_dir) if values.output_dir else base / "export"
     RunDirectory(folder)  # refuses a path that is a file
@@ -97,6 +97,18 @@ def run(values: FlagValues, stop: StopRequest, *, given: InMemory = _NOTHING) ->
     RunDirectory(folder).create()
     result = export_model(loaded, config, trained, options)
     return _reported(result, options, loaded, trained, serving_dir=values.serving_dir)
+
+
+def _require_outputs(values: FlagValues, trained: RunDirectory | None, config: Config) -> None:
+    """Checks that the formats can hold what the network takes and gives."""
+    if trained is not None and is_quantised(config):
+        _require_int8(values, trained)
+    require_channels(values.format, config.model.channels)
+    if values.integer_io and label_kind(config) == NUMBERS:
+        raise UserError(
+            "--integer_io leaves 256 steps of one size for the outputs, which are numbers here; "
+            "leave it out"
+        )
 
 
 def _image_files(values: FlagValues, given: InMemory) -> Sequence[pathlib.Path]:

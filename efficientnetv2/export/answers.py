@@ -24,11 +24,13 @@ class Answers(abc.ABC):
         each number; else not used.
       title: of the score.
       same: title of the share of images with the same answer.
+      other: what a file gives for the other images, in a message.
     """
 
     levels: np.ndarray
     title = ""
     same = ""
+    other = ""
 
     def unit(self, expected: np.ndarray) -> np.ndarray:
         """Returns the unit of differences, a number or ``[K]``: the largest output.
@@ -56,6 +58,7 @@ class FirstClass(Answers):
 
     title = "top-1"
     same = "same first class"
+    other = "another class"
 
     def differ(self, outputs: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Clearly: the Keras model prefers its own first class to the file's by more than a tie."""
@@ -74,6 +77,7 @@ class ClassesAboveThresholds(Answers):
 
     title = "F1"
     same = "same classes"
+    other = "other classes"
 
     def differ(self, outputs: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A class is on the other side of its threshold; clearly: for Keras by more than a tie."""
@@ -92,6 +96,7 @@ class Numbers(Answers):
 
     title = "R2"
     same = "same numbers"
+    other = "other numbers"
 
     def unit(self, expected: np.ndarray) -> np.ndarray:
         """Returns the deviation of each number."""

@@ -121,7 +121,7 @@ def _candidates(job: ExportJob) -> Iterator[_Candidate]:
         network = job.int8()
         yield _Candidate("8 bits", in_8_bits(network))
         noise = network.layer_noise if isinstance(network, QuantisedNetwork) else []
-        for names in mixtures(noise, job.servable.folded):
+        for names in mixtures(noise, job.servable.standardised):
             title = f"8 bits, {len(names)} of {len(noise)} layers in float32"
             yield _Candidate(title, in_8_bits(job.quantise(in_float=names)), names)
     else:

@@ -127,7 +127,7 @@ class _Quantiser:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            folded = self._servable.folded
+            folded = self._servable.standardised
             return QuantisedNetwork(folded, self._images, progress=progress, **settings)
 
 

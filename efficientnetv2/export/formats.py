@@ -199,7 +199,7 @@ def is_quantisable(servable: Servable) -> bool:
     """Returns whether this program's own quantiser knows all layers of a network."""
     from efficientnetv2.int8.arithmetic import is_known
 
-    return all(map(is_known, servable.folded.operations))
+    return all(map(is_known, servable.standardised.operations))
 
 
 def _write_litert_int16x8(path: pathlib.Path, job: ExportJob) -> None:

@@ -5,6 +5,7 @@ Uses TensorFlow's converter, and adds the class names and the metadata that an a
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ from efficientnetv2.int8.arithmetic import is_known
 from efficientnetv2.int8.rounded_network import RoundedNetwork
 from efficientnetv2.model.traced_function import function_without_gradient
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
+from efficientnetv2.train.target_scale import TargetScale
 
 # Operators that only convert the float input and output of a file of integers.
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
@@ -40,7 +42,7 @@ def convert(servable: Servable, precision: str) -> bytes:
       precision: ``float32``; ``float16``: weights in 16 bits; ``dynamic``: weights in 8 bits, and
         the runtime computes in 8 bits where that is faster.
     """
-    folded = servable.folded
+    folded = servable.standardised
     converter = _converter(lambda image: folded(image, training=False), servable)
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -80,7 +82,7 @@ def convert_int8_by_tensorflow(
       images: to calibrate on, as the network takes them, float32 ``[N, S, S, C]``.
       integer_io: as in ``convert_int8``.
     """
-    folded = servable.folded
+    folded = servable.standardised
     converter = _converter(lambda image: folded(image, training=False), servable)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
@@ -114,7 +116,7 @@ def convert_int16x8(
         is rounded to its nearest step.
       images: calibration images as the network takes them, float32 ``[N, S, S, C]``.
     """
-    folded = servable.folded
+    folded = servable.standardised
     converter = _converter(network or (lambda image: folded(image, training=False)), servable)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     wide = np.concatenate([images, _with_contrast(images, _CONTRAST)])
@@ -174,7 +176,50 @@ def _run_converter(converter: tf.lite.TFLiteConverter, servable: Servable) -> by
         raise UnsupportedLayerError(f"LiteRT {what}") from None
     model = schema.ModelT.InitFromPackedBuf(file, 0)
     _keep_batches(model)
+    if servable.scale is not None:
+        _append_unit(model, servable.scale, name=servable.output_name)
     return with_metadata(model, servable)
+
+
+def _append_unit(model: schema.ModelT, scale: TargetScale, *, name: str) -> None:
+    """Appends what gives numbers their unit, in floats: a factor and an offset for each.
+
+    In a file of integers, one step would have to do for all numbers, and for 0 as well.
+    """
+    (graph,) = model.subgraphs
+    (last,) = graph.outputs
+    source = graph.tensors[last]
+    source.name = f"{name}_standardised".encode()
+    kinds = schema.BuiltinOptions
+    for ending, code, kind, options, values in (
+        ("_scaled", "MUL", kinds.MulOptions, schema.MulOptionsT(), scale.deviation),
+        ("", "ADD", kinds.AddOptions, schema.AddOptionsT(), scale.mean),
+    ):
+        constant, output = schema.TensorT(), copy.copy(source)
+        constant.name, output.name = f"{name}{ending}/constant".encode(), f"{name}{ending}".encode()
+        constant.shape, constant.type = np.array([len(values)], np.int32), source.type
+        constant.buffer, output.buffer = len(model.buffers), 0
+        content = schema.BufferT()
+        content.data = np.frombuffer(np.array(values, "<f4").tobytes(), np.uint8)
+        model.buffers.append(content)
+        operator = schema.OperatorT()
+        operator.opcodeIndex = _code_of(model, getattr(schema.BuiltinOperator, code))
+        operator.inputs = [last, len(graph.tensors)]
+        graph.tensors += [constant, output]
+        last = len(graph.tensors) - 1
+        operator.outputs = [last]
+        operator.builtinOptionsType, operator.builtinOptions = kind, options
+        graph.operators.append(operator)
+    graph.outputs = [last]
+
+
+def _code_of(model: schema.ModelT, operator: int) -> int:
+    """Returns the place of an operator in the model's list, to which it is added."""
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = operator
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def _keep_batches(model: schema.ModelT) -> None:

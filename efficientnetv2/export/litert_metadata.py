@@ -89,19 +89,8 @@ class SharingBuilder(flatbuffers.Builder):
 
 
 def _metadata(servable: Servable) -> bytes:
-    row, limits = servable.normalisation, servable.limits
-    mean, deviation = row.mean, row.deviation
-    if servable.preprocessing and limits is not None:  # an app brings pixels of 0..255 to these
-        low, high = limits
-        factor = 255 / (high - low)
-        mean, deviation = (0.0 - low * factor,), (factor,)
-    elif not servable.preprocessing:
-        limits = _normalised_range(mean, deviation)
     builder = flatbuffers.Builder(1024)
-    ranges = {}
-    if limits is not None:
-        ranges[4] = _offsets(builder, [_normalization(builder, mean, deviation)])
-        ranges[5] = _limits(builder, *limits)
+    ranges = _ranges(builder, servable)
     image = _table(
         builder,
         {
@@ -138,6 +127,27 @@ def _metadata(servable: Servable) -> bytes:
     )
     builder.Finish(model, file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _ranges(builder: flatbuffers.Builder, servable: Servable) -> dict[int, int]:
+    """Writes how an app brings pixels of 0..255 to the inputs, and the limits of these.
+
+    Empty if they are not known.
+    """
+    row, limits = servable.normalisation, servable.limits
+    mean, deviation = row.mean, row.deviation
+    if not servable.preprocessing:
+        limits = _normalised_range(mean, deviation)
+    elif limits is not None:
+        low, high = limits
+        factor = 255 / (high - low)
+        mean, deviation = (0.0 - low * factor,), (factor,)
+    if limits is None:
+        return {}
+    return {
+        4: _offsets(builder, [_normalization(builder, mean, deviation)]),
+        5: _limits(builder, *limits),
+    }
 
 
 def _normalised_range(mean: Sequence[float], deviation: Sequence[float]) -> tuple[float, float]:

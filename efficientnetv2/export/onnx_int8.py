@@ -15,6 +15,22 @@ from efficientnetv2.export.servable import Servable
 from efficientnetv2.runtime.tensorflow_import import silence_native_output
 
 
+def _nodes_of_unit(model: onnx.ModelProto) -> list[str]:
+    """Returns the names of the nodes that give numbers their unit, behind the classifier.
+
+    In 8 bits they would leave nothing of a year, 2000 +- 5.
+    """
+    made_by = {output: node for node in model.graph.node for output in node.output}
+    constants = {constant.name for constant in model.graph.initializer}
+    names: list[str] = []
+    node = made_by.get(model.graph.output[0].name)
+    while node is not None and node.op_type in ("Mul", "Add"):
+        names.append(node.name)
+        (source,) = (name for name in node.input if name not in constants)
+        node = made_by.get(source)
+    return names if node is not None and node.op_type in ("Gemm", "MatMul") else []
+
+
 class _Images(quantization.CalibrationDataReader):
     """Gives the quantiser one calibration image after another."""
 
@@ -56,5 +72,6 @@ def onnx_int8_bytes(servable: Servable, images: np.ndarray) -> bytes:
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
+                nodes_to_exclude=_nodes_of_unit(onnx.load(str(prepared))),
             )
         return packed(onnx.load(str(rounded)), servable)

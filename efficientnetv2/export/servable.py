@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ from hparams.errors import UserError
 from hparams.label_kinds import NUMBERS, ONE, SEVERAL, label_kind
 from hparams.quantisation import is_quantised
 
+_LARGEST_HALF = 2.0**15  # well within float16
+_AFTER_CLASSIFIER = (keras.layers.Activation, keras.layers.Softmax, keras.layers.Rescaling)
 PIXELS = (0.0, 255.0)  # smallest and largest
 _NUMBERS_OF_RANGES = {"0..255": [0, 255], "0..1": [0, 1]}
 
@@ -57,6 +60,8 @@ class Servable:
         compute, too; None: the network is float.
       threshold: an image whose best probability is below it is unknown; None: none is.
       precision: what a file computes in, as entries of its metadata, if its format does not say it.
+      scale: the unit of numbers, which the last layers of ``model`` and ``folded`` give them; None:
+        there is none.
     """
 
     model: keras.Model
@@ -79,6 +84,7 @@ class Servable:
     crop_pct: float | None = None
     threshold: float | None = None
     precision: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    scale: TargetScale | None = None
 
     @property
     def normalisation(self) -> Normalisation:
@@ -127,11 +133,18 @@ class Servable:
             return "0..255"
         return "0..255 (16 bits divided by 257; floats as in the training files)"
 
+    @functools.cached_property
+    def standardised(self) -> keras.Model:
+        """``folded`` without its last layers, which give numbers their unit."""
+        if self.scale is None:
+            return self.folded
+        return keras.Model(self.folded.input, self.folded.get_layer("predictions").output)
+
     @property
     def features(self) -> keras.KerasTensor | None:
         """The classifier's input, a tensor of ``folded``; None: the last layer is not a Dense."""
         operation = self.folded.outputs[0]._keras_history.operation
-        while isinstance(operation, (keras.layers.Activation, keras.layers.Softmax)):
+        while isinstance(operation, _AFTER_CLASSIFIER):
             operation = operation.input._keras_history.operation
         return operation.input if isinstance(operation, keras.layers.Dense) else None
 
@@ -182,7 +195,7 @@ def build_servable(
 
     Args:
       loaded: the network; its weights are float32, whatever the training's precision. Where it
-        predicts numbers, its classifier is scaled, so that these come in the user's unit.
+        predicts numbers, a last layer gives them in the user's unit.
       preprocessing: add the normalisation, so that the inputs are pixels of 0..255.
       logits: add no activation, so that the outputs are logits.
       temperature: the classifier's weights are divided by it, so that no operation is added and the
@@ -207,7 +220,11 @@ def build_servable(
         model = keras.Model(model.input, keras.layers.Lambda(rounded)(model.input))
     else:
         model.set_weights(loaded.model.get_weights())
-        _scale_classifier(model, scale=scale, temperature=temperature)
+        if temperature is not None:
+            classifier = model.get_layer("predictions")
+            classifier.set_weights([weights / temperature for weights in classifier.get_weights()])
+        if scale is not None:
+            model = _in_unit(model, scale)
     output_name = "logits" if logits else "probabilities"
     levels = _thresholds(loaded, logits=logits) if kind == SEVERAL else None
     if scale is not None:
@@ -230,21 +247,32 @@ def build_servable(
         temperature=temperature,
         rounded=rounded,
         threshold=threshold,
+        scale=scale,
     )
 
 
-def _scale_classifier(
-    model: keras.Model, *, scale: TargetScale | None, temperature: float | None
-) -> None:
-    """Divides the logits by the temperature, or gives numbers in the user's unit."""
-    classifier = model.get_layer("predictions")
-    if temperature is not None:
-        classifier.set_weights([weights / temperature for weights in classifier.get_weights()])
-    if scale is not None:
-        kernel, bias = classifier.get_weights()
-        classifier.set_weights(
-            [kernel * np.array(scale.deviation, np.float32), scale.restore(bias)]
-        )
+def _in_unit(model: keras.Model, scale: TargetScale) -> keras.Model:
+    """Returns the network that predicts numbers in the user's unit.
+
+    Layers of their own do it: of a year, 2000 +- 5, or of a price and a number of rooms, 256 steps
+    would leave nothing, so files of integers compute them in floats. Files of 16-bit floats have 11
+    binary digits and no number above 65,504: a mean is added in two parts, and what is larger is
+    computed in a larger unit first.
+    """
+    mean, deviation = np.array(scale.mean), np.array(scale.deviation)
+    largest = np.maximum(np.abs(mean), deviation)
+    unit = 2.0 ** np.maximum(0, np.ceil(np.log2(largest / _LARGEST_HALF)))
+    first = np.float64(np.float16(mean / unit))
+    steps = [(deviation / unit, first), (np.ones_like(unit), mean / unit - first)]
+    steps.append((unit, np.zeros_like(unit)))
+    outputs = model.output
+    for number, (factor, offset) in enumerate(steps):
+        if number == 0 or np.any(factor != 1) or np.any(offset != 0):
+            layer = keras.layers.Rescaling(
+                np.float32(factor).tolist(), np.float32(offset).tolist(), name=f"in_unit_{number}"
+            )
+            outputs = layer(outputs)
+    return keras.Model(model.input, outputs, name=model.name)
 
 
 def _thresholds(loaded: LoadedModel, *, logits: bool) -> np.ndarray:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from efficientnetv2.data.sample_images import Images
-from efficientnetv2.export.answers import Answers
+from efficientnetv2.export.answers import Answers, FirstClass
 from efficientnetv2.export.formats import FORMATS, Limit
 
 _TIMED_CALLS = 21
@@ -85,6 +85,7 @@ def verify(
         accuracy=accuracy,
         fault=_fault(
             limit or row.limit,
+            answers,
             difference=float((difference / answers.unit(expected)).max()),
             differing=differing_clearly,
             lost=lost,
@@ -94,7 +95,13 @@ def verify(
 
 
 def _fault(
-    limit: Limit, *, difference: float, differing: int, lost: int | None, count: int
+    limit: Limit,
+    answers: Answers,
+    *,
+    difference: float,
+    differing: int,
+    lost: int | None,
+    count: int,
 ) -> str | None:
     if not np.isfinite(difference):
         return "has outputs that are not finite numbers"
@@ -107,12 +114,15 @@ def _fault(
         allowed = max(1, int(limit.points / 100 * count))
         if lost <= allowed:
             return None
-        return f"gets {lost} fewer of {count} images right (at most {allowed} is allowed)"
+        if isinstance(answers, FirstClass):
+            return f"gets {lost} fewer of {count} images right (at most {allowed} is allowed)"
+        less, most = lost / count, allowed / count
+        return f"lowers {answers.title} by {less:.3f} (at most {most:.3f} is allowed)"
     allowed = max(1, int(limit.disagreement * count))
     if differing <= allowed:
         return None
     return (
-        f"predicts another class for {differing} of {count} images (at most {allowed} is allowed)"
+        f"predicts {answers.other} for {differing} of {count} images (at most {allowed} is allowed)"
     )
 
 

@@ -354,3 +354,9 @@ def test_a_folder_becomes_a_table_and_trains_the_same(mosaics, tmp_path, capsys)
         losses.append([json.loads(line)["loss"] for line in lines])
         assert result(run)["raw"]["images"] == 4
     assert losses[0] == losses[1]
+
+
+def test_numbers_do_not_fit_into_256_steps_of_one_size(numbers, capsys):
+    arguments = ("--format=tflite_int8", "--integer_io", "--model=efficientnetv2-b0")
+    assert command("export", f"--model_dir={numbers}", *arguments) == 2
+    assert "--integer_io leaves 256 steps of one size" in capsys.readouterr().err

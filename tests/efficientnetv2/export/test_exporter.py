@@ -250,6 +250,10 @@ def test_numbers_that_are_not_finite_are_a_fault(exported, pixels):
         *(labels, numbers),
     )
     assert check.fault == "has outputs that are not finite numbers"
+    check = verify(
+        "tflite_int8", exported / FILES["tflite"], Images(pixels, labels), pixels, labels, numbers
+    )
+    assert check.fault.startswith("lowers R2 by ")
 
 
 def test_weights_and_a_folder_of_images(tmp_path, run, capfd):
