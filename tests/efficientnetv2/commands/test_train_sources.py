@@ -1,5 +1,6 @@
 """Tests that every kind of data set trains end to end and evaluates each image once."""
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from efficientnetv2 import get_model
 from efficientnetv2.data.eval_input import EvaluationInput
 from efficientnetv2.data.sources import build_source
 from efficientnetv2.evaluation.evaluator import build_evaluator
@@ -109,14 +111,16 @@ def test_a_folder_of_photographs(layout, tmp_path):
     assert result["images"] == {"classes": 6, "splits": 20}[layout]
 
 
-def write_shards(folder, *, split, shards, labels, multi_label):
-    jpeg = tf.io.encode_jpeg(np.full((40, 50, 3), 90, np.uint8)).numpy()
+JPEG = tf.io.encode_jpeg(np.full((40, 50, 3), 90, np.uint8)).numpy()
+
+
+def write_shards(folder, *, split, shards, labels, multi_label, jpegs=(JPEG,)):
     image, label = ("image", "labels") if multi_label else ("image/encoded", "image/class/label")
     folder.mkdir(exist_ok=True)
     for shard in range(shards):
         path = folder / f"{split}-{shard:05}-of-{shards:05}"
         with tf.io.TFRecordWriter(str(path)) as writer:
-            for values in labels:
+            for values, jpeg in zip(labels, itertools.cycle(jpegs)):
                 features = {
                     image: tf.train.Feature(bytes_list=tf.train.BytesList(value=[jpeg])),
                     label: tf.train.Feature(int64_list=tf.train.Int64List(value=values)),
@@ -180,3 +184,42 @@ def test_with_skip_bad_images_are_counted_in_the_records(tmp_path):
     last = run.metrics()[-1]
     assert last["bad_images"] == len(bad) >= 1
     assert {pathlib.Path(name).name for name in last["bad_image_names"]} == bad
+
+
+def test_an_empty_minival_is_known_before_the_first_epoch(main_tf2, tmp_path):
+    """Two images of each class: one to train on and one to test."""
+    for number in range(4):
+        photograph(tmp_path / "photos" / f"class{number % 2}" / f"{number}.jpg", number)
+    settings = "model.blocks_args=[r1_k3_s2_e1_i8_o8_c1],model.feature_size=8"
+    result = main_tf2(
+        *("train", "photos", "--validate", "--model=efficientnetv2-b0", "--batch_size=2"),
+        *("--epochs=1", "--model_dir=run", f"--hparam_str={settings}"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 2
+    assert "its split 'minival' would be empty" in result.stderr
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_weights_are_evaluated_where_a_record_cannot_be_read(main_tf2, tmp_path):
+    """Its name goes to bad_images.txt in the folder of the results, which is new."""
+    place = tmp_path / "shards"
+    options = {"labels": [[1], [500], [1000]], "multi_label": False}
+    write_shards(place, split="train", shards=2, **options)
+    write_shards(place, split="validation", shards=2, jpegs=(JPEG, JPEG[:100], JPEG), **options)
+    blocks = "model.blocks_args=[r1_k3_s2_e1_i8_o8_c1],model.feature_size=8"
+    weights = get_model(
+        "efficientnetv2-b0",
+        overrides={"blocks_args": ["r1_k3_s2_e1_i8_o8_c1"], "feature_size": 8},
+    )
+    weights.save_weights(tmp_path / "tiny.weights.h5")
+    result = main_tf2(
+        *("eval", "--dataset_cfg=imagenet_tfrecord", "--data_dir=shards"),
+        *("--model=efficientnetv2-b0", "--weights=tiny.weights.h5"),
+        f"--hparam_str={blocks},data.on_bad_image=skip,eval.isize=32",
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    (listed,) = tmp_path.glob("runs/*/bad_images.txt")
+    assert "validation-00001-of-00002" in listed.read_text()
