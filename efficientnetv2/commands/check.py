@@ -22,10 +22,15 @@ from efficientnetv2.commands.config_from_flags import (
 from efficientnetv2.commands.flag_table import short_flags
 from efficientnetv2.commands.flag_values import command_of
 from efficientnetv2.data.quality.copies import MOST_BITS, Copy, find_copies
-from efficientnetv2.data.quality.findings import CheckedImage, checked_images, find_problems
+from efficientnetv2.data.quality.findings import (
+    CheckedImage,
+    checked_images,
+    find_problems,
+    images_in_order,
+)
 from efficientnetv2.data.quality.image_measures import ImageMeasures, measure_images
 from efficientnetv2.data.quality.label_errors import SuspectLabel, find_label_errors
-from efficientnetv2.data.sources.image_splits import SPLITS, ImageSplits
+from efficientnetv2.data.sources.image_splits import ImageSplits
 from efficientnetv2.data.sources.own_images import images_of_run
 from efficientnetv2.data.sources.table_file import is_table
 from efficientnetv2.runtime.console import open_bar
@@ -46,7 +51,7 @@ if TYPE_CHECKING:
     from efficientnetv2.evaluation.loaded_model import LoadedModel
 
 # Without weights, only how the labels are read can be set.
-_READ = re.compile(r"data\.(data_dir|\w+_columns?)|model\.channels")
+_READ = re.compile(r"data\.(data_dir|multi_label|\w+_columns?)|model\.channels")
 _WITH_WEIGHTS = re.compile(r"(model|eval)\.|train\.ft_init_ckpt")
 
 
@@ -174,13 +179,15 @@ def _label_errors(
 
     print(f"looking for wrong labels with {loaded.origin}", flush=True)
     numbers = [n for n, measured in enumerate(measures) if not measured.problem]
+    if not numbers:
+        return measures, []
     with open_bar(total=len(numbers), desc="features", unit="image") as bar:
         features, unreadable = image_features(
             loaded, [images[n].path for n in numbers], after_image=bar.update
         )
     for row, reason in unreadable.items():
         measures[numbers[row]] = ImageMeasures(problem=reason)
-    labels: list[Any] = [image.label for split in SPLITS for image in splits.images[split]]
+    labels: list[Any] = [image.label for _, image in images_in_order(splits)]
     groups = np.arange(len(images))
     for copy in copies:
         groups[copy.image] = copy.group

@@ -151,8 +151,17 @@ def command_of(values: flags.FlagValues) -> str:
             words.append(f"--{name}" if value else f"--no{name}")
         else:
             text = ",".join(value) if isinstance(value, list) else str(value)
+            if isinstance(value, Mapping):  # overrides of a Python program
+                text = ",".join(f"{key}={_written(setting)}" for key, setting in value.items())
             words.append(f"--{name}={text}")
     return shlex.join(words)
+
+
+def _written(setting: Any) -> str:
+    """Returns a setting as ``--hparam_str`` takes it."""
+    if isinstance(setting, (list, tuple)):
+        return f"[{','.join(map(_written, setting))}]"
+    return str(setting).lower() if setting is None or isinstance(setting, bool) else str(setting)
 
 
 def give(values: flags.FlagValues, name: str, value: str) -> None:

@@ -105,6 +105,11 @@ def run(
         raise UserError(
             "--output_dir is for --features and --explain; for predictions give --output"
         )
+    if values.features and values.shard is not None and values.output_dir is None:
+        raise UserError(
+            f"--features of each shard needs a folder of its own, or the next one replaces its "
+            f"{_FEATURES}; give --output_dir=FOLDER"
+        )
     if values.explain:
         require_extra("train", "--explain")
     shard = _shard(values.shard)

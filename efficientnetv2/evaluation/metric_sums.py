@@ -22,7 +22,7 @@ from hparams.choices import LOSSES
 _PADDING_LOGIT = -1e4  # of a padding image: as its targets are 0, its loss is 0
 _THRESHOLDS = 200  # of the precision-recall curve, evenly spaced in 0..1
 _KS = (1, 5)
-_ROUNDING = 1e-4  # a spread that is a smaller share of the squares is that of float32's rounding
+_EQUAL = 1e-4  # a spread that is a smaller share of the squares is that of float32's rounding
 _SMALLEST, _ROUNDING = 1e-38, 1e-7  # of probabilities in float32: above 0, and below 1
 
 
@@ -290,7 +290,7 @@ class NumberMetrics(MetricSums):
         deviation = np.array(self.scale.deviation)
         spread = second - first**2 / count
         with np.errstate(divide="ignore", invalid="ignore"):
-            r2 = np.where(spread > _ROUNDING * second, 1 - squared / spread, 0.0)
+            r2 = np.where(spread > _EQUAL * second, 1 - squared / spread, 0.0)
         return {
             "mae": absolute / count * deviation,
             "rmse": np.sqrt(squared / count) * deviation,

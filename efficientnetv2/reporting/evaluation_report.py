@@ -15,7 +15,7 @@ from efficientnetv2.evaluation.evaluator import EvaluationResult
 from efficientnetv2.evaluation.label_scores import class_scores
 from efficientnetv2.evaluation.predictions import Predictions
 from efficientnetv2.reporting.calibration_report import corruption_cells
-from efficientnetv2.reporting.figures import fitted, save_figure
+from efficientnetv2.reporting.figures import fitted, plain, save_figure
 from efficientnetv2.reporting.label_report import report_labels
 from efficientnetv2.reporting.number_report import report_numbers
 from efficientnetv2.reporting.results import data_name, report_result
@@ -184,6 +184,7 @@ def _draw_confusion(
         if count <= _MAX_CLASSES_NAMED:
             labels = [_short(name) for name in names]
             rotation = 90 if max(map(len, labels)) > 3 else 0
+            labels = list(map(plain, labels))
             axes.set_xticks(range(count), labels=labels, rotation=rotation)
             axes.set_yticks(range(count), labels=labels)
         if count <= _MAX_CLASSES_COUNTED:
@@ -229,7 +230,7 @@ def draw_mistakes(
     ):
         axes.imshow(image, interpolation="antialiased")
         text = f"named {_short(names[predicted])}, {confidence:.0%}\nis {_short(names[label])}"
-        axes.set_title(text, fontsize=8, loc="left")
+        axes.set_title(plain(text), fontsize=8, loc="left")
     figure.suptitle(fitted(title, figure, size=10), fontsize=10)
     save_figure(figure, path)
 

@@ -36,7 +36,12 @@ def fitted(title: str, figure: Figure, *, size: float = 11) -> str:
       size: of the font, in points.
     """
     letters = int(figure.get_figwidth() * _POINTS_PER_INCH / (size * _LETTER_WIDTH))
-    return textwrap.fill(title, letters)
+    return plain(textwrap.fill(title, letters))
+
+
+def plain(text: str) -> str:
+    """Returns text of others that Matplotlib draws as it is, and not ``$...$`` as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def legend_below(figure: Figure, *panels: Axes) -> None:

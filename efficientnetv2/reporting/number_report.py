@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from efficientnetv2.evaluation.predictions import FullPredictions
-from efficientnetv2.reporting.figures import BLUE, GREY, fitted, plain_axes, save_figure
+from efficientnetv2.reporting.figures import BLUE, GREY, fitted, plain, plain_axes, save_figure
 from efficientnetv2.reporting.tables import table, write_csv_rows
 
 _COLUMNS = 3  # panels in a row
@@ -94,7 +94,7 @@ def number_figure(predictions: FullPredictions, names: Sequence[str], *, title: 
             high = float(max(outputs.max(), targets.max()))
             axes.plot([low, high], [low, high], color=GREY, linewidth=1)
             axes.scatter(targets, outputs, s=size, color=BLUE, alpha=0.5, linewidths=0)
-            axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
+            axes.set(xlabel=plain(f"true {name}"), ylabel=plain(f"predicted {name}"))
             axes.set_aspect("equal", adjustable="datalim")
         figure.suptitle(fitted(title, figure, size=10), fontsize=10)
     return figure

@@ -20,7 +20,15 @@ from efficientnetv2.data.schedule import SettingsSchedule, StepSettings
 from efficientnetv2.data.sources import Source
 from efficientnetv2.data.train_input import Phase, TrainingInput, build_training_input
 from efficientnetv2.data.training_image import jitter_strengths
-from efficientnetv2.reporting.figures import BLUE, GREY, ORANGE, fitted, plain_axes, save_figure
+from efficientnetv2.reporting.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    fitted,
+    plain,
+    plain_axes,
+    save_figure,
+)
 from efficientnetv2.train.progressive import Stage, build_ends, regularisation
 from hparams.channels import normalisation_of
 from hparams.choices import AUGMENTATIONS
@@ -168,7 +176,7 @@ def draw_preview(rows: Sequence[PreviewRow], path: str | pathlib.Path, *, title:
     heights = [max(side, len(text) * _LINE) + 3 * _GAP for side, text in zip(sides, texts)]
     total = _TITLE + sum(heights)
     figure = Figure(figsize=(_WIDTH, total))
-    figure.text(_GAP / _WIDTH, 1 - 2 * _GAP / total, title, va="top", fontsize=11)
+    figure.text(_GAP / _WIDTH, 1 - 2 * _GAP / total, plain(title), va="top", fontsize=11)
     top = total - _TITLE
     for row, text, side, height in zip(rows, texts, sides, heights):
         for number, line in enumerate(text):

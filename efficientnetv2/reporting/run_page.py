@@ -90,7 +90,7 @@ def write_run_page(
         settings=_settings(_trained_config(config, run)),
         changes=_changes(config, run),
         environment=list(environment().items()),
-        command=_command(config, run),
+        command=_command(config, run) if run.config_file.exists() else "",
     )
     return path
 

@@ -6,6 +6,7 @@ A pipe whose reader has gone (``| head -1``), a full disk (``> file``), a stream
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import io
@@ -126,20 +127,29 @@ def steady_console() -> Iterator[SteadyStream]:
 
 
 class _Muted(io.TextIOBase):
-    """Drops what the thread that made it prints; what other threads print passes."""
+    """Drops what some threads print; what other threads print passes.
+
+    Attributes:
+      stream: that other threads print to.
+      threads: identifier of a thread -> how many contexts mute it.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._thread = stream, threading.get_ident()
+        self.stream = stream
+        self.threads: collections.Counter[int] = collections.Counter()
 
     def write(self, text: str) -> int:
         """Writes text of other threads; returns its length."""
-        if threading.get_ident() != self._thread:
-            self._stream.write(text)
+        if threading.get_ident() not in self.threads:
+            self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flushes the stream."""
-        self._stream.flush()
+        self.stream.flush()
+
+
+_MUTING = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -149,8 +159,22 @@ def muted(is_muted: bool = True) -> Iterator[None]:
     Args:
       is_muted: False: it does, as everywhere else.
     """
-    with contextlib.redirect_stdout(_Muted(sys.stdout)) if is_muted else contextlib.nullcontext():
+    if not is_muted:
         yield
+        return
+    thread = threading.get_ident()
+    with _MUTING:  # threads share one stream, so that they may end in any order
+        muting = sys.stdout if isinstance(sys.stdout, _Muted) else _Muted(sys.stdout)
+        muting.threads[thread] += 1
+        sys.stdout = muting
+    try:
+        yield
+    finally:
+        with _MUTING:
+            muting.threads[thread] -= 1
+            muting.threads += collections.Counter()  # without those that are 0
+            if not muting.threads and sys.stdout is muting:
+                sys.stdout = muting.stream
 
 
 def in_notebook() -> bool:

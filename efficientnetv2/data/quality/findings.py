@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from efficientnetv2.data.quality.copies import Copy
 from efficientnetv2.data.quality.image_measures import ImageMeasures
 from efficientnetv2.data.quality.label_errors import SuspectLabel
-from efficientnetv2.data.sources.image_splits import HELD_OUT, SPLITS, ImageSplits, Label
+from efficientnetv2.data.sources.image_splits import HELD_OUT, SPLITS, ImageFile, ImageSplits, Label
 from hparams.label_kinds import NUMBERS
 
 _TINY = 4  # times smaller than the median side
@@ -127,8 +127,14 @@ def checked_images(splits: ImageSplits) -> list[CheckedImage]:
     """Returns all images of the splits, in the order train, minival, test, held out."""
     return [
         CheckedImage(splits.root / image.path, label_text(image.label, splits), split)
-        for split in (*SPLITS, HELD_OUT)
-        for image in splits.images.get(split, ())
+        for split, image in images_in_order(splits)
+    ]
+
+
+def images_in_order(splits: ImageSplits) -> list[tuple[str, ImageFile]]:
+    """Returns (split, image) of all images that are checked, in the order of ``checked_images``."""
+    return [
+        (split, image) for split in (*SPLITS, HELD_OUT) for image in splits.images.get(split, ())
     ]
 
 

@@ -161,6 +161,7 @@ class _Reader:
     def __init__(self, table: TableFile, columns: TableColumns) -> None:
         self._table = table
         self._arrays = columns.arrays
+        self._labels: list[int] = []
         path = self._column("path_column", columns.path, *_PATH)
         if path is None:
             raise table.error(
@@ -169,10 +170,10 @@ class _Reader:
                 "and data.path_column may say which it is"
             )
         self._path = path
+        self.kind, self._labels = self._label_columns(columns)
         self._split = self._column("split_column", columns.split, _SPLIT)
         self._group = self._column("group_column", columns.group, _GROUP)
         self._weight = self._column("weight_column", columns.weight, _WEIGHT)
-        self.kind, self._labels = self._label_columns(columns)
         self._checked: set[str] = set()  # names of classes
 
     def read(self) -> LabelTable:
@@ -227,7 +228,8 @@ class _Reader:
     def _column(self, key: str, name: str | None, *usual: str) -> int | None:
         if name is not None:
             return column_named(self._table, name, key=f"data.{key}")
-        return find_column(self._table, *usual)
+        found = find_column(self._table, *usual)
+        return None if found in self._labels else found  # a weight in kilograms, for example
 
     def _label_columns(self, columns: TableColumns) -> tuple[str, list[int]]:
         """Returns the kind of the labels and the indices of their columns."""

@@ -16,6 +16,7 @@ from hparams.label_kinds import NUMBERS, ONE, SEVERAL
 
 WRITTEN = {".csv": ",", ".tsv": "\t"}  # ending -> delimiter
 _SPLIT_NAMES = {"train": "train", "minival": "val", "test": "test"}
+_OTHER_COLUMNS = ("path", "split", "weight")
 _LABEL_COLUMN = {ONE: "label", SEVERAL: "labels"}
 
 
@@ -23,7 +24,8 @@ def write_table(splits: ImageSplits, path: pathlib.Path) -> int:
     """Writes a table with the columns ``path``, ``label`` (or ``labels``, or numbers), ``split``.
 
     Paths are relative to the folder of the table, except those that were absolute. If weights
-    differ from 1, ``weight`` follows.
+    differ from 1, ``weight`` follows. Beside numbers of the same name, these are ``image_path``,
+    ``image_split`` and ``image_weight``.
 
     Args:
       splits: the images.
@@ -48,7 +50,9 @@ def write_table(splits: ImageSplits, path: pathlib.Path) -> int:
     writer = csv.writer(
         text, delimiter=WRITTEN[path.suffix.lower()], lineterminator="\n", quoting=csv.QUOTE_ALL
     )
-    writer.writerow(["path", *labels, "split", *(["weight"] if has_weights else [])])
+    path_name, split_name, weight_name = (_free(name, labels) for name in _OTHER_COLUMNS)
+    header = [path_name, *labels, split_name]
+    writer.writerow([*header, weight_name] if has_weights else header)
     start = os.path.relpath(splits.root, path.parent)
     for split, image in images:
         cells = [os.path.normpath(os.path.join(start, image.path))]  # noqa: PTH118
@@ -56,6 +60,12 @@ def write_table(splits: ImageSplits, path: pathlib.Path) -> int:
         writer.writerow([*cells, *([repr(image.weight)] if has_weights else [])])
     replace_bytes(path, text.getvalue().encode("utf-8", errors="surrogateescape"))
     return len(images)
+
+
+def _free(name: str, labels: Sequence[str]) -> str:
+    """Returns a name for a column that none of the labels has."""
+    taken = {label.strip().lower() for label in labels}
+    return name if name not in taken else _free(f"image_{name}", labels)
 
 
 def _labels(image: ImageFile, splits: ImageSplits) -> Sequence[str]:

@@ -1,6 +1,7 @@
 """Tests ``--mode=check`` on images with planted faults, from the command line and from Python."""
 
 import csv
+import html
 import pathlib
 import re
 import shutil
@@ -173,6 +174,30 @@ def test_wrong_labels_are_looked_for_with_weights(photos, tiny_weights, main_tf2
         rows = [row for row in csv.DictReader(file) if row["finding"] == "label"]
     assert [pathlib.Path(row["path"]).name for row in rows] == ["wrong.png"]
     assert rows[0]["label"] == "light" and rows[0]["suggested_label"] == "dark"
+
+
+def test_without_a_readable_image_no_label_is_looked_at(tiny_weights, main_tf2, tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label\na.png,cat\nb.png,dog\n")
+    settings = "model.blocks_args=[r1_k3_s1_e1_i8_o8_c1],model.feature_size=8,eval.isize=32"
+    result = main_tf2(
+        *("check", "labels.csv", "--model=efficientnetv2-b0", f"--weights={tiny_weights}"),
+        f"--hparam_str={settings}",
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "2 images" in result.stdout and "Traceback" not in result.stderr
+
+
+def test_several_labels_in_a_column_by_any_name(tmp_path, photograph):
+    for number in range(4):
+        crop(photograph, number).save(tmp_path / f"{number}.png")
+    lines = [f"{number}.png,{'a|b' if number % 2 else 'a'}" for number in range(4)]
+    (tmp_path / "m.csv").write_text("\n".join(["path,attributes", *lines]))
+    overrides = {"data.label_columns": ["attributes"], "data.multi_label": True}
+    check = env2.check(tmp_path / "m.csv", overrides=overrides, model_dir=tmp_path / "out")
+    assert {image.label for image in check.images} == {"a", "a|b"}
+    page = html.unescape(check.report.read_text())
+    assert "--hparam_str=data.label_columns=[attributes],data.multi_label=true" in page
 
 
 @pytest.mark.parametrize(

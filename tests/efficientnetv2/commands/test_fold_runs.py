@@ -140,7 +140,9 @@ def test_each_fold_is_an_ordinary_run(whole, folder, main_tf2):
     assert {name: evaluated[name] for name in ("raw", "ema")} == {
         name: pytest.approx(second[name], rel=1e-6) for name in ("raw", "ema")
     }
-    result = main_tf2("check", "photos", "--model_dir=whole/fold2", cwd=folder)
+    result = main_tf2(
+        *("check", "photos", "--model_dir=whole/fold2", "--weights=whole/fold2"), cwd=folder
+    )
     assert result.returncode == 0 and " held_out" in result.stdout, result.stderr
     # Its config.yaml alone repeats it.
     result = main_tf2(

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-from efficientnetv2.reporting.figures import fitted
+from efficientnetv2.reporting.figures import fitted, plain
 
 PATH = "/home/somebody/data/" + "photographs_of_flowers/" * 6
 
@@ -33,3 +33,14 @@ def test_a_short_title_stays_one_line():
     assert (
         fitted("efficientnetv2-s on digits: schedule", Figure(figsize=(5.55, 4))).count("\n") == 0
     )
+
+
+@pytest.mark.parametrize("text", ["$5%-$10%", "price_$5_$10", "$#1$", "$10-$20", "plain"])
+def test_dollars_are_no_mathematics(text):
+    figure = Figure(figsize=(4, 4))
+    axes = figure.subplots()
+    title = figure.suptitle(fitted(text, figure))
+    axes.set_xticks([0], labels=[plain(text)])
+    figure.draw_without_rendering()
+    for drawn in (title, axes.get_xticklabels()[0]):
+        assert drawn._preprocess_math(drawn.get_text()) == (text, False)

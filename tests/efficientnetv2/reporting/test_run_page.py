@@ -41,6 +41,7 @@ def config(data_dir):
 @pytest.fixture(scope="module")
 def page(config, digits, predictions, tmp_path_factory):
     run = RunDirectory(tmp_path_factory.mktemp("runs") / "a run")
+    run.start(config, NAMES)
     run.create()
     records = [
         {"step": step, "loss": 1 / step, "accuracy": 0.5, "learning_rate": 0.1, "image_size": 16}

@@ -6,10 +6,11 @@ import io
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from efficientnetv2.runtime.console import SteadyStream, steady_console
+from efficientnetv2.runtime.console import SteadyStream, muted, steady_console
 from hparams.errors import visible
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -79,3 +80,27 @@ def test_the_streams_are_put_back():
         assert sys.stdout is out and not out.was_left
         raise KeyError
     assert (sys.stdout, sys.stderr) == before
+
+
+def test_threads_may_end_being_muted_in_any_order(capsys) -> None:
+    """Nested contexts of two threads once left standard output muted for good."""
+    began, end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with muted():
+            began.set()
+            end.wait(10)
+            print("by the muted thread")
+        print("by the thread afterwards")
+
+    before = sys.stdout
+    thread = threading.Thread(target=work)
+    with muted():
+        thread.start()
+        began.wait(10)
+        print("muted")
+    print("no longer muted")
+    end.set()
+    thread.join()
+    assert sys.stdout is before
+    assert capsys.readouterr().out == "no longer muted\nby the thread afterwards\n"

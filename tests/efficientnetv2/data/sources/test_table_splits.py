@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -12,6 +13,7 @@ from efficientnetv2.data.sources.folder_splits import scan_folder
 from efficientnetv2.data.sources.image_splits import SPLITS
 from efficientnetv2.data.sources.label_table import TableColumns
 from efficientnetv2.data.sources.table_splits import divide_table
+from efficientnetv2.data.sources.table_writer import write_table
 from hparams.errors import DataError
 from tests.efficientnetv2.data.sources.table_texts import (
     CLASSES,
@@ -256,6 +258,37 @@ def test_weights(write):
     )
     weights = {image.path: image.weight for split in SPLITS for image in splits.images[split]}
     assert weights == {f"{n}.png": n / 2 for n in range(NUM_IMAGES)}
+
+
+@pytest.mark.parametrize("name", ["weight", "group", "split"])
+def test_a_column_that_is_a_label_is_nothing_else(write, tmp_path, name):
+    """A weight in kilograms must not weigh the images."""
+    table = write(rows(lambda n: n, lambda n: n % 2, header=f"path,age,{name}"))
+    columns = TableColumns(targets=("age", name))
+    splits = divide_table(table, columns)
+    images = [image for split in SPLITS for image in splits.images[split]]
+    assert {image.weight for image in images} == {1.0} and len(images) == NUM_IMAGES
+    assert {tuple(image.label) for image in images} == {(n, n % 2) for n in range(NUM_IMAGES)}
+    weighted = dataclasses.replace(
+        splits,
+        images={
+            split: [image._replace(weight=2.5) for image in splits.images[split]]
+            for split in SPLITS
+        },
+    )
+    write_table(weighted, tmp_path / "written.csv")
+    other = "image_weight" if name == "weight" else "weight"
+    again = divide_table(
+        tmp_path / "written.csv",
+        TableColumns(
+            targets=("age", name),
+            weight=other,
+            split="image_split" if name == "split" else None,
+        ),
+    )
+    for split in SPLITS:
+        found = sorted((tuple(image.label), image.weight) for image in again.images[split])
+        assert found == sorted((tuple(image.label), 2.5) for image in splits.images[split])
 
 
 def test_a_table_of_a_folder_has_the_same_splits(photos, tmp_path):
