@@ -38,9 +38,16 @@ _LARGEST_PORT = 65_535
 _LARGEST_FACTOR = 1000  # of a learning rate
 
 
-def find_conflicts(config: config_dict.ConfigDict) -> list[str]:
-    """Returns one line for each problem; an empty list means that the config can be run."""
+def find_conflicts(config: config_dict.ConfigDict, *, with_sizes: bool = True) -> list[str]:
+    """Returns one line for each problem; an empty list means that the config can be run.
+
+    Args:
+      config: of values that fit their keys.
+      with_sizes: whether the image sizes, the batch and the learning rate are final. A preset
+        chooses them, so what conflicts with those before it may fit those after it.
+    """
     return [
+        *(_size_problems_of_training(config) if with_sizes else ()),
         *_data_problems(config),
         *channel_problems(config),
         *_label_problems(config),
@@ -144,24 +151,41 @@ def _data_problems(config: config_dict.ConfigDict) -> list[str]:
     problems += _fold_problems(data)
     if train.scale_batch_with_size and train.size_schedule != "progressive":
         problems.append("train.scale_batch_with_size needs train.size_schedule=progressive")
-    sizes_differ = train.size_schedule == "random" or (
-        train.size_schedule == "progressive" and train.stages > 1
-    )
-    if sizes_differ and data.ibase > train.isize:
-        problems.append(f"data.ibase ({data.ibase}) must not exceed train.isize ({train.isize})")
     for key in ("crop_area", "crop_aspect"):
         low, high = data[key]
         if not 0 < low <= high:
             problems.append(
                 f"data.{key} must be [smallest, largest] with both above 0, got {[low, high]}"
             )
-    problems += image_problems(config)
+    return problems + image_problems(config)
+
+
+def _size_problems_of_training(config: config_dict.ConfigDict) -> list[str]:
+    """Returns what does not fit the image sizes, the batch or the learning rate."""
+    data, train = config.data, config.train
+    problems = []
+    sizes_differ = train.size_schedule == "random" or (
+        train.size_schedule == "progressive" and train.stages > 1
+    )
+    if sizes_differ and data.ibase > train.isize:
+        problems.append(f"data.ibase ({data.ibase}) must not exceed train.isize ({train.isize})")
     piece = train.batch_size // train.accumulate
     if data.repeats > 1 and data.repeats >= piece:
         problems.append(
             f"data.repeats={data.repeats} fills the {piece} images that are trained on at once "
             "(train.batch_size / train.accumulate) with one image; give at most "
             f"{max(piece - 1, 1)}"
+        )
+    if train.batch_size % train.accumulate:
+        problems.append(
+            f"train.batch_size ({train.batch_size}) must be divisible by train.accumulate "
+            f"({train.accumulate})"
+        )
+    peak = train.lr_base * train.batch_size / BASE_BATCH
+    if train.lr_min > peak:
+        problems.append(
+            f"train.lr_min ({train.lr_min:g}) must not exceed the peak learning rate, "
+            f"train.lr_base x train.batch_size / {BASE_BATCH} = {peak:g}"
         )
     return problems
 
@@ -324,23 +348,12 @@ def _train_problems(config: config_dict.ConfigDict) -> list[str]:
             f"train.preset={train.preset} chooses what train.recipe={train.recipe} sets; give one "
             "of them"
         )
-    if train.batch_size % train.accumulate:
-        problems.append(
-            f"train.batch_size ({train.batch_size}) must be divisible by train.accumulate "
-            f"({train.accumulate})"
-        )
     for key in ("varsexp", "weight_decay_vars"):
         error = _expression_error(train[key] or "")
         if error:
             problems.append(
                 f"train.{key} is not a regular expression: {error}: {shown(train[key])}"
             )
-    peak = train.lr_base * train.batch_size / BASE_BATCH
-    if train.lr_min > peak:
-        problems.append(
-            f"train.lr_min ({train.lr_min:g}) must not exceed the peak learning rate, "
-            f"train.lr_base x train.batch_size / {BASE_BATCH} = {peak:g}"
-        )
     problems += [_lr_scale_problem(item) for item in train.lr_scales if _lr_scale_problem(item)]
     if train.size_schedule == "random" and train.size_steps and runtime.xla:
         problems.append(

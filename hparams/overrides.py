@@ -13,7 +13,7 @@ from typing import Any, Union
 from hparams import keys
 from hparams.errors import LONGEST_MESSAGE, UserError, one_line, shortened, shown
 from hparams.factors import Key
-from hparams.limits import SMALLEST_FLOAT
+from hparams.limits import MOST_CLASSES, SMALLEST_FLOAT
 from hparams.registry import did_you_mean
 from hparams.renamed_keys import RENAMED_KEYS, current_setting
 from hparams.scalars import CONVERTERS
@@ -22,8 +22,13 @@ from hparams.yaml_file import YamlError, read_yaml
 Overrides = Union[str, "os.PathLike[str]", Mapping[str, Any], None]
 _LONGEST_TEXT = 65_536  # characters of settings, as many as a YAML file may have
 _LONGEST_LIST = 1000  # items of a value; a network has 7 stages
+# Keys with an item for each class or number, of which there may be many.
+_OF_CLASSES = (
+    *("train.class_counts", "train.class_weights"),
+    *("model.target_mean", "model.target_deviation"),
+)
 _MOST_HINTS = 8  # unknown keys that are looked up one by one; more are no misspellings
-_UNSET = ("", "none", "None", "null")
+NOT_SET_TEXTS = ("", "none", "None", "null")
 _DEEPEST = 3  # levels of a nested mapping that are searched for keys, which have two
 
 
@@ -110,7 +115,7 @@ def _pairs(overrides: Overrides, *, is_path: bool) -> tuple[Pairs, list[str]]:
     if isinstance(overrides, os.PathLike):
         overrides, is_path = os.fspath(overrides), True
     if isinstance(overrides, str):
-        is_yaml = is_path or _is_yaml_path(overrides)
+        is_yaml = is_path or is_yaml_path(overrides)
         return _read_yaml(overrides) if is_yaml else _read_text(overrides)
     if isinstance(overrides, Mapping):
         return list(_flatten(overrides)), []
@@ -120,7 +125,8 @@ def _pairs(overrides: Overrides, *, is_path: bool) -> tuple[Pairs, list[str]]:
     ]
 
 
-def _is_yaml_path(text: str) -> bool:
+def is_yaml_path(text: str) -> bool:
+    """Whether settings are the path of a YAML file."""
     return text.endswith((".yaml", ".yml")) and "=" not in text
 
 
@@ -151,16 +157,25 @@ def _read_text(text: str) -> tuple[Pairs, list[str]]:
 
 
 def _split_items(text: str) -> list[str]:
-    """Splits at the commas outside of [...]: those whose next bracket, if any, is no ``]``."""
-    items = []
-    end, next_bracket = len(text), ""
-    for index in range(len(text) - 1, -1, -1):
-        if text[index] in "[]":
-            next_bracket = text[index]
-        elif text[index] == "," and next_bracket != "]":
-            items.append(text[index + 1 : end])
-            end = index
-    return [*reversed([*items, text[:end]])]
+    """Splits at the commas outside of ``[...]``, which may hold further brackets.
+
+    A ``[`` that is never closed holds nothing.
+    """
+    partners: list[int] = []  # of brackets that are open
+    closed: set[int] = set()  # brackets with a partner
+    for index, letter in enumerate(text):
+        if letter == "[":
+            partners.append(index)
+        elif letter == "]" and partners:
+            closed |= {partners.pop(), index}
+    items, start, depth = [], 0, 0
+    for index, letter in enumerate(text):
+        if index in closed:
+            depth += 1 if letter == "[" else -1
+        elif letter == "," and not depth:
+            items.append(text[start:index])
+            start = index + 1
+    return [*items, text[start:]]
 
 
 def _read_yaml(path: str) -> tuple[Pairs, list[str]]:
@@ -204,7 +219,7 @@ def checked(name: str, value: Any) -> Any:
       ConfigError: if the value does not fit the key.
     """
     key = keys.KEYS[name]
-    is_unset = value is None or (isinstance(value, str) and value in _UNSET)
+    is_unset = value is None or (isinstance(value, str) and value in NOT_SET_TEXTS)
     if key.default is None and is_unset:
         return None
     if key.kind is not list:
@@ -221,8 +236,9 @@ def checked(name: str, value: Any) -> Any:
         raise ConfigError([f"{name} must be a list, got {shown(value)}"])
     if key.length is not None and len(value) != key.length:
         raise ConfigError([f"{name} must have {key.length} items, got {shown(list(value))}"])
-    if len(value) > _LONGEST_LIST:
-        raise ConfigError([f"{name} must have at most {_LONGEST_LIST} items, got {len(value)}"])
+    most = MOST_CLASSES if name in _OF_CLASSES else _LONGEST_LIST
+    if len(value) > most:
+        raise ConfigError([f"{name} must have at most {most} items, got {len(value)}"])
     if key.takes_numbers:
         value = [str(item) if type(item) in (int, float) else item for item in value]
     return [_checked_scalar(name, item, kind=key.item, key=key) for item in value]

@@ -94,7 +94,7 @@ def resolve_for_images(
     Raises:
       ConfigError: as in ``resolve``, and if there is a preset for a data set of one recipe only.
     """
-    config = resolve(model_name, dataset_cfg, *overrides)
+    config = resolve(model_name, dataset_cfg, *overrides, preset_follows=True)
     preset = config.train.preset
     if preset == NO_PRESET:
         return config, ()

@@ -6,6 +6,7 @@ problems are reported in one message, before TensorFlow is imported.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any, cast
@@ -15,10 +16,12 @@ from ml_collections import config_dict
 
 from hparams import keys
 from hparams.channels import settings_of_channels
+from hparams.choices import NO_PRESET
 from hparams.config import Config, ModelSection
 from hparams.constraints import find_conflicts, find_training_conflicts, find_unused_changes
 from hparams.datasets import find_dataset
 from hparams.errors import shortened, shown
+from hparams.factors import FACTORS
 from hparams.limits import MOST_STEPS
 from hparams.models import MODELS
 from hparams.overrides import (
@@ -39,6 +42,7 @@ def resolve(
     model_name: str,
     dataset_cfg: str = "digits",
     *overrides: Overrides,
+    preset_follows: bool = False,
 ) -> Config:
     """Merges defaults, model, data set and overrides into one config.
 
@@ -48,6 +52,8 @@ def resolve(
       *overrides: each ``"train.epochs=3,data.flip=false"``, the path of a ``.yaml`` file, a mapping
         from keys (``train.epochs``, or nested) to values, or None; later ones win, but no single
         one may give a key twice.
+      preset_follows: ``train.preset``, if there is one, is still to choose image sizes, batch and
+        learning rate, so that nothing is compared with those before it.
 
     Returns:
       An immutable config with the sections model, train, eval, data, search and runtime.
@@ -62,8 +68,30 @@ def resolve(
     problems += override_problems + _name_conflicts(values, changes)
     values.update(settings_of_channels(changes))
     values.update(settings_of_quantisation(changes))
+    values.update(_weaker_firsts(values, changes))
     # The overrides are checked even after a problem, so that one message lists everything.
-    return _build(changes if problems else {**values, **changes}, problems, before=values)
+    return _build(
+        changes if problems else {**values, **changes},
+        problems,
+        before=values,
+        preset_follows=preset_follows,
+    )
+
+
+def _weaker_firsts(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns first values of the stages that are not above last ones that the user has chosen.
+
+    Regularisation never gets weaker while the images grow (paper, Algorithm 1): without dropout in
+    the last stage, there is none in the first. Who wants something else gives both values.
+    """
+    weaker = {}
+    for name, factor in FACTORS.items():
+        first, last = factor.first, factor.last
+        is_open = first not in changes and values.get(first) is not None
+        if name != "image_size" and last in changes and is_open:
+            with contextlib.suppress(ConfigError):  # reported with all others
+                weaker[first] = min(values[first], checked(last, changes[last]))
+    return weaker
 
 
 def _row_values(
@@ -184,17 +212,20 @@ def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
     return _build({**values, **missing}, [])
 
 
-def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+def with_overrides(
+    config: Config, overrides: Mapping[str, Any], *, preset_follows: bool = False
+) -> Config:
     """Returns a config with some values replaced.
 
     Args:
       config: from ``resolve`` or ``load_config``.
       overrides: ``section.key`` -> value.
+      preset_follows: as in ``resolve``.
 
     Raises:
       ConfigError: as in ``resolve``.
     """
-    return _build({**flat(config), **overrides}, [])
+    return _build({**flat(config), **overrides}, [], preset_follows=preset_follows)
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -293,7 +324,11 @@ def require_full_batch(config: Config, *, num_images: int) -> None:
 
 
 def _build(
-    values: Mapping[str, Any], problems: list[str], *, before: Mapping[str, Any] | None = None
+    values: Mapping[str, Any],
+    problems: list[str],
+    *,
+    before: Mapping[str, Any] | None = None,
+    preset_follows: bool = False,
 ) -> Config:
     """Checks values and returns them as a config.
 
@@ -301,6 +336,7 @@ def _build(
       values: ``section.key`` -> value.
       problems: those found so far.
       before: the values without the user's, if these are to be refused where they have no effect.
+      preset_follows: as in ``resolve``.
     """
     config = keys.default_config()
     for name, value in values.items():
@@ -310,7 +346,8 @@ def _build(
         except ConfigError as error:
             problems.extend(error.problems)
     if not problems:
-        problems.extend(find_conflicts(config))
+        is_open = preset_follows and config.train.preset != NO_PRESET
+        problems.extend(find_conflicts(config, with_sizes=not is_open))
         if before is not None:
             problems.extend(find_unused_changes(config, before))
     if problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ def provisional_batch(longhand: Mapping[str, Overrides]) -> int:
     """
     from hparams.overrides import ConfigError, checked, read_overrides
 
-    accumulate = 1
+    settings = {"train.accumulate": 1, "data.repeats": 1}
     for place, overrides in longhand.items():
         given = read_overrides(overrides)[0]
         if "train.batch_size" in given:
@@ -77,8 +78,8 @@ def provisional_batch(longhand: Mapping[str, Overrides]) -> int:
                 f"--batch_size=auto contradicts train.batch_size={given['train.batch_size']} of "
                 f"{place}; give one of them"
             )
-        try:
-            accumulate = checked("train.accumulate", given.get("train.accumulate", accumulate))
-        except ConfigError:
-            continue  # the config will say what is wrong
-    return accumulate * max(1, _USUAL // accumulate)
+        for key in settings:
+            with contextlib.suppress(ConfigError):  # the config will say what is wrong
+                settings[key] = checked(key, given.get(key, settings[key]))
+    accumulate, repeats = settings.values()
+    return accumulate * max(1 if repeats == 1 else repeats + 1, _USUAL // accumulate)

@@ -37,7 +37,7 @@ from hparams.facts import ImageFacts
 from hparams.folds import Fold, parse_count
 from hparams.label_kinds import LABEL_KINDS, require_kind
 from hparams.models import MODELS
-from hparams.overrides import Overrides, merge_overrides
+from hparams.overrides import NOT_SET_TEXTS, Overrides, merge_overrides
 from hparams.presets import resolve_for_images
 from hparams.quantisation import INT8, is_requested, settings_of_run
 from hparams.resolve import flat, require_full_batch, resolve, with_facts, with_overrides
@@ -71,15 +71,16 @@ def config_from_flags(values: FlagValues) -> Config:
     Raises:
       UserError: on any wrong setting, folder or address.
     """
+    _take_weights(values)
     settings = _take_float_run(values)
     dataset, overrides = dataset_from_flags(values), overrides_from_flags(values)
     overrides.insert(0, settings)
     run = run_of_weights(values.weights) if values.mode == "eval" else None
+    plans = values.mode in SHORT_NAMES["preset"].keys
     if run is not None:
         config = _config_of_weights(values, run, dataset=dataset)
     else:
-        config = resolve(values.model_name, dataset, *overrides)
-    plans = values.mode in SHORT_NAMES["preset"].keys
+        config = resolve(values.model_name, dataset, *overrides, preset_follows=plans)
     given = merge_overrides(overrides)[0]
     for key in () if plans else ("train.preset", "train.recipe", "train.teacher", "train.quantise"):
         if given.get(key) is not None:
@@ -92,9 +93,8 @@ def config_from_flags(values: FlagValues) -> Config:
         facts, class_names = image_facts(images) if plans else None, images.class_names
         overrides.insert(0, LABEL_KINDS[images.kind].settings)
         if run is None:
-            config = resolve(values.model_name, dataset, *overrides)
+            config = resolve(values.model_name, dataset, *overrides, preset_follows=plans)
         require_kind(config, images.kind)
-        with_facts(config, {"model.num_classes": len(images.class_names)})  # checks them together
     else:
         require_files(config)
     if config.data.source == "tfrecord":
@@ -102,9 +102,29 @@ def config_from_flags(values: FlagValues) -> Config:
     if plans:
         config = _with_preset(values, dataset, overrides, facts=facts)
         _check_teacher(config, run_from_flags(values), class_names=class_names)
+    _check_classes(config, class_names)
     if config.data.service is not None:
         require_server("data.service", config.data.service)
     return _with_crop_of_weights(values, config)
+
+
+def _take_weights(values: FlagValues) -> None:
+    """Makes ``train.ft_init_ckpt``, given as a key, the flag ``--weights``, which says the same.
+
+    So the network gets the padding and the normalisation of the weights in either way.
+
+    Raises:
+      UserError: if both are given, and differ.
+    """
+    if values.mode not in SHORT_NAMES["preset"].keys:
+        return
+    key = "train.ft_init_ckpt"
+    weights = merge_overrides([values.hparam_str, values.sweeps])[0].get(key)
+    if weights is None or str(weights) in NOT_SET_TEXTS:
+        return
+    if values.weights not in (None, str(weights)):
+        raise UserError(f"--weights={values.weights} contradicts {key}={weights}; give one of them")
+    give(values, "weights", str(weights))
 
 
 def _take_float_run(values: FlagValues) -> dict[str, Any]:
@@ -154,6 +174,12 @@ def _with_preset(
         for reason in reasons:
             print(reason, flush=True)
     return config
+
+
+def _check_classes(config: Config, class_names: Sequence[str] | None) -> None:
+    """Checks settings that depend on the number of classes, if it is known."""
+    if class_names is not None:
+        with_facts(config, {"model.num_classes": len(class_names)})
 
 
 def _check_teacher(config: Config, run: RunDirectory, *, class_names: Sequence[str] | None) -> None:

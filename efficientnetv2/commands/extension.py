@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from efficientnetv2.commands.flag_table import FLAGS
+from efficientnetv2.commands.flag_values import settings_text
 from efficientnetv2.runtime.checkpoint_store import find_checkpoint, steps
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
 from efficientnetv2.train.early_stop import epochs_without_better
 from hparams.config import Config
 from hparams.errors import shortened
 from hparams.label_kinds import best_metric
-from hparams.overrides import Overrides, read_overrides
 from hparams.resolve import with_overrides
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _with_epochs(values: FlagValues, epochs: int) -> dict[str, str]:
     """Returns the flags that must change for a number of epochs and other ``--weights``."""
     changes: dict[str, str] = {}
     for flag in ("hparam_str", "sweeps"):
-        text = _settings_text(values[flag].value)
+        text = settings_text(values[flag].value, reads_files=True)
         text, found = re.subn(r"(\btrain\.epochs\s*=\s*)[^,]+", rf"\g<1>{epochs}", text)
         text, weights = re.subn(r"(^|,)\s*train\.ft_init_ckpt\s*=[^,]*", "", text)
         if found or weights:
@@ -129,17 +129,8 @@ def _command(values: FlagValues, changes: Mapping[str, str]) -> str:
         elif isinstance(flag.value, bool):
             words.append(f"--{name}" if flag.value else f"--no{name}")
         else:
-            words.append(f"--{name}={_settings_text(flag.value)}")
+            words.append(f"--{name}={settings_text(flag.value)}")
     return shlex.join(words)
-
-
-def _settings_text(value: Overrides) -> str:
-    """Returns settings as the command line takes them; a Python program may give a dictionary."""
-    if not isinstance(value, Mapping):
-        return str(value)
-    pairs = read_overrides(value)[0].items()
-    texts = (f"[{','.join(map(str, v))}]" if isinstance(v, (list, tuple)) else v for _, v in pairs)
-    return ",".join(f"{key}={text}" for (key, _), text in zip(pairs, texts))
 
 
 def _started_as() -> list[str]:

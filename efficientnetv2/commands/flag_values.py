@@ -21,6 +21,7 @@ from hparams.datasets import is_dataset_name
 from hparams.errors import UserError, shown
 from hparams.folds import parse_count
 from hparams.model_names import split_weights
+from hparams.overrides import Overrides, is_yaml_path, read_overrides
 from hparams.published_weights import BEST, why_best
 from hparams.registry import did_you_mean
 from hparams.remote_weights import network_of_remote
@@ -150,15 +151,25 @@ def command_of(values: flags.FlagValues) -> str:
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no{name}")
         else:
-            text = ",".join(value) if isinstance(value, list) else str(value)
-            if isinstance(value, Mapping):  # overrides of a Python program
-                text = ",".join(f"{key}={_written(setting)}" for key, setting in value.items())
+            text = ",".join(value) if isinstance(value, list) else settings_text(value)
             words.append(f"--{name}={text}")
     return shlex.join(words)
 
 
+def settings_text(value: Overrides, *, reads_files: bool = False) -> str:
+    """Returns settings as the command line takes them; a Python program may give a dictionary.
+
+    Args:
+      value: of a flag for settings; of another flag, any text.
+      reads_files: whether the name of a YAML file becomes what the file holds.
+    """
+    if not isinstance(value, Mapping) and not (reads_files and is_yaml_path(str(value))):
+        return str(value)
+    pairs = read_overrides(value)[0].items()
+    return ",".join(f"{key}={_written(setting)}" for key, setting in pairs)
+
+
 def _written(setting: Any) -> str:
-    """Returns a setting as ``--hparam_str`` takes it."""
     if isinstance(setting, (list, tuple)):
         return f"[{','.join(map(_written, setting))}]"
     return str(setting).lower() if setting is None or isinstance(setting, bool) else str(setting)

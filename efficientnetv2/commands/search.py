@@ -17,10 +17,11 @@ from efficientnetv2.runtime.cluster import find_cluster
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.search.storage import require_startable
+from hparams.config import Config
 from hparams.errors import UserError
 from hparams.label_kinds import NUMBERS, label_kind
 from hparams.overrides import merge_overrides
-from hparams.resolve import require_searchable, require_trainable
+from hparams.resolve import require_searchable, require_trainable, with_overrides
 from hparams.search_space import NOT_OF_TRIALS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 def run(values: FlagValues, stop: StopRequest) -> Outcome:
     """Searches as the flags say; the value is the rows of trials.csv, the best first."""
-    config = config_from_flags(values)
+    config = _with_short_warm_up(config_from_flags(values), values)
     require_trainable(config)
     if label_kind(config) == NUMBERS:
         raise UserError("--mode=search compares accuracies; it is not for images with numbers")
@@ -47,6 +48,20 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
 
     with resumable():
         return Outcome(search(config, folder, stop))
+
+
+def _with_short_warm_up(config: Config, values: FlagValues) -> Config:
+    """Limits the warm-up of trials to a tenth of their epochs, unless it is given or searched.
+
+    That of a long recipe would be all of a trial: the rate that wins would be one that is too high
+    for the rest.
+    """
+    key = "train.lr_warmup_epoch"
+    given = merge_overrides(overrides_from_flags(values))[0]
+    if key in given or any(item.startswith(f"{key}:") for item in config.search.space):
+        return config
+    short = max(1.0, 0.1 * config.search.epochs)
+    return with_overrides(config, {key: min(config.train.lr_warmup_epoch, short)})
 
 
 # Keys of the section search without effect on a search for settings: they are about networks and

@@ -48,7 +48,10 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
     run_directory.require_no_folds()
     if values.write_table is not None:
         return _write_table(config, run_directory, pathlib.Path(values.write_table))
-    is_chief = find_cluster(config.runtime.strategy).is_chief
+    cluster = find_cluster(config.runtime.strategy)
+    is_chief = cluster.is_chief
+    if values.extend and len(cluster.workers) > 1:
+        raise UserError("--extend is for one machine; several go on in a new --model_dir")
     lock = training_lock(run_directory.lock_file) if is_chief else contextlib.nullcontext()
     with resumable(), lock:
         config = _with_batch(values, config, run_directory, stop)

@@ -14,6 +14,7 @@ import os
 import pathlib
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -213,9 +214,9 @@ def _try_batches(config: Config, folder: pathlib.Path, connection: Connection) -
         num_images = source.num_images(config.data.train_split)
         unit = config.train.accumulate
         # A batch of one image for each device, whose settings hold for all others.
-        trainer, strategy = build_step_trainer(
-            with_overrides(config, {"train.batch_size": unit, "runtime.steps_per_loop": 1})
-        )
+        settings: dict[str, Any] = {"train.batch_size": unit, "runtime.steps_per_loop": 1}
+        settings |= {"data.repeats": 1, "train.lr_min": 0.0}  # which may not go with so small a one
+        trainer, strategy = build_step_trainer(with_overrides(config, settings))
         limit = _limit(config, num_images, devices=strategy.num_replicas_in_sync)
     except UserError as error:
         connection.send(UserError(str(error)))

@@ -135,7 +135,7 @@ def _resolve(
         dataset = "folder"
         settings["data.data_dir"] = str(pathlib.Path(data).expanduser())
     name, _ = name_and_weights(model_name, None)
-    config = resolve(name, dataset, settings, overrides)
+    config = resolve(name, dataset, settings, overrides, preset_follows=True)
     facts = None
     if config.data.source == "folder":
         images = images_of_run(config, run)

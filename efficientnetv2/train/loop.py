@@ -326,16 +326,21 @@ class Training:
 
     def _out_of_memory(self) -> str:
         stage = stage_at(self.plan, self.train_state.step)
+        path = self._run.path
+        elsewhere = f" to a training in another --model_dir, from --weights={path}"
         return (
             f"a step of {stage.batch_size} images of {stage.image_size} px needs more memory than "
             "the device has: give a smaller --batch_size (auto finds the largest), or "
             f"train.accumulate={2 * self._config.train.accumulate}, which computes each step in "
-            "parts"
+            f"parts{elsewhere if self.train_state.step else ''}"
         )
 
     def _save_if_alone(self) -> None:
-        """Saves after an error; not with several workers, as the others would have to take part."""
-        if self._workers.is_alone:
+        """Saves after an error; not with several workers, as the others would have to take part.
+
+        Nothing is saved before the first step, so that the next start may have other settings.
+        """
+        if self._workers.is_alone and self.train_state.step:
             self._save()
 
     def _position(self) -> tuple[int, bool]:

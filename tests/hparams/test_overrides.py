@@ -372,11 +372,13 @@ def test_what_does_not_fit_into_a_message_is_counted():
         ("a=[1,2],b", ["a=[1,2]", "b"]),
         ("a=[1,2", ["a=[1", "2"]),
         ("a=1],b", ["a=1]", "b"]),
-        ("a,b],c[d,e", ["a,b]", "c[d", "e"]),
+        ("a,b],c[d,e", ["a", "b]", "c[d", "e"]),
+        ("a=[stem:0.1,block[12]:0.3],b", ["a=[stem:0.1,block[12]:0.3]", "b"]),
+        ("a=[block[12]:0.3,stem:0.1],b", ["a=[block[12]:0.3,stem:0.1]", "b"]),
+        ("a=[x,[y,z]],b=[c", ["a=[x,[y,z]]", "b=[c"]),
         (",", ["", ""]),
         ("", [""]),
     ],
 )
 def test_commas_inside_brackets_do_not_split(text, items):
     assert _split_items(text) == items
-    assert re.split(r",(?![^\[]*\])", text) == items  # what it means, in slow

@@ -250,3 +250,29 @@ def test_reasons_name_what_they_are_about():
 def test_the_reason_for_no_policy_is_the_one_that_holds(facts, settings, why):
     _, reasons = resolve_for_images("efficientnetv2-b0", "folder", FOLDER, settings, facts=facts)
     assert f"no AutoAugment or RandAugment: {why}" in reasons
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_images", "key", "value"),
+    [
+        ({"train.isize": 96}, 2000, "data.ibase", 64),
+        ({"train.accumulate": 32}, 30_000, "train.batch_size", 128),
+        ({"train.lr_min": 0.0015}, 2000, "train.lr_base", 0.032),
+        ({"data.repeats": 20}, 30_000, "train.batch_size", 128),
+    ],
+)
+def test_settings_are_compared_with_what_the_preset_chooses(overrides, num_images, key, value):
+    """And not with the recipe that it replaces, with which they would not go."""
+    given = {"data.data_dir": "photos", **overrides}
+    with pytest.raises(ConfigError):
+        resolve("efficientnetv2-b0", "folder", given)
+    facts = ImageFacts(num_images, None)
+    config, _ = resolve_for_images("efficientnetv2-b0", "folder", given, facts=facts)
+    assert flat(config)[key] == pytest.approx(value, rel=0.3)
+
+
+def test_what_does_not_go_with_the_choice_of_the_preset_is_refused():
+    given = {"data.data_dir": "photos", "train.accumulate": 3}
+    facts = ImageFacts(30_000, None)
+    with pytest.raises(ConfigError, match=r"train.batch_size \(128\) must be divisible"):
+        resolve_for_images("efficientnetv2-b0", "folder", given, facts=facts)

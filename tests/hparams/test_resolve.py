@@ -8,6 +8,7 @@ import yaml
 from hparams import ConfigError, UserError, load_config, resolve, save_config
 from hparams.datasets import DATASETS
 from hparams.models import MODELS
+from hparams.resolve import with_facts
 
 
 @pytest.fixture
@@ -262,3 +263,28 @@ def test_load_config_needs_a_file(tmp_path):
     message = exactly(f"cannot read config file '{path}': No such file or directory")
     with pytest.raises(ConfigError, match=message):
         load_config(path)
+
+
+def test_there_may_be_more_classes_than_other_lists_have_items():
+    config = resolve(
+        "efficientnetv2-b0", "folder", {"data.data_dir": "x"}, "train.class_weights=balanced"
+    )
+    facts = {"model.num_classes": 1001, "train.class_counts": [5] * 1001}
+    assert len(with_facts(config, facts).train.class_counts) == 1001
+    with pytest.raises(ConfigError, match=r"train.lr_scales must have at most 1000 items"):
+        resolve("efficientnetv2-b0", "digits", {"train.lr_scales": ["stem:0.1"] * 1001})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first", "last"),
+    [
+        ("model.dropout_rate=0", 0.0, 0.0),
+        ({"model.dropout_rate": 0.05}, 0.05, 0.05),
+        ("model.dropout_rate=0.4", 0.1, 0.4),
+        ("model.dropout_rate=0.1,model.dropout_base=0.3", 0.3, 0.1),  # as the user wants it
+        ("", 0.1, 0.2),
+    ],
+)
+def test_regularisation_does_not_get_weaker_by_itself(overrides, first, last):
+    model = resolve("efficientnetv2-b0", "digits", overrides).model
+    assert (model.dropout_base, model.dropout_rate) == (first, last)

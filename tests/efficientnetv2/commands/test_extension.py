@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnetv2.commands.extension import _with_epochs
+from efficientnetv2.commands.flag_values import define_flags
+from efficientnetv2.flags import parse
 from efficientnetv2.runtime.run_directory import RunDirectory
+from hparams.overrides import checked, read_overrides
 
 TINY = (
     "model.blocks_args=[r1_k3_s1_e1_i8_o8_c1],model.feature_size=16,train.batch_size=256,"
@@ -121,4 +125,30 @@ def test_there_must_be_something_to_extend(train, tmp_path):
     result = train("--epochs=4", "--model_dir=run", "--extend")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "'run' holds no training to extend; leave --extend out" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_yaml_file_are_written_out_for_more_epochs(tmp_path):
+    """Its own epochs and weights would contradict those of the command."""
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        "train: {epochs: 20, ft_init_ckpt: imagenet, lr_scales: [stem:0.1, 'block[12]:0.3']}\n"
+        "data: {flip: false}\n"
+    )
+    arguments = ["main_tf2.py", "train", f"--hparam_str={path}"]
+    changes = _with_epochs(parse(define_flags({}), arguments), 10)
+    text = changes["hparam_str"]
+    assert changes.get("epochs") is None and "ft_init_ckpt" not in text
+    values, problems = read_overrides(text)
+    assert not problems
+    assert values["train.epochs"] == "10" and values["data.flip"] == "false"
+    assert checked("train.lr_scales", values["train.lr_scales"]) == ["stem:0.1", "block[12]:0.3"]
+
+
+def test_several_machines_do_not_extend(train, tmp_path, monkeypatch):
+    cluster = {"worker": ["127.0.0.1:12345", "127.0.0.1:12346"]}
+    task = {"cluster": cluster, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    result = train("--epochs=4", "--model_dir=run", "--extend")
+    assert result.returncode == 2 and "--extend is for one machine" in result.stderr
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,7 @@ from efficientnetv2.commands.flag_values import define_flags
 from efficientnetv2.data.decode import describe_resize
 from efficientnetv2.flags import parse
 from efficientnetv2.runtime.run_directory import RunDirectory
-from hparams import ConfigError, resolve
+from hparams import ConfigError, UserError, resolve
 
 BLOCKS = (
     "model.blocks_args=[r1_k3_s1_e1_i8_o8_se0.25,r2_k5_s2_e6_i8_o8_se0.25,"
@@ -202,3 +202,21 @@ def test_the_crop_in_words(preprocess, crop_pct, text):
         "published", image_size=240, preprocess=preprocess, crop_pct=crop_pct
     )
     assert described == text
+
+
+@pytest.mark.parametrize("mode", ["train", "preview"])
+def test_weights_given_as_a_key_bring_their_settings_too(folder, photos, mode):
+    weights = f"{folder}/torchvision_v1/weights.pth"
+    common = ["main_tf2.py", mode, str(photos), "--model=efficientnet-b0", "--resize=published"]
+    settings = f"{BLOCKS},train.ft_init_ckpt={weights}"
+    by_flag, by_key = (
+        config_from_flags(parse(define_flags({}), [*common, *arguments]))
+        for arguments in (
+            [f"--weights={weights}", f"--hparam_str={BLOCKS}"],
+            [f"--hparam_str={settings}"],
+        )
+    )
+    assert by_key == by_flag and {key: by_key.model[key] for key in OF_FILE} == OF_FILE
+    with pytest.raises(UserError, match=r"--weights=imagenet contradicts train.ft_init_ckpt="):
+        arguments = [*common, "--weights=imagenet", f"--hparam_str={settings}"]
+        config_from_flags(parse(define_flags({}), arguments))

@@ -8,7 +8,12 @@ import signal
 import optuna
 import pytest
 import yaml
+from PIL import Image
 
+from efficientnetv2.commands.config_from_flags import config_from_flags
+from efficientnetv2.commands.flag_values import define_flags
+from efficientnetv2.commands.search import _with_short_warm_up
+from efficientnetv2.flags import parse
 from efficientnetv2.runtime.signals import Stopped, StopRequest
 from efficientnetv2.search import engine as engine_module
 from efficientnetv2.search.messages import TrialFailure
@@ -195,3 +200,21 @@ def test_a_real_search_is_killed_and_goes_on(start_process, tmp_path, data_dir, 
         last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
         assert float(row["accuracy"]) == max(last["minival_top1"], last["minival_ema_top1"])
         assert not (run / "timing.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [("", 1.0), (",search.epochs=30", 3.0), (",train.lr_warmup_epoch=4", 4.0)],
+)
+def test_the_warm_up_is_a_tenth_of_a_trial_at_most(tmp_path, settings, epochs):
+    """For one's own images, whose recipe has five epochs of it."""
+    for number in range(12):
+        path = tmp_path / "photos" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(path)
+    space = "search.space=[train.lr_base:0.001..0.1:log],search.epochs=5"
+    text = f"{space}{settings}".replace(",search.epochs=5,search.epochs", ",search.epochs")
+    arguments = ["main_tf2.py", "search", str(tmp_path / "photos"), f"--hparam_str={text}"]
+    values = parse(define_flags({}), arguments)
+    config = _with_short_warm_up(config_from_flags(values), values)
+    assert config.train.lr_warmup_epoch == epochs

@@ -100,6 +100,9 @@ def test_too_little_memory_is_one_line(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_run_stages", allocate)
     with pytest.raises(UserError, match=r"a step of 256 images of 16 px needs more memory .*auto"):
         training.run()
+    # The advice can be followed in the same directory.
+    config = resolve("efficientnetv2-s", "digits", {**SETTINGS, "train.batch_size": 64})
+    RunDirectory(tmp_path).require_same(config)
 
 
 def test_a_learning_rate_that_is_too_high_is_named(digits, tmp_path):
