@@ -28,7 +28,7 @@ _OF_CLASSES = (
     *("model.target_mean", "model.target_deviation"),
 )
 _MOST_HINTS = 8  # unknown keys that are looked up one by one; more are no misspellings
-NOT_SET_TEXTS = ("", "none", "None", "null")
+_UNSET = ("", "none", "None", "null")
 _DEEPEST = 3  # levels of a nested mapping that are searched for keys, which have two
 
 
@@ -219,7 +219,7 @@ def checked(name: str, value: Any) -> Any:
       ConfigError: if the value does not fit the key.
     """
     key = keys.KEYS[name]
-    is_unset = value is None or (isinstance(value, str) and value in NOT_SET_TEXTS)
+    is_unset = value is None or (isinstance(value, str) and value in _UNSET)
     if key.default is None and is_unset:
         return None
     if key.kind is not list:

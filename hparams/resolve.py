@@ -212,20 +212,17 @@ def with_facts(config: Config, facts: Mapping[str, Any]) -> Config:
     return _build({**values, **missing}, [])
 
 
-def with_overrides(
-    config: Config, overrides: Mapping[str, Any], *, preset_follows: bool = False
-) -> Config:
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Returns a config with some values replaced.
 
     Args:
       config: from ``resolve`` or ``load_config``.
       overrides: ``section.key`` -> value.
-      preset_follows: as in ``resolve``.
 
     Raises:
       ConfigError: as in ``resolve``.
     """
-    return _build({**flat(config), **overrides}, [], preset_follows=preset_follows)
+    return _build({**flat(config), **overrides}, [])
 
 
 def flat(config: Config) -> dict[str, Any]:

@@ -221,7 +221,11 @@ def _read_item(item: str, key: str, text: str) -> Values:
 def _checked_item(key: str, text: str) -> Any:
     """Returns a value of a key; of a list that may be given as one number, that number."""
     value = checked(key, text)
-    return value[0] if KEYS[key].takes_one and len(value) == 1 else value
+    if not KEYS[key].takes_one:
+        return value
+    if len(value) != 1:
+        raise ConfigError([f"{key} is chosen as one number, got {shown(text)}"])
+    return value[0]
 
 
 def _require_choosable(key: str) -> None:

@@ -180,7 +180,7 @@ def _download(
     if target.is_file():
         return True
     url = _mirrored(url)
-    with exclusive_lock(target.with_name(f".{target.name}.lock")):
+    with exclusive_lock(target.with_name(f".{target.name}.lock"), is_required=False):
         if target.is_file():  # by the process that had the lock
             return True
         partial = target.with_name(f"{target.name}.part")

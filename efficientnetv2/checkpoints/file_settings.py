@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import sys
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from efficientnetv2.checkpoints.weight_files import (
     file_in_folder,
     is_keras_file,
 )
+from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.weights_run import run_of_weights
 from hparams.block_strings import PADDING_SUFFIX
 from hparams.choices import NORMALISATIONS
@@ -70,7 +72,6 @@ def settings_of_weights(weights: str | os.PathLike[str] | None, *, model_name: s
     Raises:
       UserError: if there is no such release, or weights of a store cannot be downloaded or are for
         another network.
-      ConfigError: if the config of a run cannot be read.
     """
     if weights is None or str(weights) == RANDOM:
         return {}
@@ -79,8 +80,7 @@ def settings_of_weights(weights: str | os.PathLike[str] | None, *, model_name: s
         return {"model.preprocess": find_release(model_name, str(weights)).preprocess}
     run = run_of_weights(os.fspath(weights))
     if run is not None:
-        trained = flat(run.config())
-        return {key: trained[key] for key in _OF_RUN}
+        return _of_run(run)
     if is_remote(weights):
         require_weights(str(weights), model_name=model_name)
     if MODELS[model_name].family == "resnet":  # whose weights cannot be read
@@ -88,6 +88,18 @@ def settings_of_weights(weights: str | os.PathLike[str] | None, *, model_name: s
     if is_remote(weights):
         weights = fetch_remote(str(weights), model_name=model_name)
     return _of_file(pathlib.Path(weights), model_name=model_name)
+
+
+def _of_run(run: RunDirectory) -> Settings:
+    try:
+        trained = flat(run.config())
+    except ConfigError as error:  # of another version, whose weights can be read all the same
+        print(
+            f"warning: how the network of '{run.path}' pads and normalises is not known ({error})",
+            file=sys.stderr,
+        )
+        return {}
+    return {key: trained[key] for key in _OF_RUN}
 
 
 def _of_file(weights: pathlib.Path, *, model_name: str) -> Settings:
@@ -207,7 +219,7 @@ def _of_timm(path: pathlib.Path, config: Mapping[str, Any], *, model_name: str) 
     cfg = cfg if isinstance(cfg, dict) else {}
     released = _TIMM_FILE.fullmatch(path.name)
     architecture = str(config.get("architecture") or (released[1] if released else ""))
-    is_half = tuple(cfg.get("mean") or ()) == _HALF == tuple(cfg.get("std") or ())
+    is_half = all(cfg.get(key) == list(_HALF) for key in ("mean", "std"))
     if not architecture.startswith("efficientnet"):
         own = NORMALISATIONS[MODELS[model_name].preprocess]
         return {"model.preprocess": "v2"} if is_half and own.result == "mean_std" else {}

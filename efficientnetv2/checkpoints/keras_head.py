@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from efficientnetv2.checkpoints.keras_file import ConfigLayer, KerasLayer
+from hparams.errors import WeightsError
 
 # Layers of a head that change nothing in inference.
 _WITHOUT_EFFECT = {
@@ -86,18 +87,30 @@ def _fold(layers: Sequence[KerasLayer], head: Sequence[ConfigLayer]) -> Head:
             is_last = is_pooled and activation != "linear"
         elif not is_pooled or is_last or values is None:
             return _unlike(layer)
-        elif layer.class_name == "BatchNormalization":
+        elif layer.class_name == "BatchNormalization" and _fits(values, bias):
             scale, offset = _scale_and_offset(layer, values)
             kernel = np.diag(scale) if kernel is None else kernel * scale
             bias = offset if bias is None else bias * scale + offset
             used.append(values)
-        elif layer.class_name == "Dense" and activation in _OF_LOGITS and _is_dense(values):
+        elif (
+            layer.class_name == "Dense"
+            and activation in _OF_LOGITS
+            and _is_dense(values)
+            and (kernel is None or kernel.shape[1] == values.variables[0][1].shape[0])
+        ):
             kernel, bias = _times(kernel, bias, *_dense_values(values))
             label, is_last = layer.name, activation != "linear"
             used.append(values)
         else:
             return _unlike(layer)
     return Head(kernel, bias, label, tuple(used)) if label else Head()
+
+
+def _fits(values: KerasLayer, bias: np.ndarray | None) -> bool:
+    """Whether a BatchNormalization has its statistics, of as many channels as come in."""
+    shapes = {value.shape for _, value in values.variables}
+    is_whole = len(shapes) == 1 and len(values.variables) in (2, 3, 4)
+    return is_whole and (bias is None or shapes == {bias.shape})
 
 
 def _times(
@@ -137,6 +150,8 @@ def _scale_and_offset(layer: ConfigLayer, values: KerasLayer) -> tuple[np.ndarra
     settings = layer.settings
     names = [n for n, key in (("gamma", "scale"), ("beta", "center")) if settings.get(key, True)]
     by_name = dict(zip([*names, "mean", "variance"], (value for _, value in values.variables)))
+    if len(names) + 2 != len(values.variables):  # the config is not that of the weights
+        raise WeightsError(f"the layer '{layer.name}' does not have the weights of its settings")
     deviation = np.sqrt(by_name["variance"] + float(settings.get("epsilon", 1e-3)))
     scale = by_name.get("gamma", 1.0) / deviation
     return scale, by_name.get("beta", 0.0) - by_name["mean"] * scale

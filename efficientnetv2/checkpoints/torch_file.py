@@ -150,6 +150,7 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__(stream)
         self.dispatch = _DISPATCH  # type: ignore[misc]
+        self.storages: dict[str, _Storage] = {}  # all that the file has, by their keys
 
     def find_class(self, module: str, name: str) -> Any:
         """Returns the replacement of an allowed name, and refuses all others."""
@@ -166,7 +167,7 @@ class _Unpickler(pickle._Unpickler):
         is_known = kind == "storage" and isinstance(dtype, str) and dtype in _STORAGES.values()
         if not is_known or not isinstance(key, (str, int)) or not _is_size(numel):
             raise WeightsError("it has an unknown kind of data")
-        return _Storage(str(key), dtype, numel)
+        return self.storages.setdefault(str(key), _Storage(str(key), dtype, numel))
 
 
 def _load_setitem(unpickler: Any) -> None:
@@ -262,7 +263,7 @@ def read_torch_shapes(path: pathlib.Path) -> dict[str, tuple[int, ...]]:
                 state = _pickled_state(archive)[1]
         else:
             with path.open("rb") as stream:
-                state = _legacy_state(io.BytesIO(stream.read(_LARGEST_PICKLE)))
+                state, _ = _legacy_state(io.BytesIO(stream.read(_LARGEST_PICKLE)))
         return {name: tensor.size for name, tensor in state.items()}
     except WeightsError as error:
         raise WeightsError(f"refusing to load '{path}': {error}") from None
@@ -313,17 +314,18 @@ def _arrays(
     return {name: arrays[name] for name in state}
 
 
-def _legacy_state(start: BinaryIO) -> dict[str, _Tensor]:
+def _legacy_state(start: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, _Storage]]:
+    """Returns the tensors of the network, and the storages of all tensors in the file."""
     for _ in range(3):  # the magic number, the version of the format, the machine
         _Unpickler(start).load()
-    return _state_dict(_Unpickler(start).load())
+    unpickler = _Unpickler(start)
+    return _state_dict(unpickler.load()), unpickler.storages
 
 
 def _read_legacy(stream: BinaryIO, budget: Budget) -> dict[str, np.ndarray]:
     start = io.BytesIO(stream.read(_LARGEST_PICKLE))
-    state = _legacy_state(start)
+    state, storages = _legacy_state(start)
     keys = _Unpickler(start).load()
-    storages = {t.storage.key: t.storage for t in state.values()}
     places: dict[str, int] = {}
     place = start.tell()
     for key in keys:

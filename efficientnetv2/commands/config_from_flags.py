@@ -37,7 +37,7 @@ from hparams.facts import ImageFacts
 from hparams.folds import Fold, parse_count
 from hparams.label_kinds import LABEL_KINDS, require_kind
 from hparams.models import MODELS
-from hparams.overrides import NOT_SET_TEXTS, Overrides, merge_overrides
+from hparams.overrides import Overrides, checked, merge_overrides
 from hparams.presets import resolve_for_images
 from hparams.quantisation import INT8, is_requested, settings_of_run
 from hparams.resolve import flat, require_full_batch, resolve, with_facts, with_overrides
@@ -116,15 +116,16 @@ def _take_weights(values: FlagValues) -> None:
     Raises:
       UserError: if both are given, and differ.
     """
-    if values.mode not in SHORT_NAMES["preset"].keys:
-        return
     key = "train.ft_init_ckpt"
-    weights = merge_overrides([values.hparam_str, values.sweeps])[0].get(key)
-    if weights is None or str(weights) in NOT_SET_TEXTS:
+    given = merge_overrides([values.hparam_str, values.sweeps])[0]
+    if key not in given or values.mode not in (*SHORT_NAMES["preset"].keys, "search"):
         return
-    if values.weights not in (None, str(weights)):
+    weights = checked(key, given[key])
+    own = checked(key, values.weights)
+    if own not in (None, weights):
         raise UserError(f"--weights={values.weights} contradicts {key}={weights}; give one of them")
-    give(values, "weights", str(weights))
+    if weights is not None:
+        give(values, "weights", weights)
 
 
 def _take_float_run(values: FlagValues) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from hparams.config import Config
 from hparams.errors import UserError
-from hparams.label_kinds import NUMBERS, best_metric
+from hparams.label_kinds import best_metric
 from hparams.resolve import require_trainable
 
 if TYPE_CHECKING:
@@ -82,9 +82,8 @@ def _write_table(config: Config, run: RunDirectory, path: pathlib.Path) -> Outco
     if config.data.leave_out:
         raise UserError("--write_table writes the images of all classes; leave data.leave_out out")
     images = images_of_run(config, run)
-    count = write_table(images, path)
-    named = f" --target_columns={','.join(images.class_names)}" * (images.kind == NUMBERS)
-    print(f"{count:,} images written to {path}; train on them with --data={path}{named}")
+    count, flags = write_table(images, path)
+    print(f"{count:,} images written to {path}; train on them with --data={path}{flags}")
     return Outcome(None)
 
 

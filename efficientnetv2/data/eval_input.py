@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NoReturn
@@ -79,17 +80,21 @@ class EvaluationInput:
             )
             batches = prepared.batch(batch_size)
         else:
-            prepared = prepare_readable(
-                references,
-                prepare,
-                batch_size=batch_size,
-                drop_remainder=False,
-                name=self._source.name,
-                log=self._skipped,
-            )
+            prepared = self._readable(shard, self._skipped)
             not_empty = prepared.filter(plain(lambda positions, *_: tf.size(positions) > 0))
             batches = not_empty.map(plain(lambda _, images, targets: (images, targets)))
         return batches.prefetch(tf.data.AUTOTUNE)
+
+    def _readable(self, shard: Shard, log: SkippedLog) -> tf.data.Dataset:
+        """Returns batches as ``prepare_readable``; some may have no image."""
+        return prepare_readable(
+            self._references(shard),
+            tf.autograph.experimental.do_not_convert(self._prepare),
+            batch_size=self._replica_batch_size(shard),
+            drop_remainder=False,
+            name=self._source.name,
+            log=log,
+        )
 
     def padded(self, shard: Shard = WHOLE) -> tf.data.Dataset:
         """Returns the batches of a shard for its replicas, padded as by ``pad_batches``.
@@ -98,8 +103,9 @@ class EvaluationInput:
         epoch, of the raw weights and of the moving average, does not trace the preprocessing again.
         """
         if shard not in self._padded:
+            skipped = self._skipped
             padded = pad_batches(
-                self.batches(shard),
+                self.batches(shard) if skipped is None else self._readable(shard, skipped),
                 shard,
                 num_images=self._source.num_images(self._split),
                 batch_size=self._replica_batch_size(shard),
@@ -139,18 +145,14 @@ class EvaluationInput:
         Of several views of an image, the first.
 
         Args:
-          indices: numbers of the images, as ``batches`` counts them; each at most once.
+          indices: numbers of the images in the split, of those that can be read; each at most once.
         """
         if WHOLE in self._padded and self.kept_bytes:
             return self._picked_from_memory(indices)
         requested = tf.constant(sorted(indices), tf.int64)
         plain = tf.autograph.experimental.do_not_convert
         is_requested = plain(lambda index, _: tf.reduce_any(requested == index))
-        if self._skipped is None:
-            images = self._references(WHOLE).filter(is_requested).map(plain(self._prepare))
-        else:  # which images are left out is known only after reading them
-            numbered = self.batches().unbatch().enumerate()
-            images = numbered.filter(is_requested).map(plain(lambda _, pair: pair))
+        images = self._references(WHOLE).filter(is_requested).map(plain(self._prepare))
         by_index = dict(zip(sorted(indices), (image.numpy() for image, _ in images)))
         picked = np.stack([by_index[index] for index in indices])
         return picked[:, 0] if self._views.count > 1 else picked
@@ -159,8 +161,8 @@ class EvaluationInput:
         """Returns the images of ``pick``, of those that an evaluation has read."""
         wanted, first = np.array(indices), 0
         picked = np.empty((len(indices), *self._image_shape), np.float32)
-        for images, _, is_real in self._padded[WHOLE]:
-            count = int(is_real.numpy().sum())
+        for images, _, _ in self._padded[WHOLE]:
+            count = len(images)  # each image has its place, also beside those that are left out
             (here,) = np.nonzero((wanted >= first) & (wanted < first + count))
             picked[here] = images.numpy()[wanted[here] - first]
             first += count
@@ -221,7 +223,8 @@ def pad_batches(
 
     Args:
       batches: images float32 ``[b, H, W, C]`` (or ``[b, V, H, W, C]``) and targets ``[b, K]``, b at
-        most ``batch_size``; at most ``num_images / shard.count`` images in all, rounded up.
+        most ``batch_size``; at most ``num_images / shard.count`` images in all, rounded up. If some
+        images are left out, their places in the batch, int64 ``[b]``, come first.
       shard: the shard that the batches belong to; its replicas take them in turn.
       num_images: images of all shards together, at most.
       batch_size: images per batch of one replica.
@@ -231,17 +234,19 @@ def pad_batches(
       Images ``[batch_size, H, W, C]``, targets ``[batch_size, K]``, and bool ``[batch_size]``:
       which images are real.
     """
-    classes = batches.element_spec[1].shape[-1]
+    *_, spec = batches.element_spec
+    classes = spec.shape[-1]
 
     @tf.autograph.experimental.do_not_convert
-    def pad(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        count = tf.shape(images)[0]
-        blank_images = batch_size - count
-        images = tf.pad(images, [[0, blank_images], *[[0, 0]] * len(image_shape)])
+    def pad(*batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        *places, images, targets = batch
+        count = tf.shape(images, tf.int64)[0]
+        (place,) = places or (tf.range(count),)
+        in_place = functools.partial(tf.scatter_nd, place[:, tf.newaxis])
         return (
-            tf.ensure_shape(images, [batch_size, *image_shape]),
-            tf.ensure_shape(tf.pad(targets, [[0, blank_images], [0, 0]]), [batch_size, classes]),
-            tf.ensure_shape(tf.range(batch_size) < count, [batch_size]),
+            in_place(images, tf.constant([batch_size, *image_shape], tf.int64)),
+            in_place(targets, tf.constant([batch_size, classes], tf.int64)),
+            in_place(tf.ones([count], tf.bool), tf.constant([batch_size], tf.int64)),
         )
 
     padded = batches.map(pad, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

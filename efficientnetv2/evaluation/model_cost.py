@@ -17,6 +17,7 @@ from efficientnetv2.model.complexity import activation_bytes, multiply_adds
 from efficientnetv2.model.factory import build_model
 from efficientnetv2.model.layers import dtype_policy
 from efficientnetv2.model.traced_function import function_without_gradient
+from efficientnetv2.runtime.spawn import without_main
 from efficientnetv2.train.learning_rate import LearningRate
 from efficientnetv2.train.peak_memory import peak_bytes
 from efficientnetv2.train.progressive import build_stages, stage_settings
@@ -91,7 +92,9 @@ def measure_cost(config: Config, *, steps: int) -> ModelCost:
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         try:
-            return pool.submit(_measure, config, steps).result()
+            with without_main():
+                measured = pool.submit(_measure, config, steps)
+            return measured.result()
         except concurrent.futures.process.BrokenProcessPool:
             reason = "its process died, probably for lack of memory"
         except tf.errors.ResourceExhaustedError:
@@ -157,9 +160,11 @@ def _static_cost(config: Config) -> Cost:
 
 
 def _activation_mib(config: Config) -> float:
-    size = config.train.isize
+    size, channels = config.train.isize, config.model.channels
+    is_last = config.model.data_format == "channels_last"
+    shape = (size, size, channels) if is_last else (channels, size, size)
     bytes_per_value = 4 if dtype_policy(config.train.precision) == "float32" else 2
-    model = build_model(config.model, input_shape=(size, size, config.model.channels))
+    model = build_model(config.model, input_shape=shape)
     return activation_bytes(model, bytes_per_value=bytes_per_value) / _MIB
 
 

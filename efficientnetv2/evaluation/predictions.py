@@ -127,19 +127,14 @@ def merge_replicas(rows: np.ndarray, *, workers: int) -> tuple[np.ndarray, np.nd
       workers: the number of workers that shared the images.
 
     Returns:
-      The number of each image in the split, int64 ``[N]``, rising, without those that
-      ``data.on_bad_image=skip`` leaves out; and its values ``[N, C]``.
+      The number of each image in the split, int64 ``[N]``, rising; and its values ``[N, C]``. Those
+      of images that ``data.on_bad_image=skip`` leaves out are missing.
     """
     steps, replicas, batch, _ = rows.shape
     per_worker = replicas // workers
     step, replica, row = np.ix_(range(steps), range(replicas), range(batch))
     place = (step * per_worker + replica % per_worker) * batch + row  # in the worker's shard
-    worker = np.broadcast_to(replica // per_worker, place.shape)
+    index = place * workers + replica // per_worker
     real = rows[..., -1] > 0
-    place, worker, values = place[real], worker[real], rows[real][:, :-1]
-    index = np.empty(len(place), np.int64)
-    for number in range(workers):  # a batch in the middle is short where images are left out
-        (mine,) = np.nonzero(worker == number)
-        index[mine[np.argsort(place[mine])]] = np.arange(len(mine)) * workers + number
-    order = np.argsort(index)
-    return index[order], values[order]
+    order = np.argsort(index[real])
+    return index[real][order], rows[real][order][:, :-1]

@@ -18,7 +18,7 @@ import flatbuffers
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from efficientnetv2.export.servable import Servable
+from efficientnetv2.export.servable import PIXELS, Servable
 
 LABELS = "labels.txt"
 DESCRIPTION = "metadata.json"
@@ -132,22 +132,18 @@ def _metadata(servable: Servable) -> bytes:
 def _ranges(builder: flatbuffers.Builder, servable: Servable) -> dict[int, int]:
     """Writes how an app brings pixels of 0..255 to the inputs, and the limits of these.
 
-    Empty if they are not known.
+    Pixels stay as they are if it is not known what the inputs are.
     """
     row, limits = servable.normalisation, servable.limits
     mean, deviation = row.mean, row.deviation
     if not servable.preprocessing:
         limits = _normalised_range(mean, deviation)
-    elif limits is not None:
-        low, high = limits
+    else:
+        low, high = limits or PIXELS
         factor = 255 / (high - low)
         mean, deviation = (0.0 - low * factor,), (factor,)
-    if limits is None:
-        return {}
-    return {
-        4: _offsets(builder, [_normalization(builder, mean, deviation)]),
-        5: _limits(builder, *limits),
-    }
+    ranges = {4: _offsets(builder, [_normalization(builder, mean, deviation)])}
+    return {**ranges, 5: _limits(builder, *limits)} if limits else ranges
 
 
 def _normalised_range(mean: Sequence[float], deviation: Sequence[float]) -> tuple[float, float]:

@@ -26,8 +26,8 @@ def _nodes_of_unit(model: onnx.ModelProto) -> list[str]:
     node = made_by.get(model.graph.output[0].name)
     while node is not None and node.op_type in ("Mul", "Add"):
         names.append(node.name)
-        (source,) = (name for name in node.input if name not in constants)
-        node = made_by.get(source)
+        sources = [name for name in node.input if name not in constants]
+        node = made_by.get(sources[0]) if len(sources) == 1 else None
     return names if node is not None and node.op_type in ("Gemm", "MatMul") else []
 
 
@@ -72,6 +72,6 @@ def onnx_int8_bytes(servable: Servable, images: np.ndarray) -> bytes:
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
-                nodes_to_exclude=_nodes_of_unit(onnx.load(str(prepared))),
+                nodes_to_exclude=_nodes_of_unit(onnx.load(str(prepared))) if servable.scale else [],
             )
         return packed(onnx.load(str(rounded)), servable)

@@ -120,6 +120,7 @@ def _save(served: _Served, signatures: dict, servable: Servable, path: pathlib.P
 def _assets(servable: Servable, folder: pathlib.Path) -> list[tf.saved_model.Asset]:
     """Writes the files that a SavedModel carries to a folder, from where it copies them."""
     labels, metadata = folder / "labels.txt", folder / "metadata.json"
-    labels.write_text("".join(f"{label}\n" for label in servable.class_names))
-    metadata.write_text(json.dumps(servable.metadata(), indent=2) + "\n")
+    names = "".join(f"{label}\n" for label in servable.class_names)
+    labels.write_text(names, encoding="utf-8")
+    metadata.write_text(json.dumps(servable.metadata(), indent=2) + "\n", encoding="utf-8")
     return [tf.saved_model.Asset(str(file)) for file in (labels, metadata)]

@@ -6,6 +6,8 @@ import math
 
 from tensorflow import keras
 
+from efficientnetv2.model.kernels import Silu, SiluAndMean
+
 
 def multiply_adds(model: keras.Model) -> int:
     """Counts the multiply-adds of one image: convolutions, depthwise convolutions and dense layers.
@@ -74,6 +76,8 @@ def _values(shape: tuple[int | None, ...], *, side: int) -> int:
 
 
 _KEEPS_INPUT = (
+    Silu,
+    SiluAndMean,
     keras.layers.Dense,
     keras.layers.Conv2D,
     keras.layers.DepthwiseConv2D,

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-from efficientnetv2.runtime.atomic_write import write_error_for
+from efficientnetv2.runtime.atomic_write import cannot_write, write_error_for
 from hparams.errors import UserError
 
 _TRIES, _PAUSE_SECONDS = 5, 0.05  # ``lock_holder`` takes the lock for an instant to check it
@@ -54,13 +54,16 @@ def training_lock(path: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: pathlib.Path) -> Iterator[None]:
+def exclusive_lock(path: pathlib.Path, *, is_required: bool = True) -> Iterator[None]:
     """Waits for the lock on a file, which is created if missing, and holds it within the context.
 
-    Where the file system has no locks, a warning says so, and nothing is waited for.
+    Args:
+      path: of the file.
+      is_required: whether a file system without locks is an error; otherwise a warning says so, and
+        nothing is waited for.
 
     Raises:
-      WriteError: if the file cannot be created.
+      WriteError: if the file cannot be created or, where that is required, locked.
     """
     with write_error_for(path):
         file = path.open("a", encoding="utf-8")
@@ -68,6 +71,8 @@ def exclusive_lock(path: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
+            if is_required:
+                raise cannot_write(path, error.strerror or str(error)) from None
             warn_unlocked(path, error)
         yield
 

@@ -20,8 +20,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from efficientnetv2.runtime.atomic_write import replace_text, write_error_for
-from efficientnetv2.runtime.lock import exclusive_lock, warn_unlocked
+from efficientnetv2.runtime.atomic_write import cannot_write, replace_text, write_error_for
+from efficientnetv2.runtime.lock import exclusive_lock
 from efficientnetv2.search.attributes import ALIVE, ERROR, HOST, OWNER, SURPLUS
 from efficientnetv2.search.samplers import Choices, suggest
 
@@ -116,7 +116,7 @@ class Claims:
         except BlockingIOError:
             return False
         except OSError as error:
-            warn_unlocked(path, error)
+            raise cannot_write(path, error.strerror or str(error)) from None
         return True
 
     def _begin(self, locks: contextlib.ExitStack) -> tuple[Trial, bool] | None:

@@ -17,6 +17,7 @@ from typing import TextIO
 from efficientnetv2.checkpoints.download import cache_folder
 from efficientnetv2.runtime.atomic_write import write_error_for
 from efficientnetv2.runtime.environment import devices
+from efficientnetv2.runtime.lock import warn_unlocked
 
 
 class DeviceLock:
@@ -72,7 +73,7 @@ class DeviceLock:
         with self._gates():
             for path in self._paths:
                 self._held.append(_open(path))
-                fcntl.flock(self._held[-1], fcntl.LOCK_SH)
+                _lock(self._held[-1], fcntl.LOCK_SH)
 
     def _leave(self) -> None:
         while self._held:
@@ -86,5 +87,12 @@ def _open(path: pathlib.Path) -> TextIO:
 @contextlib.contextmanager
 def _locked(path: pathlib.Path, kind: int) -> Iterator[None]:
     with _open(path) as file:
-        fcntl.flock(file, kind)
+        _lock(file, kind)
         yield
+
+
+def _lock(file: TextIO, kind: int) -> None:
+    try:
+        fcntl.flock(file, kind)
+    except OSError as error:
+        warn_unlocked(pathlib.Path(file.name), error)

@@ -258,7 +258,11 @@ class Engine:
             config=trial_config(self._config, overrides),
             folder=folder,
             data_folder=self._folder,
-            identity=self._space.identity(overrides),
+            # The time of a step on another device says nothing of that on this one.
+            identity={
+                **self._space.identity(overrides),
+                **({"device": self._device} if self._space.is_timed else {}),
+            },
             timed_steps=search.timed_steps if self._space.is_timed else 0,
             max_spread=search.max_spread,
         )

@@ -98,11 +98,13 @@ def _time(job: TrialJob, lock: DeviceLock, stop: StopRequest) -> dict[str, Any]:
     """Times a step, or reads what an earlier start of the trial measured; returns its fields."""
     from efficientnetv2.search.train_trial import time_training
 
-    file = job.folder / TIMING_FILE
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return dataclasses.asdict(StepTime(**json.loads(file.read_text(encoding="utf-8"))))
+    file, device = job.folder / TIMING_FILE, job.identity.get("device")
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        measured = json.loads(file.read_text(encoding="utf-8"))
+        if measured.pop("device") == device:
+            return dataclasses.asdict(StepTime(**measured))
     with stop.at_once(), lock.timing():
         timing = dataclasses.asdict(time_training(job))
     job.folder.mkdir(parents=True, exist_ok=True)
-    replace_text(file, json.dumps(timing))
+    replace_text(file, json.dumps({**timing, "device": device}))
     return timing

@@ -265,7 +265,7 @@ class Training:
             "images_per_second": steps * stage.batch_size / seconds if seconds else 0.0,
             "seconds": seconds,
         }
-        line.update(after_epoch() if after_epoch else {})
+        line.update(self._after_epoch(after_epoch) if after_epoch else {})
         self._record(line)
         if epoch % self._config.runtime.save_checkpoint_epochs == 0 or self.is_finished:
             self._save()
@@ -324,8 +324,18 @@ class Training:
             raise UserError(self._out_of_memory()) from None
         self._input.raise_bad_image(error, step=self.train_state.step, shard=self._workers.shard)
 
+    def _after_epoch(self, after_epoch: Callable[[], dict[str, float]]) -> dict[str, float]:
+        try:
+            return after_epoch()
+        except tf.errors.ResourceExhaustedError:
+            raise UserError(
+                f"the evaluation of {self._config.eval.batch_size} images at once needs more "
+                "memory than the device has: give a smaller eval.batch_size, and the training goes "
+                "on"
+            ) from None
+
     def _out_of_memory(self) -> str:
-        stage = stage_at(self.plan, self.train_state.step)
+        stage = stage_at(self.plan, min(self.train_state.step, self.plan[-1].end_step - 1))
         path = self._run.path
         elsewhere = f" to a training in another --model_dir, from --weights={path}"
         return (

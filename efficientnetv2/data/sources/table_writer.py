@@ -20,7 +20,7 @@ _OTHER_COLUMNS = ("path", "split", "weight")
 _LABEL_COLUMN = {ONE: "label", SEVERAL: "labels"}
 
 
-def write_table(splits: ImageSplits, path: pathlib.Path) -> int:
+def write_table(splits: ImageSplits, path: pathlib.Path) -> tuple[int, str]:
     """Writes a table with the columns ``path``, ``label`` (or ``labels``, or numbers), ``split``.
 
     Paths are relative to the folder of the table, except those that were absolute. If weights
@@ -32,7 +32,7 @@ def write_table(splits: ImageSplits, path: pathlib.Path) -> int:
       path: of the table; its ending is one of ``WRITTEN``.
 
     Returns:
-      The number of images.
+      The number of images, and the flags that the table needs to be read, each with a space before.
 
     Raises:
       UserError: if it has another ending, or the folder does not exist.
@@ -50,7 +50,8 @@ def write_table(splits: ImageSplits, path: pathlib.Path) -> int:
     writer = csv.writer(
         text, delimiter=WRITTEN[path.suffix.lower()], lineterminator="\n", quoting=csv.QUOTE_ALL
     )
-    path_name, split_name, weight_name = (_free(name, labels) for name in _OTHER_COLUMNS)
+    names = {name: _free(name, labels) for name in _OTHER_COLUMNS}
+    path_name, split_name, weight_name = names.values()
     header = [path_name, *labels, split_name]
     writer.writerow([*header, weight_name] if has_weights else header)
     start = os.path.relpath(splits.root, path.parent)
@@ -59,7 +60,11 @@ def write_table(splits: ImageSplits, path: pathlib.Path) -> int:
         cells += [*_labels(image, splits), _SPLIT_NAMES[split]]
         writer.writerow([*cells, *([repr(image.weight)] if has_weights else [])])
     replace_bytes(path, text.getvalue().encode("utf-8", errors="surrogateescape"))
-    return len(images)
+    used = names if has_weights else {name: names[name] for name in ("path", "split")}
+    flags = [f" --{name}_column={free}" for name, free in used.items() if free != name]
+    if splits.kind == NUMBERS:
+        flags.insert(0, f" --target_columns={','.join(splits.class_names)}")
+    return len(images), "".join(flags)
 
 
 def _free(name: str, labels: Sequence[str]) -> str:

@@ -178,7 +178,10 @@ function explain(error, otherwise) {
 
 // ------------------------------------------------------------------ camera
 
+let cameraStarts = 0;
+
 async function startCamera(facing) {
+  const start = ++cameraStarts;
   $("problems").replaceChildren();
   await ready;
   if (!network) return;
@@ -190,6 +193,10 @@ async function startCamera(facing) {
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: { ideal: facing } } });
+    if (start !== cameraStarts) { // the button was pressed again before the camera was allowed
+      stream.getTracks().forEach((track) => track.stop());
+      return;
+    }
   } catch (error) {
     console.info(error);
     showProblem(CAMERA_PROBLEMS[error.name] || `The camera cannot be used (${error.message}).`);
@@ -208,6 +215,7 @@ async function startCamera(facing) {
 }
 
 function stopCamera() {
+  cameraStarts += camera ? 1 : 0;
   if (!camera) return;
   const { stream } = camera;
   camera = null;

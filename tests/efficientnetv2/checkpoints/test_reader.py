@@ -127,7 +127,10 @@ def test_keras(source, build_tiny, tiny_golden, tmp_path, suffix, nested):
 
 @pytest.mark.parametrize("names_of", [timm_names, port_names])
 @pytest.mark.parametrize("nest", ["", "state_dict", "state_dict_ema", "model"])
-def test_state_dictionaries(source, build_tiny, tiny_golden, torch_files, tmp_path, names_of, nest):
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_state_dictionaries(
+    source, build_tiny, tiny_golden, torch_files, tmp_path, names_of, nest, form
+):
     overrides, _ = tiny_golden
     layers = layer_map_of(resolve_model("efficientnetv2-b0", overrides))
     names = names_of(layers)
@@ -142,7 +145,8 @@ def test_state_dictionaries(source, build_tiny, tiny_golden, torch_files, tmp_pa
         state = {"epoch": 3, "state_dict": raw, nest: state}
     elif nest:
         state = {nest: state, "epoch": 3}
-    path = torch_files["zip"](tmp_path / "x", state, folder="any name")
+    options = {"folder": "any name"} if form == "zip" else {}
+    path = torch_files[form](tmp_path / "x", state, **options)
     check(build_tiny(weights=path), tiny_golden)
 
 

@@ -204,19 +204,21 @@ def test_the_crop_in_words(preprocess, crop_pct, text):
     assert described == text
 
 
-@pytest.mark.parametrize("mode", ["train", "preview"])
-def test_weights_given_as_a_key_bring_their_settings_too(folder, photos, mode):
+@pytest.mark.parametrize("mode", ["train", "preview", "search"])
+def test_weights_given_as_a_key_bring_their_settings_too(folder, photos, mode, monkeypatch):
     weights = f"{folder}/torchvision_v1/weights.pth"
     common = ["main_tf2.py", mode, str(photos), "--model=efficientnet-b0", "--resize=published"]
     settings = f"{BLOCKS},train.ft_init_ckpt={weights}"
+    monkeypatch.setenv("HOME", str(folder))
     by_flag, by_key = (
         config_from_flags(parse(define_flags({}), [*common, *arguments]))
         for arguments in (
             [f"--weights={weights}", f"--hparam_str={BLOCKS}"],
-            [f"--hparam_str={settings}"],
+            [f"--hparam_str={BLOCKS},train.ft_init_ckpt=~/torchvision_v1/weights.pth"],
         )
     )
     assert by_key == by_flag and {key: by_key.model[key] for key in OF_FILE} == OF_FILE
-    with pytest.raises(UserError, match=r"--weights=imagenet contradicts train.ft_init_ckpt="):
-        arguments = [*common, "--weights=imagenet", f"--hparam_str={settings}"]
-        config_from_flags(parse(define_flags({}), arguments))
+    for given in (settings, "train.ft_init_ckpt=none"):
+        with pytest.raises(UserError, match=r"--weights=imagenet contradicts train.ft_init_ckpt="):
+            arguments = [*common, "--weights=imagenet", f"--hparam_str={given}"]
+            config_from_flags(parse(define_flags({}), arguments))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from efficientnetv2.data.bad_images import SkippedLog, fill_gaps, prepare_readable
 from efficientnetv2.data.eval_input import EvaluationInput
+from efficientnetv2.data.shard import Shard
 from efficientnetv2.data.sources import build_source
 from efficientnetv2.data.train_input import Phase, build_training_input
 from efficientnetv2.evaluation.rehearsal import rehearse
@@ -143,6 +144,35 @@ def test_evaluation_leaves_bad_images_out_or_names_them(photos, tmp_path):
         list(strict.batches())
     with pytest.raises(DataError, match=r"cannot read '.*jpg': its JPEG data are broken"):
         strict.raise_bad_image(error.value)
+
+
+@pytest.mark.parametrize("cache_mib", [0, 100])
+@pytest.mark.parametrize("count", [1, 2])
+def test_images_keep_their_numbers_where_others_are_left_out(photos, cache_mib, count):
+    """Otherwise the pictures of mistakes would be those of other images."""
+    settings = {"data.on_bad_image": "skip", "data.cache_mib": cache_mib, "eval.batch_size": 4}
+    config = config_of(photos, **settings)
+    source = build_source(config)
+    references = list(source.references("test", seed=None, buffer=1))
+    names = [pathlib.Path(source.name(reference).numpy().decode()) for reference in references]
+    for number in (0, 3):
+        truncate(names[number])
+    images = EvaluationInput(config, source, split="test", skipped=SkippedLog())
+    found = {}
+    for index in range(count):
+        shard = Shard(index, count)
+        place = 0
+        for batch, _, is_real in images.padded(shard):
+            for image, real in zip(batch.numpy(), is_real.numpy()):
+                if real:
+                    found[place * count + index] = image
+                place += 1
+    assert sorted(found) == [n for n in range(len(names)) if n not in (0, 3)]
+    numbers = sorted(found, reverse=True)
+    for number, image in zip(numbers, images.pick(numbers)):
+        np.testing.assert_array_equal(image, found[number])
+    shades = [found[n].mean() for n in sorted(found)]
+    assert len(set(shades)) == len(shades)
 
 
 def test_an_estimate_names_the_image_that_it_cannot_read(photos, tmp_path):

@@ -276,7 +276,9 @@ def test_a_column_that_is_a_label_is_nothing_else(write, tmp_path, name):
             for split in SPLITS
         },
     )
-    write_table(weighted, tmp_path / "written.csv")
+    _, flags = write_table(weighted, tmp_path / "written.csv")
+    renamed = f" --{name}_column=image_{name}" * (name in ("split", "weight"))
+    assert flags == f" --target_columns=age,{name}{renamed}"
     other = "image_weight" if name == "weight" else "weight"
     again = divide_table(
         tmp_path / "written.csv",
