@@ -66,11 +66,13 @@ def progress_text(rows: Sequence[Row], row: Row, result: str, *, of: int) -> str
     return text + (f"  best {best['reward']:.4f} (trial {best['trial']})" if best else "")
 
 
-def best_table(rows: Sequence[Row], backbone: Mapping[str, float], *, count: int) -> str:
+def best_table(
+    rows: Sequence[Row], backbone: Mapping[str, float], *, count: int, metric: str
+) -> str:
     """Returns the best trials and the backbone as a table for a terminal."""
     complete = [row for row in rows if row["state"] == "complete"]
     ranked = sorted(complete, key=lambda row: -row["reward"])[:count]
-    header = ["trial", "reward", "top-1", "ms/step", "spread", "x time", "params M", "network"]
+    header = ["trial", "reward", metric, "ms/step", "spread", "x time", "params M", "network"]
     cells = [
         [
             str(row["trial"]),
@@ -106,12 +108,13 @@ def count_states(rows: Sequence[Row]) -> str:
     return f"{len(rows)} trials: {counts}"
 
 
-def write_best(overrides: Mapping[str, Any], row: Row, path: pathlib.Path) -> None:
+def write_best(overrides: Mapping[str, Any], row: Row, path: pathlib.Path, *, metric: str) -> None:
     """Writes a network as a YAML file for --hparam_str and ``get_model(..., overrides=...)``."""
     comment = (
         f"# trial {row['trial']}: {row['network']}\n"
-        f"# reward {row['reward']:.4f}, minival top-1 {row['accuracy']:.4f} after {row['epochs']} "
-        f"epochs, {1e3 * row['step_seconds']:.1f} ms a step, {row['parameters']:,} parameters\n"
+        f"# reward {row['reward']:.4f}, minival {metric} {row['accuracy']:.4f} after "
+        f"{row['epochs']} epochs, {1e3 * row['step_seconds']:.1f} ms a step, "
+        f"{row['parameters']:,} parameters\n"
     )
     replace_text(path, comment + yaml.safe_dump(dict(overrides), sort_keys=False))
 
@@ -132,7 +135,12 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def draw_search(
-    rows: Sequence[Row], backbone: Mapping[str, float], path: pathlib.Path, *, title: str
+    rows: Sequence[Row],
+    backbone: Mapping[str, float],
+    path: pathlib.Path,
+    *,
+    title: str,
+    metric: str,
 ) -> None:
     """Draws accuracy over step time, and the reward over the trials.
 
@@ -141,11 +149,13 @@ def draw_search(
       backbone: the backbone's accuracy and seconds per step.
       path: the PNG file to write.
       title: stands above both panels.
+      metric: title of what was measured on minival, of ``hparams.label_kinds.METRICS``.
     """
     with plain_axes():
         figure = Figure(figsize=(10, 4.4), layout="constrained")
         tradeoff, rewards = figure.subplots(1, 2, width_ratios=(3, 2))
         _draw_tradeoff(tradeoff, rows, backbone)
+        tradeoff.set_ylabel(f"minival {metric} after the short training")
         draw_rewards(rewards, rows, backbone, name="backbone's reward")
         figure.suptitle(fitted(title, figure))
         legend_below(figure, tradeoff, rewards)
@@ -180,7 +190,6 @@ def _draw_tradeoff(axes: Axes, rows: Sequence[Row], backbone: Mapping[str, float
     axes.scatter(*place, marker="s", s=42, color="black", label="backbone", zorder=3)
     axes.set_title("accuracy against training time", loc="left")
     axes.set_xlabel("ms a training step")
-    axes.set_ylabel("minival top-1 after the short training")
     axes.grid(alpha=0.25)
 
 

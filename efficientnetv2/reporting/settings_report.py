@@ -61,7 +61,12 @@ def settings_line(rows: Sequence[Row], keys: Sequence[str], number: int, *, of: 
 
 
 def settings_table(
-    rows: Sequence[Row], keys: Sequence[str], baseline: Mapping[str, float], *, count: int
+    rows: Sequence[Row],
+    keys: Sequence[str],
+    baseline: Mapping[str, float],
+    *,
+    count: int,
+    metric: str,
 ) -> str:
     """Returns the best trials and the default settings as a table for a terminal."""
     complete = [row for row in rows if row["state"] == "complete"]
@@ -71,13 +76,15 @@ def settings_table(
         for row in ranked
     ]
     cells.append(["default", f"{baseline['accuracy']:.4f}", *("" for _ in keys)])
-    return f"{table(['trial', 'top-1', *keys], cells)}\n{count_states(rows)}"
+    return f"{table(['trial', metric, *keys], cells)}\n{count_states(rows)}"
 
 
-def write_best_settings(settings: Mapping[str, Any], row: Row, path: pathlib.Path) -> None:
+def write_best_settings(
+    settings: Mapping[str, Any], row: Row, path: pathlib.Path, *, metric: str
+) -> None:
     """Writes settings as a YAML file for --hparam_str and ``train(overrides=...)``."""
     comment = (
-        f"# trial {row['trial']}: minival top-1 {row['accuracy']:.4f} after {row['epochs']} "
+        f"# trial {row['trial']}: minival {metric} {row['accuracy']:.4f} after {row['epochs']} "
         "epochs\n"
     )
     replace_text(path, comment + yaml.safe_dump(dict(settings), sort_keys=False))
@@ -90,6 +97,7 @@ def draw_settings(
     path: pathlib.Path,
     *,
     title: str,
+    metric: str,
 ) -> None:
     """Draws accuracy over each setting, and over the trials.
 
@@ -99,6 +107,7 @@ def draw_settings(
       baseline: the accuracy of the default settings.
       path: the PNG file to write.
       title: stands above the panels.
+      metric: title of what was measured on minival, of ``hparams.label_kinds.METRICS``.
     """
     panels = len(space) + 1
     columns = panels if panels <= 3 else math.ceil(math.sqrt(panels))
@@ -113,7 +122,7 @@ def draw_settings(
         for panel in axes[panels:]:
             panel.remove()
         for panel in axes[:panels:columns]:
-            panel.set_ylabel("minival top-1")
+            panel.set_ylabel(f"minival {metric}")
         figure.suptitle(fitted(title, figure))
         legend_below(figure, axes[0], axes[panels - 1])
         save_figure(figure, path)

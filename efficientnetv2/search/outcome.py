@@ -41,6 +41,7 @@ from efficientnetv2.search.storage import redacted_url
 from efficientnetv2.search.study import read_baseline
 from hparams.config import Config
 from hparams.errors import UserError
+from hparams.label_kinds import METRICS, best_metric
 
 _TABLE_ROWS = 10
 
@@ -137,16 +138,19 @@ def report_search(
             f"'{folder / 'trials.csv'}' lists all errors"
         )
     point = {name: best[name] for name in space.choices}
+    metric = METRICS[best_metric(config)].title
     title = f"Search on {config.data.ds_name}: {len(rows)} trials"
     if isinstance(space, SettingsSpace):
-        write_best_settings(point, best, folder / "best.yaml")
-        draw_settings(rows, space.choices, baseline, folder / "search.png", title=title)
-        print(f"\n{settings_table(rows, list(point), baseline, count=_TABLE_ROWS)}")
+        picture = folder / "search.png"
+        write_best_settings(point, best, folder / "best.yaml", metric=metric)
+        draw_settings(rows, space.choices, baseline, picture, title=title, metric=metric)
+        found = settings_table(rows, list(point), baseline, count=_TABLE_ROWS, metric=metric)
+        print(f"\n{found}")
         print(f'\nthe best settings: --hparam_str="{hparam_text(point)}"')
     else:
-        write_best(space.overrides(point), best, folder / "best.yaml")
-        draw_search(rows, baseline, folder / "search.png", title=title)
-        print(f"\n{best_table(rows, baseline, count=_TABLE_ROWS)}")
+        write_best(space.overrides(point), best, folder / "best.yaml", metric=metric)
+        draw_search(rows, baseline, folder / "search.png", title=title, metric=metric)
+        print(f"\n{best_table(rows, baseline, count=_TABLE_ROWS, metric=metric)}")
     print(f"\nstudy '{study.study_name}' in {redacted_url(config, folder)}")
     print(f"written to {folder}: best.yaml, trials.csv, search.png, search.yaml, trials/")
     return sorted(rows, key=lambda row: math.inf if row["reward"] is None else -row["reward"])

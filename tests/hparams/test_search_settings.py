@@ -4,6 +4,7 @@ import pytest
 
 from hparams import resolve
 from hparams.overrides import ConfigError
+from hparams.search_space import read_space
 
 
 def test_all_problems_in_one_message():
@@ -54,3 +55,9 @@ def test_what_is_one(backbone):
 def test_signs(key, value):
     with pytest.raises(ConfigError, match=f"search.{key} must be"):
         resolve("efficientnetv2-s", "digits", {f"search.{key}": value})
+
+
+@pytest.mark.parametrize("values", ["0|[0.1,0.2,0.3]", "[0.1,0.2,0.3]..[0.2,0.3,0.4]"])
+def test_a_list_is_chosen_as_one_number(values):
+    with pytest.raises(ConfigError, match=r"data.color_jitter is chosen as one number, got"):
+        read_space([f"data.color_jitter:{values}"])

@@ -7,6 +7,8 @@ import pytest
 from tensorflow import keras
 
 from efficientnetv2 import get_model
+from efficientnetv2.checkpoints.keras_file import ConfigLayer, KerasLayer
+from efficientnetv2.checkpoints.keras_head import find_head
 from hparams.errors import WeightsError
 
 NETWORK = {"blocks_args": ["r1_k3_s2_e2_i8_o8_se0.25"], "feature_size": 8}
@@ -116,3 +118,26 @@ def test_the_network_of_keras_applications(tmp_path, seed, images):
     # Without released weights, Keras leaves out the last part of its normalisation.
     features = keras.Model(body.get_layer("stem_conv_pad").input, body.output)(images)
     np.testing.assert_allclose(ours(images), theirs.layers[-1](features), atol=1e-4)
+
+
+def head_of(*shapes, units=8):
+    """A BatchNormalization of these values before a Dense, behind the end of the body."""
+    rng = np.random.default_rng(0)
+    values = [(name, rng.uniform(1, 2, shape)) for name, shape in zip("abcd", shapes)]
+    dense = KerasLayer((), "d", (("kernel", rng.normal(size=(units, 3))), ("bias", np.zeros(3))))
+    config = [
+        ConfigLayer((), "top_bn", "BatchNormalization", {"epsilon": 1e-3}),
+        ConfigLayer((), "pool", "GlobalAveragePooling2D", {"keepdims": False}),
+        ConfigLayer((), "n", "BatchNormalization", {"epsilon": 1e-3}),
+        ConfigLayer((), "d", "Dense", {"activation": "softmax"}),
+    ]
+    return [KerasLayer((), "n", tuple(values)), dense], config
+
+
+def test_a_head_whose_values_do_not_fit_its_settings_is_named():
+    assert find_head(*head_of(*[(8,)] * 4)).kernel.shape == (8, 3)
+    with pytest.raises(WeightsError, match="'n' does not have the weights of its settings"):
+        find_head(*head_of((8,), (8,)))
+    for shapes in ([(7,)] * 4, [(8,), (8,), (7,), (8,)]):
+        head = find_head(*head_of(*shapes))
+        assert head.kernel is None and "its head has the" in head.note

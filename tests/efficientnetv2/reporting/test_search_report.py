@@ -71,7 +71,7 @@ def test_a_line_a_trial_and_the_best(number, line):
 
 
 def test_the_table_ranks_and_counts():
-    lines = best_table(ROWS, BACKBONE, count=2).splitlines()
+    lines = best_table(ROWS, BACKBONE, count=2, metric="top-1").splitlines()
     assert [line.split()[0] for line in lines] == ["trial", "1", "0", "backbone", "5"]
     cells = " ".join(lines[1].split())
     assert cells == "1 0.9000 0.9000 200.0 5% 2.00 1.500 F3e4r2 M3e6r1"
@@ -84,15 +84,16 @@ def test_files(tmp_path):
         read = list(csv.DictReader(file))
     assert [line["trial"] for line in read] == list("01234")
     assert (read[3]["error"], read[3]["reward"]) == ("out of memory", "")
-    write_best({"model.blocks_args": ["r1_k3_s1_e1_i8_o8"]}, ROWS[1], tmp_path / "best.yaml")
+    network = {"model.blocks_args": ["r1_k3_s1_e1_i8_o8"]}
+    write_best(network, ROWS[1], tmp_path / "best.yaml", metric="PR AUC")
     text = (tmp_path / "best.yaml").read_text()
     assert yaml.safe_load(text) == {"model.blocks_args": ["r1_k3_s1_e1_i8_o8"]}
-    assert text.startswith("# trial 1: F3e4r2 M3e6r1\n# reward 0.9000, minival top-1 0.9000")
+    assert text.startswith("# trial 1: F3e4r2 M3e6r1\n# reward 0.9000, minival PR AUC 0.9000")
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1]], ids=["all", "one"])
 def test_the_picture_marks_the_best(rows, tmp_path):
-    draw_search(rows, BACKBONE, tmp_path / "search.png", title="Search")
+    draw_search(rows, BACKBONE, tmp_path / "search.png", title="Search", metric="top-1")
     pixels = matplotlib.image.imread(tmp_path / "search.png")[..., :3]
     orange = abs(pixels - [0xD1 / 255, 0x79 / 255, 0x1F / 255]).max(axis=-1) < 0.02
     assert orange.sum() > 100  # the star, and the line of the best so far
