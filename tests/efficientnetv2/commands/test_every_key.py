@@ -101,7 +101,11 @@ def test_each_key_is_read(
                 RecordedConfig(resolve("efficientnetv2-b0", "digits", settings), read_keys)
             )
     # The preset and the recipe are read before there is a whole config.
-    monkeypatch.setattr(presets, "resolve", lambda *row: RecordedConfig(resolve(*row), read_keys))
+    monkeypatch.setattr(
+        presets,
+        "resolve",
+        lambda *row, **options: RecordedConfig(resolve(*row, **options), read_keys),
+    )
     presets.resolve_for_images("efficientnetv2-b0", "mnist")
     monkeypatch.setattr(engine, "run_trial", fake_trial)
     recorded = RecordedConfig(resolve("efficientnetv2-b0", "digits", "search.trials=1"), read_keys)
