@@ -215,7 +215,6 @@ async function startCamera(facing) {
 }
 
 function stopCamera() {
-  cameraStarts += camera ? 1 : 0;
   if (!camera) return;
   const { stream } = camera;
   camera = null;

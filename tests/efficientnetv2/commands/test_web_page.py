@@ -227,7 +227,7 @@ def test_it_works_as_people_use_it(browsed):
     assert (card["file"], problem) == (names[1], [])
     live, classes, time = seen["camera"]
     assert live == classes[0] and len(classes) == CLASSES and time.endswith(" ms)")
-    assert seen["stopped"]
+    assert seen["turned"] and seen["stopped"]
     assert seen["noCamera"].startswith("This page may not use the camera.")
     assert (seen["wide"], seen["wideCamera"]) == (0, 0)  # of a window of 400 pixels
 

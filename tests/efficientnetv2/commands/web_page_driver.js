@@ -65,6 +65,11 @@ async function drive() {
   await until(() => all("#live-bars li").length && texts("#live-name")[0] !== "…");
   seen.camera = [texts("#live-name")[0], texts("#live-bars .name"), texts("#live-time")[0]];
   seen.wideCamera = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const first = document.getElementById("video").srcObject;
+  const streams = () => document.getElementById("video").srcObject;
+  document.getElementById("turn").click();
+  await until(() => streams() && streams() !== first);
+  seen.turned = first.getTracks().every((track) => track.readyState === "ended");
   document.getElementById("stop").click();
   seen.stopped = document.getElementById("live").hidden && !document.getElementById("video").srcObject;
   const forbidden = Object.assign(document.createElement("iframe"), { src: ".", allow: "camera 'none'" });
