@@ -24,8 +24,10 @@ _LONGEST_TEXT = 65_536  # characters of settings, as many as a YAML file may hav
 _LONGEST_LIST = 1000  # items of a value; a network has 7 stages
 # Keys with an item for each class or number, of which there may be many.
 _OF_CLASSES = (
-    *("train.class_counts", "train.class_weights"),
-    *("model.target_mean", "model.target_deviation"),
+    "train.class_counts",
+    "train.class_weights",
+    "model.target_mean",
+    "model.target_deviation",
 )
 _MOST_HINTS = 8  # unknown keys that are looked up one by one; more are no misspellings
 _UNSET = ("", "none", "None", "null")

@@ -106,9 +106,9 @@ def fold(model: keras.Model, *, make: MakeLayer = _rebuild) -> keras.Model:
     """Returns a model with the same inputs, outputs and layer names, without BatchNormalization.
 
     A BatchNormalization that does not follow a convolution stays, as does one whose convolution the
-    model returns, too. Squeeze-and-excitation pools with
-    ``keepdims`` instead of a reshape to a fixed size, so that every export format takes any batch
-    size. The model is for inference only: dropout is removed.
+    model returns, too. Squeeze-and-excitation pools with ``keepdims`` instead of a reshape to a
+    fixed size, so that every export format takes any batch size. The model is for inference only:
+    dropout is removed.
 
     Args:
       model: built of Keras's own layers.

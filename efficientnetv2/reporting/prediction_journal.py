@@ -19,7 +19,7 @@ from efficientnetv2.data.sources.image_list import ImageList
 from efficientnetv2.reporting.prediction_files import SHOWN, row_format, write_features
 from efficientnetv2.reporting.row_layout import Row, RowLayout
 from efficientnetv2.runtime.atomic_write import draft_of, sync, write_error_for
-from efficientnetv2.runtime.lock import warn_unlocked
+from efficientnetv2.runtime.lock import lock_or_warn
 from hparams.errors import UserError
 
 _LONGEST_NAME = 200  # of the file that is to be written, in the names of the journal's files
@@ -108,14 +108,11 @@ class PredictionJournal:
 
     def _lock(self) -> None:
         path = pathlib.Path(self._state.name)
+        is_held = False
         try:
-            fcntl.flock(self._state, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_held = False
+            lock_or_warn(self._state, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             is_held = True
-        except OSError as error:
-            warn_unlocked(path, error)
-            is_held = False
         # The process that held it may have removed the file after it was opened here.
         is_there = path.exists() and os.path.samestat(os.fstat(self._state.fileno()), path.stat())
         if is_held or not is_there:

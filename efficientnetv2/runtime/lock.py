@@ -15,9 +15,9 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import IO, Any, TextIO
 
-from efficientnetv2.runtime.atomic_write import cannot_write, write_error_for
+from efficientnetv2.runtime.atomic_write import write_error_for
 from hparams.errors import UserError
 
 _TRIES, _PAUSE_SECONDS = 5, 0.05  # ``lock_holder`` takes the lock for an instant to check it
@@ -68,18 +68,30 @@ def exclusive_lock(path: pathlib.Path, *, is_required: bool = True) -> Iterator[
     with write_error_for(path):
         file = path.open("a", encoding="utf-8")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if is_required:
-                raise cannot_write(path, error.strerror or str(error)) from None
-            warn_unlocked(path, error)
+        if is_required:
+            with write_error_for(path):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            lock_or_warn(file, fcntl.LOCK_EX)
         yield
 
 
-def warn_unlocked(path: pathlib.Path, error: OSError) -> None:
-    """Warns that a file system has no locks, as some that are shared by machines."""
-    print(f"warning: '{path}' cannot be locked ({error.strerror})", file=sys.stderr)
+def lock_or_warn(file: IO[Any], kind: int) -> None:
+    """Locks a file; warns if the file system has no locks, as some that machines share.
+
+    Args:
+      file: open.
+      kind: as of ``fcntl.flock``.
+
+    Raises:
+      BlockingIOError: with ``LOCK_NB``, if another process holds the lock.
+    """
+    try:
+        fcntl.flock(file, kind)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        print(f"warning: '{file.name}' cannot be locked ({error.strerror})", file=sys.stderr)
 
 
 def lock_holder(path: pathlib.Path) -> str | None:
@@ -100,14 +112,12 @@ def _acquire(path: pathlib.Path) -> TextIO:
     for _ in range(_TRIES):
         file = path.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_or_warn(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = _read_owner(file)
             file.close()
             time.sleep(_PAUSE_SECONDS)
             continue
-        except OSError as error:
-            warn_unlocked(path, error)
         # The previous holder may have removed the file after we opened it and before we locked it.
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             _write_owner(file)

@@ -20,7 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from efficientnetv2.runtime.atomic_write import cannot_write, replace_text, write_error_for
+from efficientnetv2.runtime.atomic_write import replace_text, write_error_for
 from efficientnetv2.runtime.lock import exclusive_lock
 from efficientnetv2.search.attributes import ALIVE, ERROR, HOST, OWNER, SURPLUS
 from efficientnetv2.search.samplers import Choices, suggest
@@ -111,12 +111,10 @@ class Claims:
         with write_error_for(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = locks.enter_context(path.open("a", encoding="utf-8"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise cannot_write(path, error.strerror or str(error)) from None
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
         return True
 
     def _begin(self, locks: contextlib.ExitStack) -> tuple[Trial, bool] | None:

@@ -17,7 +17,7 @@ from typing import TextIO
 from efficientnetv2.checkpoints.download import cache_folder
 from efficientnetv2.runtime.atomic_write import write_error_for
 from efficientnetv2.runtime.environment import devices
-from efficientnetv2.runtime.lock import warn_unlocked
+from efficientnetv2.runtime.lock import lock_or_warn
 
 
 class DeviceLock:
@@ -73,7 +73,7 @@ class DeviceLock:
         with self._gates():
             for path in self._paths:
                 self._held.append(_open(path))
-                _lock(self._held[-1], fcntl.LOCK_SH)
+                lock_or_warn(self._held[-1], fcntl.LOCK_SH)
 
     def _leave(self) -> None:
         while self._held:
@@ -87,12 +87,5 @@ def _open(path: pathlib.Path) -> TextIO:
 @contextlib.contextmanager
 def _locked(path: pathlib.Path, kind: int) -> Iterator[None]:
     with _open(path) as file:
-        _lock(file, kind)
+        lock_or_warn(file, kind)
         yield
-
-
-def _lock(file: TextIO, kind: int) -> None:
-    try:
-        fcntl.flock(file, kind)
-    except OSError as error:
-        warn_unlocked(pathlib.Path(file.name), error)

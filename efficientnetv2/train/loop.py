@@ -336,8 +336,10 @@ class Training:
 
     def _out_of_memory(self) -> str:
         stage = stage_at(self.plan, min(self.train_state.step, self.plan[-1].end_step - 1))
-        path = self._run.path
-        elsewhere = f" to a training in another --model_dir, from --weights={path}"
+        elsewhere = (
+            "; this run keeps its settings, so go on in another --model_dir, with "
+            f"--weights={self._run.path}"
+        )
         return (
             f"a step of {stage.batch_size} images of {stage.image_size} px needs more memory than "
             "the device has: give a smaller --batch_size (auto finds the largest), or "
