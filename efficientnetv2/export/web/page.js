@@ -202,16 +202,25 @@ async function startCamera(facing) {
     showProblem(CAMERA_PROBLEMS[error.name] || `The camera cannot be used (${error.message}).`);
     return;
   }
-  camera = { stream, facing };
+  const started = { stream, facing };
+  camera = started;
   countResults();
-  stream.getVideoTracks()[0].addEventListener("ended", stopCamera);
+  stream.getVideoTracks()[0].addEventListener("ended", () => camera === started && stopCamera());
   $("live").hidden = false;
   $("video").srcObject = stream;
-  await $("video").play();
+  try {
+    await $("video").play();
+  } catch (error) { // also because it was stopped or turned before its first picture
+    if (camera !== started) return;
+    stopCamera();
+    explain(error, "The camera's picture cannot be shown");
+    return;
+  }
   const devices = await navigator.mediaDevices.enumerateDevices();
+  if (camera !== started) return;
   $("turn").hidden = devices.filter((device) => device.kind === "videoinput").length < 2;
   $("stop").focus();
-  watch(camera);
+  watch(started);
 }
 
 function stopCamera() {

@@ -65,13 +65,22 @@ async function drive() {
   await until(() => all("#live-bars li").length && texts("#live-name")[0] !== "…");
   seen.camera = [texts("#live-name")[0], texts("#live-bars .name"), texts("#live-time")[0]];
   seen.wideCamera = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-  const first = document.getElementById("video").srcObject;
-  const streams = () => document.getElementById("video").srcObject;
+  const video = document.getElementById("video");
+  const first = video.srcObject;
   document.getElementById("turn").click();
-  await until(() => streams() && streams() !== first);
+  await until(() => video.srcObject && video.srcObject !== first);
   seen.turned = first.getTracks().every((track) => track.readyState === "ended");
-  document.getElementById("stop").click();
-  seen.stopped = document.getElementById("live").hidden && !document.getElementById("video").srcObject;
+  document.getElementById("turn").click();
+  await new Promise((stopped) => { // before the first picture, while play() waits for it
+    video.play = () => {
+      const playing = HTMLMediaElement.prototype.play.call(video);
+      document.getElementById("stop").click();
+      stopped();
+      return playing;
+    };
+  });
+  delete video.play;
+  seen.stopped = document.getElementById("live").hidden && !video.srcObject;
   const forbidden = Object.assign(document.createElement("iframe"), { src: ".", allow: "camera 'none'" });
   document.body.append(forbidden);
   await new Promise((done) => (forbidden.onload = done));
