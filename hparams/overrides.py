@@ -99,6 +99,26 @@ def read_overrides(
 Pairs = list[tuple[str, Any]]
 
 
+def overrides_text(settings: Mapping[str, Any]) -> str:
+    """Returns settings as one text, which ``--hparam_str`` and ``read_overrides`` take.
+
+    >>> overrides_text({"train.lr_base": 0.0125, "data.flip": True, "data.crop_area": [0.5, 1.0]})
+    'train.lr_base=0.0125,data.flip=true,data.crop_area=[0.5,1.0]'
+    """
+    return ",".join(f"{key}={value_text(value)}" for key, value in settings.items())
+
+
+def value_text(value: Any) -> str:
+    """Returns the value of a setting as ``overrides_text`` writes it.
+
+    >>> value_text(0.0125), value_text(True), value_text(None)
+    ('0.0125', 'true', 'none')
+    """
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(value_text, value))}]"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
 def merge_overrides(overrides: Iterable[Overrides]) -> tuple[dict[str, Any], list[str]]:
     """Reads several overrides, of which later ones win; the result is as of ``read_overrides``."""
     values: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from efficientnetv2.runtime.tensorflow_import import import_tensorflow
 from efficientnetv2.runtime.weights_run import run_of_weights
 from hparams.config import ModelSection
 from hparams.errors import UserError
-from hparams.overrides import read_overrides
+from hparams.overrides import overrides_text, read_overrides
 from hparams.resolve import resolve_model
 from hparams.weights import RANDOM, require_weights
 
@@ -79,5 +79,5 @@ def convert(config: ModelSection, weights: str, target: pathlib.Path) -> None:
     write_weights(model, target, layer_map_of(config), metadata=metadata)
     print(f"{report}; missing: none\nwritten to {target}")
     if metadata and target.suffix not in (".keras", ".safetensors"):
-        settings = ",".join(f"{key}={value}" for key, value in metadata.items())
+        settings = overrides_text(metadata)
         print(f'this format cannot say how its network differs; add --hparam_str="{settings}"')

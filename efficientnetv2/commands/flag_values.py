@@ -21,7 +21,7 @@ from hparams.datasets import is_dataset_name
 from hparams.errors import UserError, shown
 from hparams.folds import parse_count
 from hparams.model_names import split_weights
-from hparams.overrides import Overrides, is_yaml_path, read_overrides
+from hparams.overrides import Overrides, is_yaml_path, overrides_text, read_overrides
 from hparams.published_weights import BEST, why_best
 from hparams.registry import did_you_mean
 from hparams.remote_weights import network_of_remote
@@ -165,14 +165,7 @@ def settings_text(value: Overrides, *, reads_files: bool = False) -> str:
     """
     if not isinstance(value, Mapping) and not (reads_files and is_yaml_path(str(value))):
         return str(value)
-    pairs = read_overrides(value)[0].items()
-    return ",".join(f"{key}={_written(setting)}" for key, setting in pairs)
-
-
-def _written(setting: Any) -> str:
-    if isinstance(setting, (list, tuple)):
-        return f"[{','.join(map(_written, setting))}]"
-    return str(setting).lower() if setting is None or isinstance(setting, bool) else str(setting)
+    return overrides_text(read_overrides(value)[0])
 
 
 def give(values: flags.FlagValues, name: str, value: str) -> None:

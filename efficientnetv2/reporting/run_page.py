@@ -33,6 +33,7 @@ from hparams.channels import normalisation_of
 from hparams.config import Config
 from hparams.keys import KEYS
 from hparams.label_kinds import NUMBERS, ONE, SEVERAL, label_kind
+from hparams.overrides import overrides_text
 from hparams.resolve import flat
 
 _CLASSES = 200  # in the table of classes
@@ -251,7 +252,9 @@ def _trained_config(config: Config, run: RunDirectory) -> Config:
 def _changes(config: Config, run: RunDirectory) -> list[str]:
     """Returns the settings with which a training was evaluated and that it did not have."""
     trained = flat(_trained_config(config, run))
-    return [f"{key}={value}" for key, value in flat(config).items() if value != trained[key]]
+    return [
+        overrides_text({key: value}) for key, value in flat(config).items() if value != trained[key]
+    ]
 
 
 def _settings(config: Config) -> list[tuple[str, str]]:

@@ -30,33 +30,16 @@ from efficientnetv2.reporting.search_report import (
 )
 from efficientnetv2.reporting.tables import table
 from efficientnetv2.runtime.atomic_write import replace_text
+from hparams.overrides import overrides_text, value_text
 from hparams.search_space import Range, Values
 
 _TICKS = 4  # on a logarithmic axis, whose own ticks are too many or too few for a short range
 
 
-def value_text(value: Any) -> str:
-    """Returns a value of a setting as ``--hparam_str`` takes it.
-
-    >>> value_text(0.0125), value_text(True), value_text("lion")
-    ('0.0125', 'true', 'lion')
-    """
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def hparam_text(settings: Mapping[str, Any]) -> str:
-    """Returns settings as one text for ``--hparam_str``.
-
-    >>> hparam_text({"train.lr_base": 0.0125, "train.optimizer": "lion"})
-    'train.lr_base=0.0125,train.optimizer=lion'
-    """
-    return ",".join(f"{key}={value_text(value)}" for key, value in settings.items())
-
-
 def settings_line(rows: Sequence[Row], keys: Sequence[str], number: int, *, of: int) -> str:
     """Formats the result of a trial, and the best accuracy so far, as one line."""
     row = next(row for row in rows if row["trial"] == number)
-    text = f"accuracy {row['accuracy'] or 0:.4f}  {hparam_text({key: row[key] for key in keys})}"
+    text = f"accuracy {row['accuracy'] or 0:.4f}  {overrides_text({key: row[key] for key in keys})}"
     return progress_text(rows, row, text, of=of)
 
 

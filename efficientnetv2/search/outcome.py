@@ -18,7 +18,6 @@ from efficientnetv2.reporting.search_report import (
 )
 from efficientnetv2.reporting.settings_report import (
     draw_settings,
-    hparam_text,
     settings_line,
     settings_table,
     write_best_settings,
@@ -42,6 +41,7 @@ from efficientnetv2.search.study import read_baseline
 from hparams.config import Config
 from hparams.errors import UserError
 from hparams.label_kinds import METRICS, best_metric
+from hparams.overrides import overrides_text
 
 _TABLE_ROWS = 10
 
@@ -146,7 +146,7 @@ def report_search(
         draw_settings(rows, space.choices, baseline, picture, title=title, metric=metric)
         found = settings_table(rows, list(point), baseline, count=_TABLE_ROWS, metric=metric)
         print(f"\n{found}")
-        print(f'\nthe best settings: --hparam_str="{hparam_text(point)}"')
+        print(f'\nthe best settings: --hparam_str="{overrides_text(point)}"')
     else:
         write_best(space.overrides(point), best, folder / "best.yaml", metric=metric)
         draw_search(rows, baseline, folder / "search.png", title=title, metric=metric)

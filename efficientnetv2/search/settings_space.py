@@ -9,9 +9,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from efficientnetv2.reporting.settings_report import value_text
 from efficientnetv2.search.space import Point
 from hparams.config import Config
+from hparams.overrides import value_text
 from hparams.search_space import Range, Values, read_space
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from hparams import ConfigError, resolve
 from hparams.errors import LONGEST_MESSAGE
-from hparams.overrides import _split_items, checked, read_overrides
+from hparams.overrides import _split_items, checked, overrides_text, read_overrides
+from hparams.resolve import flat
 
 
 def resolved(overrides, key):
@@ -382,3 +383,11 @@ def test_what_does_not_fit_into_a_message_is_counted():
 )
 def test_commas_inside_brackets_do_not_split(text, items):
     assert _split_items(text) == items
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "digits", "imagenet"])
+def test_settings_as_text_are_the_same_settings(dataset):
+    settings = flat(resolve("efficientnetv2-s", dataset))
+    read, problems = read_overrides(overrides_text(settings))
+    assert problems == []
+    assert {key: checked(key, value) for key, value in read.items()} == settings
