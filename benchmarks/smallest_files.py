@@ -42,7 +42,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
             "train.isize": 64, "eval.isize": 64,
         },
     },
-    f"b0-{PHOTOS}": {"model": "efficientnetv2-b0", "preset": "fast"},
+    f"b0-{PHOTOS}": {
+        "model": "efficientnetv2-b0",
+        "preset": "fast",
+        "overrides": {"train.isize": 128, "eval.isize": 128},
+    },
     f"b0-{DIGITS}": {"model": "efficientnetv2-b0"},
     f"s-{PHOTOS}": {
         "model": "efficientnetv2-s",

@@ -14,7 +14,7 @@ from typing import Any
 from hparams.architecture import scaled_architecture
 from hparams.channels import settings_of_channels
 from hparams.choices import NO_PRESET, OPTIMIZERS, PRESETS, Preset
-from hparams.config import Config
+from hparams.config import Config, DataSection
 from hparams.datasets import DATASETS, find_dataset
 from hparams.facts import ImageFacts
 from hparams.models import MODELS
@@ -42,6 +42,7 @@ _ENLARGED = 2  # small images become so many times as large: the network's featu
 _MULTIPLE = 32  # image sizes are multiples of this
 _SMALLEST = 32  # pixels, of the first stage
 _SMALL = 64  # pixels: smaller images keep too little in small crops, and under AutoAugment
+_FINER = 8  # a size below that of evaluation is a multiple of this, as those of the stages are
 _BATCHES = (16, 128)  # images, smallest and largest
 _STEPS_PER_EPOCH = 150  # at least, from scratch
 # Learning rate from scratch; it grows with the root of the batch. Deeper networks than V2-B0 need a
@@ -121,6 +122,7 @@ def resolve_for_images(
         num_blocks=scaled_architecture(config.model).num_blocks,
         facts=facts,
         optimizer=config.train.optimizer,
+        enlargement=_enlargement(config.data),
         pretrained=row.fine_tunes or starts_from_weights,
         given=given,
     )
@@ -139,6 +141,7 @@ def choose(
     num_blocks: int,
     facts: ImageFacts,
     optimizer: str,
+    enlargement: float,
     pretrained: bool,
     given: Mapping[str, Any],
 ) -> Choice:
@@ -150,12 +153,15 @@ def choose(
       num_blocks: of the network; 0 for a ResNet.
       facts: of the images.
       optimizer: a row of ``hparams.choices.OPTIMIZERS``.
+      enlargement: how much larger random crops show things than evaluation does, at the same size.
       pretrained: whether training starts from pretrained weights.
       given: config keys that the user sets, with their values; the rest of the choice follows from
         the number of epochs, the batch and the image size among them.
     """
     row = PRESETS[preset]
-    sizes, size_reason = _sizes(row, model_name, facts, given, pretrained=pretrained)
+    sizes, size_reason = _sizes(
+        row, model_name, facts, given, enlargement=enlargement, pretrained=pretrained
+    )
     batch, epochs, steps, length_reason = _length(row, facts, given, pretrained=pretrained)
     peak, at_batch = _PEAK / max(1, num_blocks / _PEAK_BLOCKS), _PEAK_BATCH
     if pretrained:
@@ -208,6 +214,7 @@ def _sizes(
     facts: ImageFacts,
     given: Mapping[str, Any],
     *,
+    enlargement: float,
     pretrained: bool,
 ) -> tuple[dict[str, Any], str]:
     """Returns image sizes and stages, and their reason."""
@@ -218,9 +225,13 @@ def _sizes(
     if facts.side is not None:
         size = min(size, _multiple(_ENLARGED * facts.side))
     size = int(given.get("eval.isize", size))
-    # Published networks were trained on smaller images than they are evaluated on.
-    is_published = size == model.eval_size and not pretrained
-    trained = model.progressive.image_size[1] if is_published else size
+    trained = size
+    # At a smaller size, crops show things as large as evaluation does (arXiv:1906.06423): published
+    # networks were trained on smaller images than they are evaluated on, too.
+    if size == model.eval_size and not pretrained:
+        trained = model.progressive.image_size[1]
+    elif not (pretrained or _is_small(facts)):
+        trained = max(_SMALLEST, _FINER * round(size / enlargement / _FINER))
     trained = int(given.get("train.isize", trained))
     settings: dict[str, Any] = {"eval.isize": size, "train.isize": trained}
     images = "images" if facts.side is None else f"images of {facts.side} px"
@@ -235,9 +246,18 @@ def _sizes(
     stages = _STAGES if not _is_small(facts) else _STAGES_OF_SMALL if asks else 1
     stages = int(given.get("train.stages", stages)) if first < trained else 1
     settings.update({"data.ibase": first, "train.stages": stages})
+    evaluated = f", evaluated at {size} px" if size != trained else ""
     if stages == 1 or given.get("train.size_schedule") == "fixed":
-        return settings, f"{trained} px, one size: {images}"
-    return settings, f"{first} to {trained} px: {images}"
+        return settings, f"{trained} px, one size{evaluated}: {images}"
+    return settings, f"{first} to {trained} px{evaluated}: {images}"
+
+
+def _enlargement(data: DataSection) -> float:
+    """Returns how much larger random crops show things than evaluation does, at the same size."""
+    if data.resize == "published":  # whose centre crop shows them larger, too
+        return 1.0
+    low, high = data.crop_area
+    return 1 / math.sqrt((low + high) / 2)
 
 
 def _is_small(facts: ImageFacts) -> bool:
