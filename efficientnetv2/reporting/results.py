@@ -80,12 +80,15 @@ def show_training_start(session: TrainingSession, run: RunDirectory) -> None:
     sizes = " -> ".join(f"{stage.image_size}" for stage in training.plan)
     if config.train.size_schedule == "random":
         sizes = f"{config.data.ibase} to {last.image_size}, at random"
+    size = config.eval.isize
+    evaluated = f", evaluated at {size} px" if size != last.image_size else ""
     images = session.source.num_images(config.data.train_split)
     parameters = session.train_state.model.count_params()
     print(
         f"{config.model.model_name} ({parameters:,} parameters) on {data_name(config)}: "
         f"{images:,} images of {_what(session)}, {last.end_epoch} epochs of "
-        f"{last.steps_per_epoch} steps, batch {config.train.batch_size}, image size {sizes} px\n"
+        f"{last.steps_per_epoch} steps, batch {config.train.batch_size}, image size {sizes} px"
+        f"{evaluated}\n"
         f"{_preset(config)}writing to {run.path}",
         flush=True,
     )

@@ -1,5 +1,7 @@
 """Presets on the command line and from Python: what is chosen, said and kept."""
 
+import itertools
+
 import pytest
 from PIL import Image
 
@@ -28,6 +30,21 @@ def test_a_training_says_what_was_chosen_and_goes_on_with_it(main_tf2, photos, t
     # Forty epochs alone would have a longer warm-up; a training that goes on has not.
     more = main_tf2(*command, "--epochs=40", f"--hparam_str={TINY}", cwd=tmp_path)
     assert more.returncode == 2 and "holds a training of 10 epochs, not 40" in more.stderr
+
+
+@pytest.mark.slow
+def test_a_training_says_at_which_size_it_is_evaluated(main_tf2, tmp_path):
+    for part, name in itertools.product(("train", "test"), ("dark", "light")):
+        (tmp_path / "large" / part / name).mkdir(parents=True)
+        for number in range(4):
+            image = Image.new("L", (70, 70), {"dark": 60, "light": 200}[name] + number)
+            image.save(tmp_path / "large" / part / name / f"{number}.png")
+    command = ("train", "large", "--model=efficientnetv2-b0", "--preset=fast", "--epochs=1")
+    result = main_tf2(*command, "--model_dir=run", f"--hparam_str={TINY}", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "batch 6, image size 104 px, evaluated at 128 px\n" in result.stdout
+    config = env2.load_run(tmp_path / "run").config
+    assert (config.train.isize, config.eval.isize) == (104, 128)
 
 
 @pytest.mark.slow
