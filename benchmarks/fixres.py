@@ -20,7 +20,7 @@ from typing import Any
 import efficientnetv2
 from benchmarks.flag_types import existing_folder
 from benchmarks.measurement import RESULTS, write_beside
-from benchmarks.smallest_files import NETWORKS, train
+from benchmarks.smallest_files import train
 
 NETWORK, LARGER, SMALLER = "b0-photos16", 160, 104  # pixels; the network is trained at 128
 
@@ -39,14 +39,12 @@ def measure(photos: pathlib.Path, *, seed: int, runs: pathlib.Path) -> dict[str,
         seed=seed,
         model_dir=runs / f"{NETWORK}-{seed}-fixres",
     )
-    settings = NETWORKS[NETWORK]["overrides"]
-    small = efficientnetv2.train(
-        run.config.model.model_name,
+    small = train(
+        NETWORK,
         photos,
-        preset="fast",
-        overrides={**settings, "train.isize": SMALLER},
         seed=seed,
         model_dir=runs / f"{NETWORK}-{seed}-small",
+        changes={"train.isize": SMALLER},
     )
     row = {
         "seed": seed,

@@ -5,11 +5,11 @@ of the paper, at a size that one machine trains in minutes). A small network is 
 scikit-learn's digits, or EfficientNetV2-B0 on crops of 16 photographs, as ``--preset=fast`` does.
 Writes a CSV and a plot of accuracy over training time.
 
-    python -m benchmarks.progressive [--seeds 3] [--schedules NAME ...] [--plot FILE]
+    python -m benchmarks.progressive [--seeds 3] [--schedules NAME ...]
 
     pip install --no-deps scikit-image==0.26.0
     python -m benchmarks.photos photos16 --sixteen --test_crops=400
-    python -m benchmarks.progressive --photos photos16 --plot FILE
+    python -m benchmarks.progressive --photos photos16 --schedules fixed "progressive, adaptive"
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--photos", type=existing_folder, help="folder of benchmarks.photos")
     parser.add_argument("--name", default="progressive", help="beginning of the CSV file's name")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--plot", type=pathlib.Path, default=ROOT / "docs/images/progressive.png")
+    parser.add_argument("--plot", type=pathlib.Path, help="default: docs/images/NAME[-PHOTOS].png")
     arguments = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -155,13 +155,15 @@ def main() -> None:
                 print({k: v for k, v in results[-1].items() if k != "curve"}, flush=True)
     report(results)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    data = arguments.photos.name if arguments.photos else "digits"
+    data = arguments.photos.resolve().name if arguments.photos else "digits"
     with (arguments.out / f"{arguments.name}-{data}-cpu2.csv").open("w", newline="") as file:
         columns = ["schedule", "seed", "steps", "seconds", "top1", "top1_ema"]
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(results)
-    plot(results, arguments.plot, digits=not arguments.photos)
+    images = ROOT / "docs" / "images"
+    picture = f"{arguments.name}-{data}.png" if arguments.photos else f"{arguments.name}.png"
+    plot(results, arguments.plot or images / picture, digits=not arguments.photos)
 
 
 if __name__ == "__main__":

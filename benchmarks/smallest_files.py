@@ -16,6 +16,8 @@ import argparse
 import json
 import pathlib
 import tempfile
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import efficientnetv2
@@ -62,10 +64,16 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def train(
-    name: str, photos: pathlib.Path, *, seed: int, model_dir: pathlib.Path
+    name: str,
+    photos: pathlib.Path,
+    *,
+    seed: int,
+    model_dir: pathlib.Path,
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> efficientnetv2.Run:
-    """Trains a network of ``NETWORKS`` in float, or opens its run."""
+    """Trains a network of ``NETWORKS`` in float, or opens its run; ``changes`` are of its keys."""
     settings = dict(NETWORKS[name])
+    settings["overrides"] = {**settings.get("overrides", {}), **changes}
     model, data = settings.pop("model"), photos if name.endswith(PHOTOS) else DIGITS
     if name.startswith("lite0"):
         settings["weights"] = packaged_weights()
