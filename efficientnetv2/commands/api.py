@@ -158,8 +158,10 @@ def evaluate(
 
     Returns:
       ``{"raw": {"images": ..., "loss": ..., "top1": ..., "top5": ...}, "ema": {...}}``: of the
-      weights as they were trained, and of their moving average if there is one; all but the loss
-      are 0..1. Where images have several classes or numbers, there are others (docs/data.md).
+      weights as they were trained, and of their moving average if there is one; after a training
+      with ``validate`` also "best": of those that were best on minival, which ``predict`` and
+      ``export`` use. All but the loss are 0..1. Where images have several classes or numbers, there
+      are others (docs/data.md).
 
     Raises:
       UserError: if an argument, the data or the weights cannot be used.

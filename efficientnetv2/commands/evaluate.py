@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from efficientnetv2.commands import Outcome
@@ -17,7 +19,7 @@ from efficientnetv2.commands.config_from_flags import (
 )
 from efficientnetv2.data.sources.image_files import find_images
 from efficientnetv2.runtime.calibration_file import read_temperature, read_threshold
-from efficientnetv2.runtime.checkpoint_store import is_whole
+from efficientnetv2.runtime.checkpoint_store import is_whole, step_of
 from efficientnetv2.runtime.checkpoint_watcher import new_checkpoints, wait_for_config
 from efficientnetv2.runtime.lock import lock_holder
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
@@ -129,8 +131,9 @@ def evaluate_run(
 ) -> Metrics:
     """Evaluates the newest checkpoint on the final split, with raw and averaged weights.
 
-    While a training runs in the directory, each checkpoint that it saves is evaluated and adds a
-    line to eval.jsonl; the last one is reported.
+    The weights in best/, which prediction and export use, are evaluated, too. While a training runs
+    in the directory, each checkpoint that it saves is evaluated and adds a line to eval.jsonl; the
+    last one is reported.
 
     Args:
       config: of the run.
@@ -144,16 +147,19 @@ def evaluate_run(
     from efficientnetv2.data.open_data import open_data
     from efficientnetv2.evaluation.evaluator import (
         EvaluationResult,
+        add_best,
         evaluate_checkpoint,
+        evaluate_with_predictions,
         open_evaluator,
     )
     from efficientnetv2.reporting.results import append_result
+    from efficientnetv2.train.checkpoint_manager import best_weights
     from efficientnetv2.train.quantised_network import build_trained_network
     from efficientnetv2.train.workers import build_workers, settings_checksum
 
     follows = lock_holder(run.lock_file) is not None
     checkpoints = new_checkpoints(run)
-    checkpoint: str | None = next(checkpoints)
+    first = next(checkpoints)
     workers = build_workers(config)
     with workers.report_worker_loss():
         with workers.chief_first():
@@ -164,28 +170,55 @@ def evaluate_run(
             model = build_trained_network(config)
         value, strategy = _same_temperature(config, run, workers), workers.strategy
         evaluator = open_evaluator(config, model, strategy=strategy, temperature=value)
-        metrics: Metrics = {}
-        predictions: dict[str, AnyPredictions] = {}
-        while checkpoint is not None:
-            try:
-                metrics, predictions = evaluate_checkpoint(
-                    checkpoint, model, evaluator, images, workers=workers, more=more
-                )
-            except RunError:
-                # The training keeps only a few checkpoints and may have removed this one.
-                if not follows or is_whole(checkpoint):
-                    raise
-            else:
-                if follows:
-                    append_result(config, run, metrics, eval_name=eval_name, checkpoint=checkpoint)
-            # Several processes would see a new checkpoint at different times.
-            checkpoint = next(checkpoints, None) if workers.is_alone else None
-    if not metrics:
-        raise RunError(f"the checkpoints in '{run.checkpoints}' were removed before evaluation")
+        evaluate = functools.partial(
+            evaluate_with_predictions, evaluator, images, workers=workers, more=more
+        )
+
+        def evaluate_both(checkpoint: str) -> tuple[Metrics, dict[str, AnyPredictions]]:
+            found = evaluate_checkpoint(checkpoint, model, evaluate)
+            if follows:
+                append_result(config, run, found[0], eval_name=eval_name, checkpoint=checkpoint)
+            return found
+
+        # Several processes would see a new checkpoint at different times.
+        following = itertools.chain([first], checkpoints if workers.is_alone else [])
+        step, metrics, predictions = _newest(following, evaluate_both, run, follows=follows)
+        best = best_weights(run) if workers.is_alone else None  # as at the end of a training
+        add_best(best, model, metrics, predictions, step=step, evaluate=evaluate)
     if workers.is_chief:
         result = EvaluationResult(images, source.class_names, metrics, predictions)
         metrics = _report(config, run, result, eval_name=eval_name)
     return metrics
+
+
+def _newest(
+    checkpoints: Iterable[str],
+    evaluate: Callable[[str], tuple[Metrics, dict[str, AnyPredictions]]],
+    run: RunDirectory,
+    *,
+    follows: bool,
+) -> tuple[int, Metrics, dict[str, AnyPredictions]]:
+    """Evaluates checkpoints in turn; returns the step of the last one, and what was found.
+
+    Args:
+      checkpoints: path prefixes.
+      evaluate: evaluates one.
+      run: that they are of.
+      follows: whether a training is running, which keeps only a few and may have removed some.
+
+    Raises:
+      RunError: if one cannot be read, or all were removed.
+    """
+    last: tuple[int, Metrics, dict[str, AnyPredictions]] | None = None
+    for checkpoint in checkpoints:
+        try:
+            last = (step_of(checkpoint), *evaluate(checkpoint))
+        except RunError:
+            if not follows or is_whole(checkpoint):
+                raise
+    if last is None:
+        raise RunError(f"the checkpoints in '{run.checkpoints}' were removed before evaluation")
+    return last
 
 
 def _open_inputs(

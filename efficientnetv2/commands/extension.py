@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from efficientnetv2.commands.flag_table import FLAGS
 from efficientnetv2.commands.flag_values import settings_text
-from efficientnetv2.runtime.checkpoint_store import find_checkpoint, steps
+from efficientnetv2.runtime.checkpoint_store import find_checkpoint, step_of, steps
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
 from efficientnetv2.train.early_stop import epochs_without_better
 from hparams.config import Config
@@ -175,7 +175,7 @@ def extend(values: FlagValues, config: Config, run: RunDirectory) -> None:
     after, source = open_data(config, run)
     before = with_overrides(after, {"train.epochs": run.config().train.epochs})
     checkpoint = find_checkpoint(run)
-    step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+    step = step_of(checkpoint) if checkpoint else 0
     num_images = source.num_images(after.data.train_split)
     change = compare_schedules(before, after, num_images=num_images, step=step)
     old, new = before.train.epochs, after.train.epochs

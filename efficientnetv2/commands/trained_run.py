@@ -64,8 +64,9 @@ class Run:
         """The metrics of the last evaluation; empty before the first.
 
         ``{"raw": {"images": ..., "loss": ..., "top1": ..., "top5": ...}, "ema": {...}}``: of the
-        weights as they were trained, and of their moving average if there is one. Top-1 and top-5
-        are 0..1.
+        weights as they were trained, and of their moving average if there is one. With ``validate``
+        also "best": of those that were best on minival, which ``predict`` and ``export`` use.
+        Top-1 and top-5 are 0..1.
 
         Raises:
           UserError: if eval.json is damaged.
@@ -73,7 +74,7 @@ class Run:
         path = self._directory.result_file(self._eval_name)
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            return {name: values[name] for name in ("raw", "ema") if name in values}
+            return {name: values[name] for name in ("raw", "ema", "best") if name in values}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError) as error:

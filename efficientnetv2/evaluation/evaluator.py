@@ -24,16 +24,19 @@ from efficientnetv2.evaluation.predictions import (
 from efficientnetv2.evaluation.unknown_images import scores, unknown_metrics
 from efficientnetv2.model.traced_function import function_without_gradient
 from efficientnetv2.runtime.signals import StopRequest
-from efficientnetv2.train.checkpoint_manager import has_average, load_weights
+from efficientnetv2.train.checkpoint_manager import BestWeights, has_average, load_weights
 from efficientnetv2.train.strategy import shard_of
 from efficientnetv2.train.target_scale import TargetScale, target_scale
 from efficientnetv2.train.train_state import TrainState
 from efficientnetv2.train.workers import Workers
 from hparams.config import Config
 
-Metrics = dict[str, dict[str, float]]  # "raw" and "ema" -> images, loss, and other metrics
+# "raw", "ema" and "best" -> images, loss, and other metrics
+Metrics = dict[str, dict[str, float]]
 Evaluator = Callable[..., dict[str, float]]  # see ``build_evaluator``
 AnyPredictions = Union[Predictions, FullPredictions]
+# Returns metrics, and predictions unless there are no images, or too many.
+Evaluation = Callable[[], tuple[dict[str, float], Union[AnyPredictions, None]]]
 # Numbers in the predictions of several labels or numbers: of more, there are metrics only.
 _MOST_VALUES = 50_000_000
 # Metrics that are kept of corrupted images.
@@ -66,8 +69,9 @@ class EvaluationResult:
     Attributes:
       images: of the split.
       names: K names, of the classes or the numbers.
-      metrics: keyed by "raw" and "ema".
-      predictions: keyed by "raw" and "ema"; empty: there are no images, or too many.
+      metrics: keyed by "raw", "ema" and "best"; the last are those of the weights that prediction
+        and export use.
+      predictions: likewise; empty: there are no images, or too many.
       thresholds: ``[K]``, where an image may have several classes; None: it has one, or numbers.
       calibration: the fitted temperature, or why there is none, as text; empty: it was not fitted
         in this evaluation.
@@ -314,23 +318,14 @@ def _evaluate_one(
 
 
 def evaluate_checkpoint(
-    checkpoint: str,
-    model: keras.Model,
-    evaluator: Evaluator,
-    images: EvaluationInput,
-    *,
-    workers: Workers,
-    more: MoreInputs = NO_MORE,
+    checkpoint: str, model: keras.Model, evaluate: Evaluation
 ) -> tuple[Metrics, dict[str, AnyPredictions]]:
     """Evaluates a checkpoint's raw weights, and its moving average if there is one.
 
     Args:
       checkpoint: the path prefix of the checkpoint.
       model: a network of the same config; its weights are overwritten.
-      evaluator: evaluates the model.
-      images: the images of the split.
-      workers: the processes that share the work.
-      more: further images, as in ``evaluate_with_predictions``.
+      evaluate: evaluates the model as it is; see ``evaluate_with_predictions``.
 
     Returns:
       Metrics and predictions, both keyed by "raw" and "ema".
@@ -346,9 +341,7 @@ def evaluate_checkpoint(
     metrics, predictions = {}, {}
     for name, values in weights.items():
         model.set_weights(values)
-        metrics[name], own_predictions = evaluate_with_predictions(
-            evaluator, images, workers=workers, more=more
-        )
+        metrics[name], own_predictions = evaluate()
         if own_predictions is not None:
             predictions[name] = own_predictions
     return metrics, predictions
@@ -385,3 +378,41 @@ def evaluate_raw_and_ema(
         with train_state.average.swapped():  # a signal stops the evaluation, never a swap
             metrics["ema"] = evaluate("ema")
     return metrics
+
+
+def add_best(
+    best: BestWeights | None,
+    model: keras.Model,
+    metrics: Metrics,
+    predictions: dict[str, AnyPredictions],
+    *,
+    step: int,
+    evaluate: Evaluation,
+) -> None:
+    """Adds "best", the weights in ``best/``, to the metrics and predictions of a step's weights.
+
+    Args:
+      best: the weights; None: nothing is added.
+      model: a network of the same config; it keeps its weights.
+      metrics: of "raw" and perhaps "ema".
+      predictions: likewise.
+      step: of these weights; the best ones may be among them, and are not evaluated again then.
+      evaluate: evaluates the model as it is.
+
+    Raises:
+      RunError: if the weights cannot be read.
+    """
+    if best is None:
+        return
+    if best.step == step:
+        name = "ema" if best.is_average else "raw"
+        metrics["best"], found = dict(metrics[name]), predictions.get(name)
+    else:
+        own = model.get_weights()
+        try:
+            load_weights(model, best.checkpoint, average=best.is_average)
+            metrics["best"], found = evaluate()
+        finally:
+            model.set_weights(own)
+    if found is not None:
+        predictions["best"] = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from efficientnetv2.evaluation.evaluator import (
     AnyPredictions,
     Metrics,
     evaluate_checkpoint,
+    evaluate_with_predictions,
     open_evaluator,
 )
 from efficientnetv2.evaluation.held_out_scores import HeldOutScores, class_predictions
@@ -50,7 +52,8 @@ def evaluate_fold(config: Config, run: RunDirectory) -> HeldOutScores:
 
     def evaluate(split: str) -> tuple[Metrics, dict[str, AnyPredictions]]:
         opened = open_split(config, source, run, split=split)
-        metrics, found = evaluate_checkpoint(checkpoint, model, evaluator, opened, workers=workers)
+        of_split = functools.partial(evaluate_with_predictions, evaluator, opened, workers=workers)
+        metrics, found = evaluate_checkpoint(checkpoint, model, of_split)
         return _with_more_metrics(config, run, source, metrics, found), found
 
     metrics, predictions = evaluate(HELD_OUT)

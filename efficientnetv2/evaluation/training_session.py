@@ -23,7 +23,9 @@ from efficientnetv2.evaluation.evaluator import (
     EvaluationResult,
     Evaluator,
     Metrics,
+    add_best,
     evaluate_raw_and_ema,
+    evaluate_split,
     open_evaluator,
 )
 from efficientnetv2.evaluation.label_scores import with_label_metrics
@@ -44,7 +46,7 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.teacher_run import find_teacher, require_same_classes
 from efficientnetv2.train.callbacks import TrainingCallback
-from efficientnetv2.train.checkpoint_manager import BestCheckpoint, repair
+from efficientnetv2.train.checkpoint_manager import BestCheckpoint, best_weights, repair
 from efficientnetv2.train.early_stop import SIZE
 from efficientnetv2.train.loop import Training
 from efficientnetv2.train.quantised_network import start_from_float
@@ -109,7 +111,7 @@ class TrainingSession:
         return self.training.run(after_epoch=after_epoch)
 
     def evaluate(self) -> EvaluationResult:
-        """Evaluates the raw weights and the moving average on the final split.
+        """Evaluates the raw weights, the moving average and those of best/ on the final split.
 
         Where images have several classes, the chief chooses their thresholds first; then it fits
         the temperature of the probabilities and the threshold of unknown images. It writes them
@@ -128,15 +130,7 @@ class TrainingSession:
             if thresholds is not None:
                 self.run.write_thresholds(self.source.class_names, thresholds.tolist())
         calibration = self._calibrate()
-        lists: dict[str, list[AnyPredictions]] = {"raw": [], "ema": []}
-        metrics = evaluate_raw_and_ema(
-            self.train_state,
-            self._final_evaluator(),
-            images,
-            workers=self.workers,
-            predictions=lists,
-        )
-        predictions = {name: found[0] for name, found in lists.items() if found}
+        metrics, predictions = self._evaluate(images)
         metrics = self._with_unknown(metrics, predictions)
         thresholds = None
         if is_several:
@@ -146,24 +140,38 @@ class TrainingSession:
             images, self.source.class_names, metrics, predictions, thresholds, calibration
         )
 
+    def _evaluate(self, images: EvaluationInput) -> tuple[Metrics, dict[str, AnyPredictions]]:
+        """Returns metrics and predictions of "raw", "ema" and "best", if there are such weights.
+
+        With several processes the best weights are left out: only the chief has them.
+        """
+        evaluator, state = self._final_evaluator(), self.train_state
+        lists: dict[str, list[AnyPredictions]] = {"raw": [], "ema": [], "best": []}
+        metrics = evaluate_raw_and_ema(
+            state, evaluator, images, workers=self.workers, predictions=lists
+        )
+        predictions = {name: found[0] for name, found in lists.items() if found}
+
+        def evaluate() -> tuple[dict[str, float], AnyPredictions | None]:
+            found = lists["best"]
+            values = evaluate_split(evaluator, images, workers=self.workers, predictions=found)
+            return values, found[0] if found else None
+
+        best = best_weights(self.run) if self.workers.is_alone else None
+        add_best(best, state.model, metrics, predictions, step=state.step, evaluate=evaluate)
+        return metrics, predictions
+
     def _with_unknown(self, metrics: Metrics, predictions: Mapping[str, AnyPredictions]) -> Metrics:
         """Returns metrics with those of the images of classes that were left out, if any were."""
         unknown = open_unknown(self.config, self.source, None)
         if unknown is None:
             return metrics
-        lists: dict[str, list[AnyPredictions]] = {"raw": [], "ema": []}
-        evaluate_raw_and_ema(
-            self.train_state,
-            self._final_evaluator(),
-            unknown,
-            workers=self.workers,
-            predictions=lists,
-        )
+        _, others = self._evaluate(unknown)
         threshold = read_threshold(self.run, self.config) if self.workers.is_alone else None
         return {
             name: {
                 **values,
-                **unknown_metrics(scores(predictions[name]), scores(lists[name][0]), threshold),
+                **unknown_metrics(scores(predictions[name]), scores(others[name]), threshold),
             }
             for name, values in metrics.items()
         }

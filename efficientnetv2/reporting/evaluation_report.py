@@ -25,7 +25,7 @@ from hparams.channels import normalisation_of
 from hparams.config import Config
 from hparams.label_kinds import NUMBERS, label_kind
 
-WEIGHTS = {"raw": "raw weights", "ema": "moving average"}
+WEIGHTS = {"raw": "raw weights", "ema": "moving average", "best": "best weights on minival"}
 WORST = 10  # classes in the table on the screen
 # Numbers of classes up to which there is a confusion matrix (of 1000 classes, its file has 2 MB),
 # with the names of the classes in its picture, and with the counts.
@@ -44,10 +44,11 @@ def report_evaluation(
     *,
     eval_name: str | None,
 ) -> None:
-    """Reports the metrics of all weights, and the classes and mistakes of the moving average.
+    """Reports the metrics of all weights, and the classes and mistakes of those that export uses.
 
-    Without a moving average, the classes and mistakes of the raw weights are reported. Where images
-    have several classes or numbers, there is a table of these instead, and no picture of mistakes.
+    These are the best ones on minival, or else the moving average, or else the raw weights. Where
+    images have several classes or numbers, there is a table of these instead, and no picture of
+    mistakes.
 
     Args:
       config: the config of the evaluation.

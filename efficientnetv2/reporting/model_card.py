@@ -160,6 +160,7 @@ def _metrics(
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         weights = "ema" if loaded.is_average else "raw"
+        weights = "best" if "best" in content else weights
         found = {name: float(value) for name, value in content[weights].items()}
         is_same_split = content["split"] == loaded.config.data.eval_split
         is_near = abs(found.get(_MEASURED[kind], measured) - measured) <= _distance(result, found)

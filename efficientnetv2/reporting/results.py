@@ -9,6 +9,7 @@ from efficientnetv2.evaluation.evaluator import Metrics
 from efficientnetv2.evaluation.training_session import TrainingSession
 from efficientnetv2.reporting.tables import table
 from efficientnetv2.runtime.atomic_write import append_line, replace_text
+from efficientnetv2.runtime.checkpoint_store import step_of
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.choices import NO_PRESET
 from hparams.config import Config
@@ -145,7 +146,7 @@ def report_result(
 
 def metric_cells(config: Config, metrics: Metrics) -> tuple[list[str], list[list[str]]]:
     """Returns the header and the rows of a table of metrics, a row for each kind of weights."""
-    weights = {"raw": "raw", "ema": "EMA"}
+    weights = {"raw": "raw", "ema": "EMA", "best": "best"}
     columns = metric_columns(label_kind(config), metrics["raw"])
     rows = [
         [weights[name], *(f"{values[key]:.4f}" for key in columns.values())]
@@ -167,7 +168,7 @@ def append_result(
     Raises:
       WriteError: if it cannot be written.
     """
-    step = int(checkpoint.rpartition("-")[2])
+    step = step_of(checkpoint)
     record = {
         "step": step,
         "data_set": config.data.ds_name,

@@ -47,7 +47,11 @@ _MISTAKES_TITLE = {
 }
 _THUMBNAIL = 144  # pixels
 _LONGEST = 200  # characters of a setting
-_EXPLANATION = "raw: the weights as they were trained; EMA: their moving average. "
+_EXPLANATION = {
+    "raw": "raw: the weights as they were trained",
+    "ema": "EMA: their moving average",
+    "best": "best: those that were best on minival, which predictions and exported files use",
+}
 
 
 def write_run_page(
@@ -59,8 +63,8 @@ def write_run_page(
 ) -> pathlib.Path:
     """Writes the page of an evaluation into the run directory; returns its path.
 
-    Args: as ``report_evaluation``. Classes and mistakes are those of the moving average, if there
-      is one.
+    Args: as ``report_evaluation``. Classes and mistakes are those of the weights that
+      prediction and export use.
 
     Raises:
       WriteError: if it cannot be written.
@@ -71,6 +75,7 @@ def write_run_page(
     header, rows = metric_cells(config, metrics)
     weights = list(predictions)[-1] if predictions else "raw"
     found = predictions.get(weights)
+    explained = "; ".join(_EXPLANATION[name] for name in metrics)
     split, count = config.data.eval_split, metrics["raw"]["images"]
     write_page(
         path,
@@ -78,7 +83,7 @@ def write_run_page(
         title=run_title(config),
         summary=f"{data_name(config)}, split {split}, {count:,} images",
         metrics={"header": header, "rows": rows},
-        explanation=_EXPLANATION + f"All below is of the {WEIGHTS[weights]}.",
+        explanation=f"{explained}. All below is of the {WEIGHTS[weights]}.",
         curves=_picture(run.curves_file),
         numbers=_numbers(config, found, names),
         table=_table(config, found, names, result.thresholds),

@@ -84,6 +84,11 @@ def _find_newest(run: RunDirectory) -> tuple[str | None, list[str]]:
     return None, []
 
 
+def step_of(checkpoint: str) -> int:
+    """Returns the number of steps after which the checkpoint of a path prefix was saved."""
+    return int(checkpoint.rpartition("-")[2])
+
+
 def steps(folder: pathlib.Path) -> list[int]:
     """Returns the steps of all checkpoints in a folder, intact or not, in ascending order."""
     names = [path.name for path in _list_files(folder)]

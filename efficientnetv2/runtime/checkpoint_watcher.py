@@ -11,6 +11,7 @@ from efficientnetv2.runtime.checkpoint_store import (
     find_damage,
     is_in_flux,
     latest_checkpoint,
+    step_of,
     steps,
 )
 from efficientnetv2.runtime.lock import lock_holder
@@ -43,7 +44,7 @@ def new_checkpoints(run: RunDirectory) -> Iterator[str]:
         time.sleep(_POLL_SECONDS)
     is_training = lock_holder(run.lock_file) is not None
     newest = latest_checkpoint(run)
-    last_step = int(newest.rpartition("-")[2])
+    last_step = step_of(newest)
     yield newest
     while is_training:
         is_training = lock_holder(run.lock_file) is not None

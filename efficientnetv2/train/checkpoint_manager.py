@@ -204,10 +204,12 @@ class BestWeights:
 
     Attributes:
       checkpoint: path prefix.
+      step: after which they were saved.
       is_average: whether its moving average was at least as good on minival as its raw weights.
     """
 
     checkpoint: str
+    step: int
     is_average: bool
 
 
@@ -224,7 +226,7 @@ def best_weights(run: RunDirectory) -> BestWeights | None:
     if not checkpoint_store.is_whole(checkpoint):
         raise RunError(f"checkpoint '{checkpoint}', the best of the run, is damaged or missing")
     is_average = record["results"].get("ema") == record["best"]  # also if both are equal
-    return BestWeights(checkpoint, is_average)
+    return BestWeights(checkpoint, record["step"], is_average)
 
 
 def _read_record(run: RunDirectory) -> dict[str, Any] | None:

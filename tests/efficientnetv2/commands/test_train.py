@@ -112,7 +112,7 @@ def test_evaluation_gives_what_training_gave(main_tf2, home, trained):
     assert result.returncode == 0, result.stderr
     again = json.loads((trained / "eval_again.json").read_text())
     assert again["raw"]["images"] == again["ema"]["images"] == 360
-    for weights in ("raw", "ema"):
+    for weights in ("raw", "ema", "best"):
         assert 0 <= again[weights].pop("ece") <= 1
         assert 0 <= again[weights].pop("ece_calibrated") <= 1
         assert again[weights] == pytest.approx(after_training[weights], abs=1e-5)
@@ -127,7 +127,7 @@ def test_evaluation_shows_each_class_and_the_mistakes(trained):
         rows = list(csv.DictReader(file))
     assert sum(int(row["images"]) for row in rows) == 360
     right = sum(int(row["images"]) * float(row["top1"]) for row in rows)
-    assert right / 360 == pytest.approx(result["ema"]["top1"])
+    assert right / 360 == pytest.approx(result["best"]["top1"])  # as predictions are
     with (trained / "confusion_again.csv").open() as file:
         matrix = np.array([list(map(int, row[1:])) for row in list(csv.reader(file))[1:]])
     assert matrix.trace() == round(right)
@@ -143,6 +143,51 @@ def test_best_is_the_best_minival_epoch(trained):
     record = json.loads((trained / "best" / "best.json").read_text())
     assert max(record["top1"].values()) == max(tops)
     assert record["step"] == lines[tops.index(max(tops))]["step"]
+
+
+@pytest.fixture(scope="module")
+def older_best(trained, tmp_path_factory):
+    """A copy of the run whose best weights are the raw ones of its third epoch."""
+    run = tmp_path_factory.mktemp("older") / "run"
+    shutil.copytree(trained, run)
+    shutil.rmtree(run / "best")
+    (run / "best").mkdir()
+    for file in (run / "checkpoints").glob("ckpt-57.*"):
+        shutil.copy(file, run / "best")
+    (run / "best" / "best.json").write_text('{"step": 57, "top1": {"raw": 0.9, "ema": 0.8}}')
+    return run
+
+
+def test_the_best_weights_are_evaluated_as_predictions_use_them(
+    main_tf2, home, trained, older_best
+):
+    data = ("--dataset_cfg=digits", "--data_dir=data")
+    for flags in (f"--model_dir={older_best}", f"--weights={older_best} --model_dir=of_weights"):
+        result = main_tf2("--mode=eval", *data, *flags.split(), cwd=home)
+        assert result.returncode == 0, result.stderr
+    found = json.loads((older_best / "eval.json").read_text())
+    used = json.loads((home / "of_weights" / "eval.json").read_text())["raw"]
+    assert found["best"] == pytest.approx(used, abs=1e-6)
+    newest = json.loads((trained / "eval.json").read_text())
+    for weights in ("raw", "ema"):
+        assert found[weights]["loss"] == pytest.approx(newest[weights]["loss"], abs=1e-5)
+        assert abs(found["best"]["loss"] - found[weights]["loss"]) > 0.01
+    page = (older_best / "report.html").read_text()
+    assert "All below is of the best weights on minival" in page
+
+
+def test_the_end_of_a_training_evaluates_the_best_weights_too(main_tf2, home, older_best):
+    """The run is complete: the same command only evaluates it."""
+    before = json.loads((older_best / "eval.json").read_text())
+    flags = ("--mode=traineval", f"--hparam_str={SETTINGS}", f"--model_dir={older_best}")
+    result = main_tf2(*flags, "--dataset_cfg=digits", "--data_dir=data", cwd=home)
+    assert result.returncode == 0, result.stderr
+    after = json.loads((older_best / "eval.json").read_text())
+    assert {"raw", "ema", "best"} <= set(after)
+    for weights in ("raw", "ema", "best"):
+        for metric in ("loss", "top1"):
+            assert after[weights][metric] == pytest.approx(before[weights][metric], abs=1e-5)
+    assert f"\nbest {after['best']['top1']:>10.4f}" in result.stdout
 
 
 def test_the_written_config_repeats_the_run(main_tf2, trained, home):
