@@ -10,6 +10,9 @@ Writes a CSV and a plot of accuracy over training time.
     pip install --no-deps scikit-image==0.26.0
     python -m benchmarks.photos photos16 --sixteen --test_crops=400
     python -m benchmarks.progressive --photos photos16 --schedules fixed "progressive, adaptive"
+
+``--image_size`` and ``--first_size`` are the sizes of the photographs in evaluation and in the
+first stage; without them the preset chooses.
 """
 
 from __future__ import annotations
@@ -79,16 +82,17 @@ COLOURS = {
 
 
 def train(
-    schedule: str, seed: int, folder: pathlib.Path, photos: pathlib.Path | None
+    schedule: str, seed: int, folder: pathlib.Path, arguments: argparse.Namespace
 ) -> dict[str, object]:
     """Runs one training by the command line; returns its time, accuracies and curve."""
     run = folder / f"{schedule.replace(', ', '-')}-{seed}"
-    of_data = {} if photos else SETTINGS
+    of_data = dict(arguments.sizes) if arguments.photos else SETTINGS
     settings: Overrides = {**of_data, **SCHEDULES[schedule], "train.seed": seed}
     text = overrides_text(settings)
     command = [sys.executable, str(ROOT / "main_tf2.py"), "--mode=traineval", "--noarchive_ckpt"]
     command += ["--model_name=efficientnetv2-b0", f"--model_dir={run}", f"--hparam_str={text}"]
-    command += [f"--data_dir={photos.resolve()}", "--preset=fast"] if photos else []
+    if arguments.photos:
+        command += [f"--data_dir={arguments.photos.resolve()}", "--preset=fast"]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     result = json.loads((run / "eval.json").read_text())
@@ -143,19 +147,26 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES)[:3])
     parser.add_argument("--photos", type=existing_folder, help="folder of benchmarks.photos")
+    parser.add_argument("--image_size", type=int, help="of photographs in evaluation, pixels")
+    parser.add_argument("--first_size", type=int, help="of photographs in the first stage, pixels")
     parser.add_argument("--name", default="progressive", help="beginning of the CSV file's name")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--plot", type=pathlib.Path, help="default: docs/images/NAME[-PHOTOS].png")
     arguments = parser.parse_args()
+    sizes = {"eval.isize": arguments.image_size, "data.ibase": arguments.first_size}
+    arguments.sizes = {key: pixels for key, pixels in sizes.items() if pixels}
+    if arguments.sizes and not arguments.photos:
+        parser.error("--image_size and --first_size are for --photos")
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(arguments.seeds):
             for schedule in arguments.schedules:
-                results.append(train(schedule, seed, pathlib.Path(folder), arguments.photos))
+                results.append(train(schedule, seed, pathlib.Path(folder), arguments))
                 print({k: v for k, v in results[-1].items() if k != "curve"}, flush=True)
     report(results)
     arguments.out.mkdir(parents=True, exist_ok=True)
     data = arguments.photos.resolve().name if arguments.photos else "digits"
+    data += "".join(f"-{pixels}px" for pixels in arguments.sizes.values())
     with (arguments.out / f"{arguments.name}-{data}-cpu2.csv").open("w", newline="") as file:
         columns = ["schedule", "seed", "steps", "seconds", "top1", "top1_ema"]
         writer = csv.DictWriter(file, columns, extrasaction="ignore")

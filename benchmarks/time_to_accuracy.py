@@ -4,7 +4,7 @@ From scratch, each trains EfficientNetV2-B0 at 64 px on the same folder of Fashi
 files. With ``--fine_tuning``, each starts EfficientNet-Lite0 from the same ImageNet weights, at
 192 px, on crops of 16 photographs. All evaluate on the same images after each epoch, and on the
 test images at the end. The clock runs from the start of the command. Trainings take turns, one at a
-time; a CSV keeps each one, so that the command goes on where it was stopped. Writes a picture too.
+time; a CSV keeps each one, so that the command goes on where it was stopped. ``--plot`` draws them.
 
     apt-get install dataset-fashion-mnist
     pip install -r requirements-bench.txt
@@ -416,6 +416,7 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=0.004)
     parser.add_argument("--timm_python", default=sys.executable, help="of another environment")
     parser.add_argument("--folder", type=pathlib.Path, help="where the images are kept")
+    parser.add_argument("--plot", type=pathlib.Path, help="a picture, PNG")
     flags = parser.parse_args()
     if flags.fine_tuning and PROGRESSIVE in flags.contestants:
         parser.error(f"'{PROGRESSIVE}' is not for --fine_tuning, which has one size")
@@ -450,12 +451,12 @@ def main() -> None:
     if not curves:
         return
     print("\n".join(summary(curves)))
-    title = f"EfficientNetV2-B0 from scratch on {flags.images:,} images of Fashion-MNIST"
-    picture = "time_to_accuracy.png"
-    if flags.fine_tuning:
-        title = "EfficientNet-Lite0 from ImageNet weights on crops of 16 photographs"
-        picture = "time_to_accuracy_fine_tuning.png"
-    draw(curves, ROOT / "docs" / "images" / picture, title=title)
+    if flags.plot:
+        trained_on = min(flags.images, 60_000 - VALIDATION)
+        title = f"EfficientNetV2-B0 from scratch on {trained_on:,} images of Fashion-MNIST"
+        if flags.fine_tuning:
+            title = "EfficientNet-Lite0 from ImageNet weights on crops of 16 photographs"
+        draw(curves, flags.plot, title=title)
 
 
 if __name__ == "__main__":
