@@ -84,7 +84,7 @@ def test_a_training_leaves_no_graph_in_memory(folder, run):
 def test_a_run_shows_what_it_recorded(run):
     assert [line["epoch"] for line in run.history] == [1, 2]
     assert [line["image_size"] for line in run.history] == [8, 16]
-    assert set(run.metrics) == {"raw", "ema"}
+    assert set(run.metrics) == {"raw", "ema", "best"}
     assert 0 <= run.metrics["ema"]["top1"] <= 1 and run.metrics["raw"]["images"] == 360
     assert run.class_names == [str(digit) for digit in range(10)]
     assert run.config.train.epochs == 2

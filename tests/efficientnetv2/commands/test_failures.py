@@ -77,6 +77,7 @@ def test_an_evaluation_follows_a_training_to_its_end(followed):
         ["step", str(step)] for step in steps
     ]
     final = json.loads((folder / "eval.json").read_text())
+    assert final.pop("best").keys() == final["raw"].keys()  # only of the last one
     assert {key: lines[-1][key] for key in final} == final
     assert followed["eval"][1] == ""
 

@@ -122,11 +122,12 @@ def test_an_evaluation_has_a_table_of_the_classes(several, mosaics, capsys):
     assert command("eval", *flags) == 0
     output = capsys.readouterr().out
     assert "mAP" in output and "threshold" in output
-    assert result(several)["ema"] == pytest.approx(before["ema"], rel=1e-5)
+    for weights in ("ema", "best"):
+        assert result(several)[weights] == pytest.approx(before[weights], rel=1e-5)
     rows = read(several / "per_class.csv")
     assert len(rows) == 10
     precision = [float(row["average_precision"]) for row in rows]
-    assert np.nanmean(precision) == pytest.approx(result(several)["ema"]["map"])
+    assert np.nanmean(precision) == pytest.approx(result(several)["best"]["map"])
     assert {row["name"]: row["threshold"] for row in rows} == {
         row["class"]: row["threshold"] for row in read(several / "thresholds.csv")
     }
@@ -238,7 +239,7 @@ def test_an_evaluation_has_a_picture_of_the_numbers(numbers, capsys):
     assert "R2" in output and "angle" in output
     rows = read(numbers / "per_number.csv")
     assert [row["number"] for row in rows] == ["angle", "brightness"]
-    metrics = result(numbers)["ema"]
+    metrics = result(numbers)["best"]
     for name in ("r2", "mae", "rmse"):
         mean = np.mean([float(row[name]) for row in rows])
         assert mean == pytest.approx(metrics[name], rel=1e-3)
