@@ -27,7 +27,7 @@ def test_the_better_of_raw_and_averaged_weights(
     tmp_path: pathlib.Path, top1: dict, is_average: bool
 ) -> None:
     run = run_with(tmp_path, json.dumps({"step": 10, "top1": top1}))
-    expected = BestWeights(str(run.best / "ckpt-10"), is_average)
+    expected = BestWeights(str(run.best / "ckpt-10"), 10, is_average)
     assert best_weights(run) == expected
     run = run_with(tmp_path, json.dumps({"step": 10, "metric": "r2", "r2": top1}))
     assert best_weights(run) == expected
