@@ -11,8 +11,8 @@ Writes a CSV and a plot of accuracy over training time.
     python -m benchmarks.photos photos16 --sixteen --test_crops=400
     python -m benchmarks.progressive --photos photos16 --schedules fixed "progressive, adaptive"
 
-``--image_size`` and ``--first_size`` are the sizes of the photographs in evaluation and in the
-first stage; without them the preset chooses.
+With ``--photos`` the preset chooses what is not given: ``--image_size`` (of evaluation),
+``--first_size`` (of the first stage) and ``--epochs``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -82,18 +83,14 @@ COLOURS = {
 
 
 def train(
-    schedule: str, seed: int, folder: pathlib.Path, arguments: argparse.Namespace
+    schedule: str, seed: int, folder: pathlib.Path, *, settings: Overrides, flags: Sequence[str]
 ) -> dict[str, object]:
     """Runs one training by the command line; returns its time, accuracies and curve."""
     run = folder / f"{schedule.replace(', ', '-')}-{seed}"
-    of_data = dict(arguments.sizes) if arguments.photos else SETTINGS
-    settings: Overrides = {**of_data, **SCHEDULES[schedule], "train.seed": seed}
-    text = overrides_text(settings)
+    text = overrides_text({**settings, **SCHEDULES[schedule], "train.seed": seed})
     command = [sys.executable, str(ROOT / "main_tf2.py"), "--mode=traineval", "--noarchive_ckpt"]
     command += ["--model_name=efficientnetv2-b0", f"--model_dir={run}", f"--hparam_str={text}"]
-    if arguments.photos:
-        command += [f"--data_dir={arguments.photos.resolve()}", "--preset=fast"]
-    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, *flags], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     result = json.loads((run / "eval.json").read_text())
     return {
@@ -149,24 +146,34 @@ def main() -> None:
     parser.add_argument("--photos", type=existing_folder, help="folder of benchmarks.photos")
     parser.add_argument("--image_size", type=int, help="of photographs in evaluation, pixels")
     parser.add_argument("--first_size", type=int, help="of photographs in the first stage, pixels")
+    parser.add_argument("--epochs", type=int, help="of photographs")
     parser.add_argument("--name", default="progressive", help="beginning of the CSV file's name")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--plot", type=pathlib.Path, help="default: docs/images/NAME[-PHOTOS].png")
     arguments = parser.parse_args()
-    sizes = {"eval.isize": arguments.image_size, "data.ibase": arguments.first_size}
-    arguments.sizes = {key: pixels for key, pixels in sizes.items() if pixels}
-    if arguments.sizes and not arguments.photos:
-        parser.error("--image_size and --first_size are for --photos")
+    choices = {
+        "eval.isize": (arguments.image_size, "px"),
+        "data.ibase": (arguments.first_size, "px"),
+        "train.epochs": (arguments.epochs, "epochs"),
+    }
+    given = {key: choice for key, choice in choices.items() if choice[0]}
+    if given and not arguments.photos:
+        parser.error("--image_size, --first_size and --epochs are for --photos")
+    settings, flags, data = SETTINGS, [], "digits"
+    if arguments.photos:
+        photos = arguments.photos.resolve()
+        settings = {key: number for key, (number, _) in given.items()}
+        flags = [f"--data_dir={photos}", "--preset=fast"]
+        data = "-".join([photos.name, *(f"{number}{unit}" for number, unit in given.values())])
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(arguments.seeds):
             for schedule in arguments.schedules:
-                results.append(train(schedule, seed, pathlib.Path(folder), arguments))
+                place = pathlib.Path(folder)
+                results.append(train(schedule, seed, place, settings=settings, flags=flags))
                 print({k: v for k, v in results[-1].items() if k != "curve"}, flush=True)
     report(results)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    data = arguments.photos.resolve().name if arguments.photos else "digits"
-    data += "".join(f"-{pixels}px" for pixels in arguments.sizes.values())
     with (arguments.out / f"{arguments.name}-{data}-cpu2.csv").open("w", newline="") as file:
         columns = ["schedule", "seed", "steps", "seconds", "top1", "top1_ema"]
         writer = csv.DictWriter(file, columns, extrasaction="ignore")

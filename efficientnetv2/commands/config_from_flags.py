@@ -17,6 +17,7 @@ from efficientnetv2.data.sources.image_facts import image_facts, require_arrays
 from efficientnetv2.data.sources.own_images import images_of_run
 from efficientnetv2.data.sources.table_file import is_table
 from efficientnetv2.data.sources.tfrecord_files import find_shards
+from efficientnetv2.runtime.best_weights import best_weights
 from efficientnetv2.runtime.calibration_file import read_temperature, read_threshold
 from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import require_tpu_here, tpu_name
@@ -267,6 +268,7 @@ def trained_run_from_flags(values: FlagValues) -> tuple[RunDirectory | None, Con
             raise UserError(f"--{flag}={requested}, but '{run.path}' holds a training of {trained}")
     _require_effect(values.mode, flat(run.config()), flat(config))
     require_usable(run)
+    best_weights(run)  # says now if they are damaged
     if values.mode != "eval":  # which takes the names from the data set
         run.require_labels(config.model.num_classes)
     return run, config

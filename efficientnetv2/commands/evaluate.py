@@ -18,6 +18,7 @@ from efficientnetv2.commands.config_from_flags import (
     trained_run_from_flags,
 )
 from efficientnetv2.data.sources.image_files import find_images
+from efficientnetv2.runtime.best_weights import best_weights
 from efficientnetv2.runtime.calibration_file import read_temperature, read_threshold
 from efficientnetv2.runtime.checkpoint_store import is_whole, step_of
 from efficientnetv2.runtime.checkpoint_watcher import new_checkpoints, wait_for_config
@@ -153,7 +154,6 @@ def evaluate_run(
         open_evaluator,
     )
     from efficientnetv2.reporting.results import append_result
-    from efficientnetv2.train.checkpoint_manager import best_weights
     from efficientnetv2.train.quantised_network import build_trained_network
     from efficientnetv2.train.workers import build_workers, settings_checksum
 
@@ -203,7 +203,7 @@ def _newest(
     Args:
       checkpoints: path prefixes.
       evaluate: evaluates one.
-      run: that they are of.
+      run: the run that they belong to.
       follows: whether a training is running, which keeps only a few and may have removed some.
 
     Raises:

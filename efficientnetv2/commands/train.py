@@ -19,6 +19,7 @@ from efficientnetv2.commands.trained_run import Run
 from efficientnetv2.data.sources.own_images import images_of_run
 from efficientnetv2.data.sources.table_writer import write_table
 from efficientnetv2.runtime.atomic_write import resumable
+from efficientnetv2.runtime.best_weights import best_weights
 from efficientnetv2.runtime.checkpoint_store import require_usable
 from efficientnetv2.runtime.cluster import find_cluster
 from efficientnetv2.runtime.lock import training_lock
@@ -59,6 +60,7 @@ def run(values: FlagValues, stop: StopRequest) -> Outcome:
         if not extends:
             run_directory.require_same(config)
         require_usable(run_directory)
+        best_weights(run_directory)  # says now if they are damaged
         import_tensorflow()
         if extends and is_chief:
             extend(values, config, run_directory)

@@ -23,8 +23,9 @@ from efficientnetv2.evaluation.predictions import (
 )
 from efficientnetv2.evaluation.unknown_images import scores, unknown_metrics
 from efficientnetv2.model.traced_function import function_without_gradient
+from efficientnetv2.runtime.best_weights import BestWeights
 from efficientnetv2.runtime.signals import StopRequest
-from efficientnetv2.train.checkpoint_manager import BestWeights, has_average, load_weights
+from efficientnetv2.train.checkpoint_manager import has_average, load_weights
 from efficientnetv2.train.strategy import shard_of
 from efficientnetv2.train.target_scale import TargetScale, target_scale
 from efficientnetv2.train.train_state import TrainState

@@ -13,10 +13,11 @@ from efficientnetv2.checkpoints.pretrained_model import stored_weights
 from efficientnetv2.checkpoints.reader import StoredWeights
 from efficientnetv2.evaluation.image_prediction import numbered_class_names
 from efficientnetv2.model.factory import build_model
+from efficientnetv2.runtime.best_weights import best_weights
 from efficientnetv2.runtime.checkpoint_store import latest_checkpoint
 from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.weights_run import run_of_weights
-from efficientnetv2.train.checkpoint_manager import best_weights, has_average, load_weights
+from efficientnetv2.train.checkpoint_manager import has_average, load_weights
 from efficientnetv2.train.quantised_network import build_trained_network
 from hparams.config import Config
 from hparams.errors import WeightsError

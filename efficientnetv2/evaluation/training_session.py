@@ -32,6 +32,7 @@ from efficientnetv2.evaluation.label_scores import with_label_metrics
 from efficientnetv2.evaluation.loaded_model import load_trained
 from efficientnetv2.evaluation.thresholds import fit_thresholds
 from efficientnetv2.evaluation.unknown_images import open_unknown, scores, unknown_metrics
+from efficientnetv2.runtime.best_weights import best_weights
 from efficientnetv2.runtime.calibration_file import (
     read_temperature,
     read_threshold,
@@ -46,7 +47,7 @@ from efficientnetv2.runtime.run_directory import RunDirectory
 from efficientnetv2.runtime.signals import StopRequest
 from efficientnetv2.runtime.teacher_run import find_teacher, require_same_classes
 from efficientnetv2.train.callbacks import TrainingCallback
-from efficientnetv2.train.checkpoint_manager import BestCheckpoint, best_weights, repair
+from efficientnetv2.train.checkpoint_manager import BestCheckpoint, repair
 from efficientnetv2.train.early_stop import SIZE
 from efficientnetv2.train.loop import Training
 from efficientnetv2.train.quantised_network import start_from_float
@@ -145,19 +146,19 @@ class TrainingSession:
 
         With several processes the best weights are left out: only the chief has them.
         """
+        best = best_weights(self.run) if self.workers.is_alone else None
         evaluator, state = self._final_evaluator(), self.train_state
-        lists: dict[str, list[AnyPredictions]] = {"raw": [], "ema": [], "best": []}
+        lists: dict[str, list[AnyPredictions]] = {"raw": [], "ema": []}
         metrics = evaluate_raw_and_ema(
             state, evaluator, images, workers=self.workers, predictions=lists
         )
         predictions = {name: found[0] for name, found in lists.items() if found}
 
         def evaluate() -> tuple[dict[str, float], AnyPredictions | None]:
-            found = lists["best"]
+            found: list[AnyPredictions] = []
             values = evaluate_split(evaluator, images, workers=self.workers, predictions=found)
             return values, found[0] if found else None
 
-        best = best_weights(self.run) if self.workers.is_alone else None
         add_best(best, state.model, metrics, predictions, step=state.step, evaluate=evaluate)
         return metrics, predictions
 

@@ -18,14 +18,13 @@ from efficientnetv2.reporting.calibration_report import corruption_cells
 from efficientnetv2.reporting.figures import fitted, plain, save_figure
 from efficientnetv2.reporting.label_report import report_labels
 from efficientnetv2.reporting.number_report import report_numbers
-from efficientnetv2.reporting.results import data_name, report_result
+from efficientnetv2.reporting.results import WEIGHTS, data_name, report_result
 from efficientnetv2.reporting.tables import table, write_csv_rows
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.channels import normalisation_of
 from hparams.config import Config
 from hparams.label_kinds import NUMBERS, label_kind
 
-WEIGHTS = {"raw": "raw weights", "ema": "moving average", "best": "best weights on minival"}
 WORST = 10  # classes in the table on the screen
 # Numbers of classes up to which there is a confusion matrix (of 1000 classes, its file has 2 MB),
 # with the names of the classes in its picture, and with the counts.
@@ -67,7 +66,7 @@ def report_evaluation(
     files = [run.result_file(eval_name).name]
     if predictions:
         weights = list(predictions)[-1]
-        network = f"{config.model.model_name} ({WEIGHTS[weights]})"
+        network = f"{config.model.model_name} ({WEIGHTS[weights].text})"
         title = f"{network} on {data_name(config)}, {config.data.eval_split}"
         suffix = f"_{eval_name}" if eval_name else ""
         found = predictions[weights]

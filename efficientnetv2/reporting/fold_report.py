@@ -15,7 +15,7 @@ from efficientnetv2.evaluation.held_out_scores import (
     WeightsMetrics,
     pooled_metrics,
 )
-from efficientnetv2.reporting.results import data_name, metric_columns
+from efficientnetv2.reporting.results import WEIGHTS, data_name, metric_columns
 from efficientnetv2.reporting.tables import csv_text, table, write_csv_rows
 from efficientnetv2.runtime.atomic_write import draft_of, replace_text
 from hparams.config import Config
@@ -107,7 +107,7 @@ def _rows(result: Mapping[str, Any]) -> list[list[Any]]:
 def _show(result: Mapping[str, Any], kind: str, config: Config, *, images: int) -> None:
     """Prints the folds, and the test images if there are any, by the weights that count."""
     weights = result["out_of_fold"]["weights"]
-    what = "moving average" if weights == "ema" else "raw weights"
+    what = WEIGHTS[weights].text
     count = len(result["folds"])
     parts = [(f"{count} folds, {images:,} images held out once each ({what})", result)]
     if "test" in result:

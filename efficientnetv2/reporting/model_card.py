@@ -159,8 +159,8 @@ def _metrics(
         return metrics
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        weights = "ema" if loaded.is_average else "raw"
-        weights = "best" if "best" in content else weights
+        newest = "ema" if loaded.is_average else "raw"
+        weights = "best" if "best" in content else newest
         found = {name: float(value) for name, value in content[weights].items()}
         is_same_split = content["split"] == loaded.config.data.eval_split
         is_near = abs(found.get(_MEASURED[kind], measured) - measured) <= _distance(result, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 
@@ -23,6 +24,32 @@ from hparams.label_kinds import (
     label_kind,
 )
 
+
+@dataclasses.dataclass(frozen=True)
+class WeightsName:
+    """How reports call a kind of weights.
+
+    Attributes:
+      title: in tables.
+      text: in sentences.
+      meaning: explains the title.
+    """
+
+    title: str
+    text: str
+    meaning: str
+
+
+# Key of ``Metrics`` -> names.
+WEIGHTS: Mapping[str, WeightsName] = {
+    "raw": WeightsName("raw", "raw weights", "the weights as they were trained"),
+    "ema": WeightsName("EMA", "moving average", "their moving average"),
+    "best": WeightsName(
+        "best",
+        "best weights on minival",
+        "those that were best on minival, which predictions and exported files use",
+    ),
+}
 _UNKNOWN = {"unk. AUROC": "unknown_auroc", "unk. FPR95": "unknown_fpr95"}
 # Kind of labels -> title in the table -> metric, which is left out where it was not computed.
 _COLUMNS: Mapping[str, Mapping[str, str]] = {
@@ -146,10 +173,9 @@ def report_result(
 
 def metric_cells(config: Config, metrics: Metrics) -> tuple[list[str], list[list[str]]]:
     """Returns the header and the rows of a table of metrics, a row for each kind of weights."""
-    weights = {"raw": "raw", "ema": "EMA", "best": "best"}
     columns = metric_columns(label_kind(config), metrics["raw"])
     rows = [
-        [weights[name], *(f"{values[key]:.4f}" for key in columns.values())]
+        [WEIGHTS[name].title, *(f"{values[key]:.4f}" for key in columns.values())]
         for name, values in metrics.items()
     ]
     return ["weights", *columns], rows

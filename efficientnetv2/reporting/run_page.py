@@ -22,11 +22,11 @@ from efficientnetv2.evaluation.predictions import (
     calibration_error,
 )
 from efficientnetv2.reporting.calibration_report import corruption_cells, reliability_figure
-from efficientnetv2.reporting.evaluation_report import WEIGHTS, class_rows
+from efficientnetv2.reporting.evaluation_report import class_rows
 from efficientnetv2.reporting.figures import figure_bytes
 from efficientnetv2.reporting.html_page import embedded, embedded_thumbnail, write_page
 from efficientnetv2.reporting.number_report import number_figure, number_rows
-from efficientnetv2.reporting.results import data_name, metric_cells, run_title
+from efficientnetv2.reporting.results import WEIGHTS, data_name, metric_cells, run_title
 from efficientnetv2.runtime.environment import environment
 from efficientnetv2.runtime.run_directory import RunDirectory
 from hparams.channels import normalisation_of
@@ -47,11 +47,6 @@ _MISTAKES_TITLE = {
 }
 _THUMBNAIL = 144  # pixels
 _LONGEST = 200  # characters of a setting
-_EXPLANATION = {
-    "raw": "raw: the weights as they were trained",
-    "ema": "EMA: their moving average",
-    "best": "best: those that were best on minival, which predictions and exported files use",
-}
 
 
 def write_run_page(
@@ -75,7 +70,7 @@ def write_run_page(
     header, rows = metric_cells(config, metrics)
     weights = list(predictions)[-1] if predictions else "raw"
     found = predictions.get(weights)
-    explained = "; ".join(_EXPLANATION[name] for name in metrics)
+    explained = "; ".join(f"{WEIGHTS[name].title}: {WEIGHTS[name].meaning}" for name in metrics)
     split, count = config.data.eval_split, metrics["raw"]["images"]
     write_page(
         path,
@@ -83,7 +78,7 @@ def write_run_page(
         title=run_title(config),
         summary=f"{data_name(config)}, split {split}, {count:,} images",
         metrics={"header": header, "rows": rows},
-        explanation=f"{explained}. All below is of the {WEIGHTS[weights]}.",
+        explanation=f"{explained}. All below is of the {WEIGHTS[weights].text}.",
         curves=_picture(run.curves_file),
         numbers=_numbers(config, found, names),
         table=_table(config, found, names, result.thresholds),

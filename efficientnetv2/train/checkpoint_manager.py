@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from tensorflow import keras
 
 from efficientnetv2.runtime import checkpoint_store
 from efficientnetv2.runtime.atomic_write import cannot_write, replace_text
+from efficientnetv2.runtime.best_weights import read_best_record
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
 from efficientnetv2.train.early_stop import best_result
 from efficientnetv2.train.train_state import TrainState, named_weights
@@ -198,49 +198,6 @@ def _as_write_error(path: str) -> Iterator[None]:
         raise cannot_write(path, reason) from None
 
 
-@dataclasses.dataclass(frozen=True)
-class BestWeights:
-    """The best weights of a run, as recorded in ``best/``.
-
-    Attributes:
-      checkpoint: path prefix.
-      step: after which they were saved.
-      is_average: whether its moving average was at least as good on minival as its raw weights.
-    """
-
-    checkpoint: str
-    step: int
-    is_average: bool
-
-
-def best_weights(run: RunDirectory) -> BestWeights | None:
-    """Returns the weights that were best on minival, or None if the run kept none.
-
-    Raises:
-      RunError: if the checkpoint that ``best.json`` names is damaged or missing.
-    """
-    record = _read_record(run)
-    if record is None:
-        return None
-    checkpoint = str(run.best / f"ckpt-{record['step']}")
-    if not checkpoint_store.is_whole(checkpoint):
-        raise RunError(f"checkpoint '{checkpoint}', the best of the run, is damaged or missing")
-    is_average = record["results"].get("ema") == record["best"]  # also if both are equal
-    return BestWeights(checkpoint, record["step"], is_average)
-
-
-def _read_record(run: RunDirectory) -> dict[str, Any] | None:
-    """Returns best.json's step and results, and the best of these; None if unreadable."""
-    try:
-        record = json.loads((run.best / "best.json").read_text(encoding="utf-8"))
-        metric = record.get("metric", "top1")
-        results = {name: float(value) for name, value in record[metric].items()}
-        best = max(results.values())
-        return {"step": int(record["step"]), "metric": metric, "results": results, "best": best}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-
-
 class BestCheckpoint:
     """Keeps the weights that were best on minival, in ``best/``.
 
@@ -262,7 +219,7 @@ class BestCheckpoint:
         if train_state.average is not None:
             contents["ema"] = train_state.average.averages
         self._checkpoint = tf.train.Checkpoint(**contents)
-        record = _read_record(run)
+        record = read_best_record(run)
         if record:  # a killed process may have left other checkpoints
             checkpoint_store.keep_only(run.best, record["step"])
 
@@ -300,7 +257,7 @@ class BestCheckpoint:
     def _best_before(self, step: int, image_size: int) -> float | None:
         """Returns the best result before this step; epochs to be run again do not count."""
         lines = self._run.metrics()
-        record = _read_record(self._run)
+        record = read_best_record(self._run)
         # best.json is used only if metrics.jsonl has no results, for it may have been removed.
         is_alone = best_result(lines, self._metric) is None
         if is_alone and record and record["step"] < step and record["metric"] == self._metric:

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -188,6 +189,23 @@ def test_the_end_of_a_training_evaluates_the_best_weights_too(main_tf2, home, ol
         for metric in ("loss", "top1"):
             assert after[weights][metric] == pytest.approx(before[weights][metric], abs=1e-5)
     assert f"\nbest {after['best']['top1']:>10.4f}" in result.stdout
+
+
+@pytest.mark.parametrize("mode", ["traineval", "eval", "infer", "export"])
+def test_damaged_best_weights_are_refused_before_anything_is_done(mode, older_best, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(older_best, run)
+    (run / "best" / "ckpt-57.index").unlink()
+    flags = [f"--mode={mode}", f"--model_dir={run}", "--dataset_cfg=digits"]
+    flags += [f"--hparam_str={SETTINGS}", "--data_dir=data"] if mode == "traineval" else []
+    flags += ["--image_path=docs/images/digits"] if mode == "infer" else []
+    command = [sys.executable, ROOT / "main_tf2.py", *flags]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 2
+    assert f"'{run}/best/ckpt-57', the best of the run, is damaged or missing" in result.stderr
+    assert result.stderr.count("\n") == 1 and after.ru_utime - before.ru_utime < 1
 
 
 def test_the_written_config_repeats_the_run(main_tf2, trained, home):

@@ -124,6 +124,15 @@ def test_metrics_are_those_of_the_evaluation(write, tmp_path):
     assert "efficientnetv2 train --model_name=efficientnetv2-b0 --dataset_cfg=digits" in card
 
 
+def test_metrics_are_those_of_the_best_weights(write, tmp_path):
+    """They are those that an export takes, if a training kept them."""
+    run = evaluated(tmp_path)
+    content = json.loads(run.result_file().read_text())
+    content["best"] = {**content["ema"], "top1": 0.93}
+    run.result_file().write_text(json.dumps(content))
+    assert "**93.0%** of 1,000 images" in write(run)
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -8,8 +8,8 @@ import pathlib
 import pytest
 
 from efficientnetv2.runtime import checkpoint_store
+from efficientnetv2.runtime.best_weights import BestWeights, best_weights
 from efficientnetv2.runtime.run_directory import RunDirectory, RunError
-from efficientnetv2.train.checkpoint_manager import BestWeights, best_weights
 
 
 def run_with(folder: pathlib.Path, record: str) -> RunDirectory:
@@ -47,3 +47,20 @@ def test_a_damaged_one_is_named(tmp_path: pathlib.Path) -> None:
     (run.best / "ckpt-10.index").write_text("changed")
     with pytest.raises(RunError, match=r"ckpt-10', the best of the run, is damaged or missing"):
         best_weights(run)
+
+
+def test_a_training_that_replaces_them_meanwhile(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between best.json and the checkpoint that it names, a training may write better ones."""
+    run = run_with(tmp_path, '{"step": 10, "top1": {"raw": 0.5}}')
+
+    def is_whole(checkpoint: str) -> bool:
+        if checkpoint.endswith("ckpt-10"):  # just after best.json was read
+            checkpoint_store.write(run.best, 20, lambda p: pathlib.Path(f"{p}.index").touch())
+            (run.best / "best.json").write_text('{"step": 20, "top1": {"raw": 0.6}}')
+            checkpoint_store.keep_only(run.best, 20)
+        return checkpoint_store.is_whole(checkpoint)
+
+    monkeypatch.setattr("efficientnetv2.runtime.best_weights.is_whole", is_whole)
+    assert best_weights(run) == BestWeights(str(run.best / "ckpt-20"), 20, False)
